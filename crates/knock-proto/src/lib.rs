@@ -1,13 +1,21 @@
 //! The protocol core of knockd: what a packet says, what a knock sequence is, and the engine that follows the
 //! knocks of each source.
 //!
-//! Everything here is pure: no I/O, no clock, no randomness. Time is an argument ([`Time`]), and the engine
-//! answers with [`Effect`] values that the daemon carries out.
+//! Everything here is pure: no I/O, no clock, no randomness of its own. Time is an argument ([`Time`]), and the
+//! engine answers with [`Effect`] values that the daemon carries out.
 
 #![forbid(unsafe_code)]
 
+mod engine;
 mod knock;
+mod packet;
+mod ports;
+mod sequence;
+mod source;
+mod sources;
 mod time;
 
+pub use engine::{Actions, Counters, Effect, Engine, Rule, Settings, Watch};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
+pub use packet::{Identity, Ignored, Packet, parse};
 pub use time::Time;

@@ -1,0 +1,355 @@
+//! The engine: packets in, effects out.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::packet::Packet;
+use crate::ports::PortSet;
+use crate::sequence::{Run, SequenceTree, runs};
+use crate::source::Requirement;
+use crate::sources::{Key, Sources};
+use crate::{Knock, Protocol, TcpFlags, Time};
+
+/// A rule as the engine sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What has to be knocked, at most [`crate::SEQUENCE_MAX`]; empty: nothing triggers the rule.
+    pub sequence: Vec<Knock>,
+    /// The time from the first knock to the last.
+    pub timeout: Duration,
+    /// The TCP segments that count.
+    pub tcp_flags: TcpFlags,
+    /// The destination that each knock must have; `None`: any address of this host.
+    pub target: Option<IpAddr>,
+    /// What follows.
+    pub actions: Actions,
+}
+
+/// What follows when a rule is completed. All that are set apply, in the order of the fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actions {
+    /// The sequence is used up by this.
+    pub spend: bool,
+    /// The rule of that index loses its grant.
+    pub revoke: Option<usize>,
+    /// The address is granted what the rule allows.
+    pub grant: bool,
+    /// The rule's command runs.
+    pub run: bool,
+}
+
+/// What the daemon has to do, for the rule of that index and the address that knocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Note durably that the sequence is used up. Where that fails, the rule's other effects must not happen.
+    Spend {
+        /// The rule that was completed.
+        rule: usize,
+        /// Who knocked.
+        source: IpAddr,
+    },
+    /// End the grant of `granted` to the address.
+    Revoke {
+        /// The rule that was completed.
+        rule: usize,
+        /// The rule whose grant ends.
+        granted: usize,
+        /// Who knocked.
+        source: IpAddr,
+    },
+    /// Grant what the rule allows.
+    Grant {
+        /// The rule that was completed.
+        rule: usize,
+        /// Who knocked.
+        source: IpAddr,
+    },
+    /// Run the rule's command.
+    Run {
+        /// The rule that was completed.
+        rule: usize,
+        /// Who knocked.
+        source: IpAddr,
+    },
+}
+
+/// What bounds the engine and what it watches beside the knocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Sources that are remembered, at least 1.
+    pub sources: usize,
+    /// Whether the neighbours of knock ports reset a source's progress.
+    pub tripwires: bool,
+    /// Ports that are guarded: never tripwires, since a client connects to them after its knock.
+    pub guarded: Vec<Knock>,
+}
+
+/// What has happened since the engine was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that were knocks.
+    pub knocks: u64,
+    /// Packets that were known already.
+    pub retransmissions: u64,
+    /// Packets that touched a tripwire.
+    pub tripwires: u64,
+    /// Sources that lost their place for another one.
+    pub evicted: u64,
+    /// Sequences that were completed.
+    pub completed: u64,
+    /// Packets that were nothing of these: for another host, with other flags, to another port.
+    pub ignored: u64,
+}
+
+/// Ports that the capture has to hand over, and the flags that a segment to them must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The TCP segments; UDP ports are watched whatever this says.
+    pub tcp_flags: TcpFlags,
+    /// Knock ports and tripwires, sorted.
+    pub ports: Vec<Knock>,
+}
+
+/// The rules that look at the same packets.
+#[derive(Debug)]
+struct Track {
+    tcp_flags: TcpFlags,
+    target: Option<IpAddr>,
+    tree: SequenceTree,
+}
+
+impl Track {
+    fn accepts(&self, packet: &Packet, local: bool) -> bool {
+        let addressed = self.target.map_or(local, |target| target == packet.destination);
+        addressed && (packet.knock.protocol == Protocol::Udp || self.tcp_flags.matches(packet.tcp_flags))
+    }
+}
+
+#[derive(Debug)]
+struct Matcher {
+    rule: Rule,
+    runs: Vec<Run>,
+    /// The rule counts knocks after this only: what was knocked before it was changed is not for it.
+    since: Option<Time>,
+}
+
+/// Follows the knocks of every source.
+///
+/// All rules progress side by side. The state is a function of the packets and the times that
+/// [`Engine::handle`] was given.
+#[derive(Debug)]
+pub struct Engine {
+    matchers: Vec<Matcher>,
+    tracks: Vec<Track>,
+    knock_ports: PortSet,
+    tripwires: PortSet,
+    sources: Sources,
+    capacity: usize,
+    longest_timeout: Duration,
+    seen_most: usize,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine that nobody has knocked at yet.
+    pub fn new(rules: Vec<Rule>, settings: &Settings) -> Engine {
+        let mut engine = Engine {
+            matchers: Vec::new(),
+            tracks: Vec::new(),
+            knock_ports: PortSet::default(),
+            tripwires: PortSet::default(),
+            sources: Sources::new(settings.sources),
+            capacity: settings.sources,
+            longest_timeout: Duration::ZERO,
+            seen_most: 0,
+            counters: Counters::default(),
+        };
+        engine.compile(rules.into_iter().map(|rule| (rule, None)).collect(), settings);
+        engine
+    }
+
+    /// Takes other rules up. Knocks that are under way go on for the rules that stay as they are; for the others
+    /// only what is knocked after `now` counts.
+    pub fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
+        let old = std::mem::take(&mut self.matchers);
+        let since_of = |rule: &Rule| match old.iter().find(|before| before.rule.same_knock(rule)) {
+            Some(before) => before.since,
+            None => Some(now),
+        };
+        let rules: Vec<_> =
+            rules.into_iter().map(|rule| (since_of(&rule), rule)).map(|(since, rule)| (rule, since)).collect();
+        let kinds: Vec<_> = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).collect();
+        self.compile(rules, settings);
+        // A source's history names its track by number.
+        let same_tracks = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).eq(kinds);
+        if !same_tracks || self.capacity != settings.sources {
+            self.sources = Sources::new(settings.sources);
+            self.capacity = settings.sources;
+        }
+    }
+
+    fn compile(&mut self, rules: Vec<(Rule, Option<Time>)>, settings: &Settings) {
+        self.matchers =
+            rules.into_iter().map(|(rule, since)| Matcher { runs: runs(&rule.sequence), rule, since }).collect();
+        let rules = || self.matchers.iter().map(|matcher| &matcher.rule);
+
+        let mut kinds: Vec<(TcpFlags, Option<IpAddr>)> = Vec::new();
+        for rule in rules() {
+            if !kinds.contains(&rule.kind()) {
+                kinds.push(rule.kind());
+            }
+        }
+        self.tracks = kinds
+            .iter()
+            .map(|&(tcp_flags, target)| {
+                let of_track = rules().enumerate().filter(|(_, rule)| rule.kind() == (tcp_flags, target));
+                let tree = SequenceTree::new(of_track.map(|(index, rule)| (index, rule.sequence.as_slice())));
+                Track { tcp_flags, target, tree }
+            })
+            .collect();
+
+        self.knock_ports = PortSet::default();
+        self.tripwires = PortSet::default();
+        rules().flat_map(|rule| &rule.sequence).for_each(|&knock| self.knock_ports.insert(knock));
+        if settings.tripwires {
+            let mut guarded = PortSet::default();
+            settings.guarded.iter().for_each(|&port| guarded.insert(port));
+            for knock in self.knock_ports.iter() {
+                for port in [knock.port.checked_sub(1), knock.port.checked_add(1)].into_iter().flatten() {
+                    let neighbour = Knock { port, ..knock };
+                    if port != 0 && !self.knock_ports.contains(neighbour) && !guarded.contains(neighbour) {
+                        self.tripwires.insert(neighbour);
+                    }
+                }
+            }
+        }
+        self.longest_timeout = rules().map(|rule| rule.timeout).max().unwrap_or_default();
+        self.seen_most = 2 + 2 * rules().map(|rule| rule.sequence.len()).max().unwrap_or_default();
+    }
+
+    /// What the capture has to hand over: knock ports and tripwires, for each kind of TCP segment that any rule
+    /// looks for.
+    pub fn watches(&self) -> Vec<Watch> {
+        let ports: Vec<Knock> = self.knock_ports.iter().chain(self.tripwires.iter()).collect();
+        let mut watches: Vec<Watch> = Vec::new();
+        for track in &self.tracks {
+            if !watches.iter().any(|watch| watch.tcp_flags == track.tcp_flags) {
+                let mut ports = ports.clone();
+                ports.sort_unstable();
+                watches.push(Watch { tcp_flags: track.tcp_flags, ports });
+            }
+        }
+        watches
+    }
+
+    /// Takes a packet up; `local` tells whether its destination is an address of this host. What has to be done is
+    /// appended to `effects`.
+    ///
+    /// Ignored packets cost no allocation.
+    pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, effects: &mut Vec<Effect>) {
+        let is_knock = self.knock_ports.contains(packet.knock);
+        let mut looked_at = false;
+        if is_knock || self.tripwires.contains(packet.knock) {
+            for track in 0..self.tracks.len() {
+                if self.tracks[track].accepts(packet, local) {
+                    looked_at = true;
+                    self.handle_in_track(now, packet, track, is_knock, effects);
+                }
+            }
+        }
+        self.counters.ignored += u64::from(!looked_at);
+    }
+
+    fn handle_in_track(&mut self, now: Time, packet: &Packet, track: usize, is_knock: bool, effects: &mut Vec<Effect>) {
+        let Self { matchers, sources, counters, longest_timeout, seen_most, .. } = self;
+        let tree = &self.tracks[track].tree;
+        let key = Key { address: packet.source, track: u16::try_from(track).unwrap_or(u16::MAX) };
+        let place = match sources.find(&key) {
+            Some(place) => place,
+            None if is_knock && tree.walk([packet.knock]).is_some() => {
+                let (place, evicted) = sources.add(key, now, *longest_timeout);
+                counters.evicted += u64::from(evicted);
+                place
+            }
+            None => {
+                // Of a source of which nothing is known, neither a tripwire nor the middle of a sequence says anything.
+                counters.knocks += u64::from(is_knock);
+                counters.tripwires += u64::from(!is_knock);
+                return;
+            }
+        };
+        sources.update(place, |source| {
+            if source.is_retransmission(packet.knock, packet.identity, !is_knock, *seen_most) {
+                counters.retransmissions += 1;
+                return;
+            }
+            if !is_knock {
+                counters.tripwires += 1;
+                source.trip(now);
+                return;
+            }
+            counters.knocks += 1;
+            let requirement = |rule: usize| {
+                let Matcher { rule, runs, since } = &matchers[rule];
+                Requirement { runs, timeout: rule.timeout, since: *since }
+            };
+            source.knock(now, packet.knock, tree, requirement, |rule| {
+                counters.completed += 1;
+                matchers[rule].rule.actions.effects(rule, packet.source, effects);
+            });
+        });
+    }
+
+    /// Forgets the sources of which nothing can come any more.
+    pub fn forget_silent(&mut self, now: Time) {
+        self.sources.forget_silent(now, self.longest_timeout);
+    }
+
+    /// When [`Engine::forget_silent`] has something to do; `None` while no source is remembered.
+    pub fn next_silent(&self) -> Option<Time> {
+        self.sources.next_silent(self.longest_timeout)
+    }
+
+    /// The sources that are remembered.
+    pub fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The sequence that completes the rule of that index.
+    pub fn sequence(&self, rule: usize) -> &[Knock] {
+        &self.matchers[rule].rule.sequence
+    }
+}
+
+impl Rule {
+    fn kind(&self) -> (TcpFlags, Option<IpAddr>) {
+        (self.tcp_flags, self.target)
+    }
+
+    /// Whether what counts for one counts for the other. A sequence that can be spent is not the same as one that can't.
+    fn same_knock(&self, other: &Rule) -> bool {
+        self.sequence == other.sequence && self.kind() == other.kind() && self.actions.spend == other.actions.spend
+    }
+}
+
+impl Actions {
+    fn effects(self, rule: usize, source: IpAddr, effects: &mut Vec<Effect>) {
+        if self.spend {
+            effects.push(Effect::Spend { rule, source });
+        }
+        if let Some(granted) = self.revoke {
+            effects.push(Effect::Revoke { rule, granted, source });
+        }
+        if self.grant {
+            effects.push(Effect::Grant { rule, source });
+        }
+        if self.run {
+            effects.push(Effect::Run { rule, source });
+        }
+    }
+}

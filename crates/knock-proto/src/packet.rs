@@ -1,0 +1,181 @@
+//! What an IP packet says to a port-knocking daemon: who, whereto, which port, which flags.
+//!
+//! The packet is an enemy until shown otherwise. Nothing is believed that the captured bytes do not hold, nothing
+//! is allocated, and every loop is bounded.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{Knock, Protocol};
+
+/// The most IPv6 extension headers that are followed. RFC 8200 (section 4.1) recommends at most eight in a packet.
+const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// A TCP segment or UDP datagram that may be a knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The source address; never unspecified, multicast, broadcast or IPv4-mapped IPv6.
+    pub source: IpAddr,
+    /// The destination address.
+    pub destination: IpAddr,
+    /// The transport protocol and the destination port.
+    pub knock: Knock,
+    /// The TCP flags ([`crate::TcpFlags`]); 0 for UDP.
+    pub tcp_flags: u8,
+    /// What a duplicate of this packet has in common with it.
+    pub identity: Identity,
+}
+
+/// What tells a packet from another one to the same port, and a retransmission from a second knock.
+///
+/// For TCP the source port and the sequence number. UDP has no retransmission, but the same datagram is captured
+/// twice where it passes a bridge and its port: there the source port, the IPv4 identification and the checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The source port.
+    pub source_port: u16,
+    /// The TCP sequence number, or the IPv4 identification and the UDP checksum.
+    pub number: u32,
+}
+
+/// Why a packet is no knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// Neither IPv4 nor IPv6.
+    NotIp,
+    /// A header says that there is more, or less, than there is.
+    Malformed,
+    /// A fragment that does not begin the packet: it has no ports.
+    Fragment,
+    /// Neither TCP nor UDP.
+    OtherProtocol,
+    /// No host can have that source address.
+    ImpossibleSource,
+    /// More IPv6 extension headers than are followed, or one that hides what comes after it.
+    ExtensionHeaders,
+}
+
+/// Reads an IP packet that begins with its IP header (RFC 791, RFC 8200).
+///
+/// `bytes` may be cut off behind the first bytes of the transport header, as a capture with a snap length does.
+///
+/// # Errors
+///
+/// The reason why the packet can't be a knock.
+pub fn parse(bytes: &[u8]) -> Result<Packet, Ignored> {
+    match bytes.first().map(|byte| byte >> 4) {
+        Some(4) => parse_ipv4(bytes),
+        Some(6) => parse_ipv6(bytes),
+        _ => Err(Ignored::NotIp),
+    }
+}
+
+fn parse_ipv4(bytes: &[u8]) -> Result<Packet, Ignored> {
+    let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let total_length = usize::from(u16_at(header, 2));
+    if header_length < 20 || total_length < header_length {
+        return Err(Ignored::Malformed);
+    }
+    if u16_at(header, 6) & 0x1fff != 0 {
+        return Err(Ignored::Fragment);
+    }
+    let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
+    let destination = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
+    if source.is_unspecified() || source.is_multicast() || source.is_broadcast() {
+        return Err(Ignored::ImpossibleSource);
+    }
+    let protocol = Protocol::from_number(header[9]).ok_or(Ignored::OtherProtocol)?;
+    let transport = bytes.get(header_length..).ok_or(Ignored::Malformed)?;
+    parse_transport(
+        protocol,
+        transport,
+        total_length - header_length,
+        u16_at(header, 4),
+        source.into(),
+        destination.into(),
+    )
+}
+
+fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
+    let header: &[u8; 40] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+    let source = ipv6_at(header, 8);
+    let destination = ipv6_at(header, 24);
+    if source.is_unspecified() || source.is_multicast() || source.to_ipv4_mapped().is_some() {
+        return Err(Ignored::ImpossibleSource);
+    }
+    let mut left = usize::from(u16_at(header, 4));
+    let mut rest = &bytes[40..];
+    let mut next_header = header[6];
+    for _ in 0..=EXTENSION_HEADERS_MAX {
+        let length = match next_header {
+            // Hop-by-hop options, routing, destination options: the length in 8 bytes, without the first 8.
+            0 | 43 | 60 => (usize::from(*rest.get(1).ok_or(Ignored::Malformed)?) + 1) * 8,
+            // Fragment: only the first one has the transport header.
+            44 => {
+                let fragment: &[u8; 8] = rest.first_chunk().ok_or(Ignored::Malformed)?;
+                if u16_at(fragment, 2) & 0xfff8 != 0 {
+                    return Err(Ignored::Fragment);
+                }
+                8
+            }
+            // The authentication header (RFC 4302): the length in 4 bytes, without the first 8.
+            51 => (usize::from(*rest.get(1).ok_or(Ignored::Malformed)?) + 2) * 4,
+            number => {
+                let protocol = Protocol::from_number(number).ok_or(Ignored::OtherProtocol)?;
+                return parse_transport(protocol, rest, left, 0, source.into(), destination.into());
+            }
+        };
+        next_header = *rest.first().ok_or(Ignored::Malformed)?;
+        rest = rest.get(length..).ok_or(Ignored::Malformed)?;
+        left = left.checked_sub(length).ok_or(Ignored::Malformed)?;
+    }
+    Err(Ignored::ExtensionHeaders)
+}
+
+/// `length` is what the IP header says, `bytes` what was captured of it.
+fn parse_transport(
+    protocol: Protocol,
+    bytes: &[u8],
+    length: usize,
+    identification: u16,
+    source: IpAddr,
+    destination: IpAddr,
+) -> Result<Packet, Ignored> {
+    // What lies behind the end that the IP header names is link padding, not transport header.
+    let bytes = &bytes[..bytes.len().min(length)];
+    let (tcp_flags, number) = match protocol {
+        Protocol::Tcp => {
+            let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+            let header_length = usize::from(header[12] >> 4) * 4;
+            if header_length < 20 || header_length > length {
+                return Err(Ignored::Malformed);
+            }
+            (header[13], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
+        }
+        Protocol::Udp => {
+            let header: &[u8; 8] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+            let udp_length = usize::from(u16_at(header, 4));
+            if udp_length < 8 || udp_length > length {
+                return Err(Ignored::Malformed);
+            }
+            (0, u32::from(identification) << 16 | u32::from(u16_at(header, 6)))
+        }
+    };
+    Ok(Packet {
+        source,
+        destination,
+        knock: Knock { protocol, port: u16_at(bytes, 2) },
+        tcp_flags,
+        identity: Identity { source_port: u16_at(bytes, 0), number },
+    })
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
+}
+
+fn ipv6_at(header: &[u8; 40], offset: usize) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&header[offset..offset + 16]);
+    octets.into()
+}

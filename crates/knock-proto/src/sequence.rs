@@ -1,0 +1,140 @@
+//! The sequences of a track, as one tree: however many rules there are, a packet is a walk of a few steps.
+//!
+//! A sequence is seen as its *runs*: 1000, 1000, 2000 is two knocks at 1000 and then one at 2000. The tree branches by
+//! the port of a run; how many knocks the run needs is checked at the end, against the rules that end there.
+
+use crate::Knock;
+
+/// Some knocks at one port, in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) knock: Knock,
+    pub(crate) count: u16,
+}
+
+/// Splits a sequence into its runs.
+pub(crate) fn runs(knocks: &[Knock]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &knock in knocks {
+        match runs.last_mut() {
+            Some(run) if run.knock == knock => run.count += 1,
+            _ => runs.push(Run { knock, count: 1 }),
+        }
+    }
+    runs
+}
+
+/// The sequences of several rules, as a tree.
+#[derive(Debug)]
+pub(crate) struct SequenceTree {
+    nodes: Vec<Node>,
+    /// The longest run of each port that any sequence has, sorted by port; ports with a run of one are left out.
+    repeated: Vec<(Knock, u16)>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Sorted by port.
+    children: Vec<(Knock, usize)>,
+    /// The rules whose last run this is.
+    rules: Vec<usize>,
+    /// The longest of these last runs.
+    longest_run: u16,
+}
+
+/// Where a walk ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reached<'a> {
+    /// The rules whose sequences have these runs, and none after them.
+    pub(crate) rules: &'a [usize],
+    /// Whether more knocks may complete a sequence that begins so.
+    pub(crate) goes_on: bool,
+}
+
+impl SequenceTree {
+    /// Builds the tree of these (rule, sequence) pairs. An empty sequence is never completed.
+    pub(crate) fn new<'a>(sequences: impl IntoIterator<Item = (usize, &'a [Knock])>) -> SequenceTree {
+        let mut tree = SequenceTree { nodes: vec![Node::default()], repeated: Vec::new() };
+        for (rule, knocks) in sequences {
+            let mut node = 0;
+            let mut last = 0;
+            for run in runs(knocks) {
+                node = tree.child_or_new(node, run.knock);
+                last = run.count;
+                if run.count > 1 {
+                    tree.note_repeat(run);
+                }
+            }
+            if node != 0 {
+                let end = &mut tree.nodes[node];
+                end.rules.push(rule);
+                end.longest_run = end.longest_run.max(last);
+            }
+        }
+        tree
+    }
+
+    fn child_or_new(&mut self, node: usize, knock: Knock) -> usize {
+        match self.nodes[node].children.binary_search_by_key(&knock, |child| child.0) {
+            Ok(position) => self.nodes[node].children[position].1,
+            Err(position) => {
+                let child = self.nodes.len();
+                self.nodes.push(Node::default());
+                self.nodes[node].children.insert(position, (knock, child));
+                child
+            }
+        }
+    }
+
+    fn note_repeat(&mut self, run: Run) {
+        match self.repeated.binary_search_by_key(&run.knock, |entry| entry.0) {
+            Ok(position) => self.repeated[position].1 = self.repeated[position].1.max(run.count),
+            Err(position) => self.repeated.insert(position, (run.knock, run.count)),
+        }
+    }
+
+    /// How many knocks in a row at this port matter: the longest run of it in any sequence, at least 1.
+    pub(crate) fn longest_run(&self, knock: Knock) -> u16 {
+        self.repeated.binary_search_by_key(&knock, |entry| entry.0).map_or(1, |position| self.repeated[position].1)
+    }
+
+    /// Walks from the root along the ports of some runs; `None` where no sequence begins so.
+    pub(crate) fn walk(&self, ports: impl IntoIterator<Item = Knock>) -> Option<Reached<'_>> {
+        let mut node = &self.nodes[0];
+        for knock in ports {
+            let position = node.children.binary_search_by_key(&knock, |child| child.0).ok()?;
+            node = &self.nodes[node.children[position].1];
+        }
+        // Where the last run is to be longer than one knock, it may not be whole yet.
+        let goes_on = !node.children.is_empty() || node.longest_run > 1;
+        Some(Reached { rules: &node.rules, goes_on })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knocks(ports: &[u16]) -> Vec<Knock> {
+        ports.iter().map(|&port| Knock::tcp(port)).collect()
+    }
+
+    #[test]
+    fn a_sequence_is_its_runs() {
+        let of = |ports: &[u16]| runs(&knocks(ports)).iter().map(|run| (run.knock.port, run.count)).collect::<Vec<_>>();
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[1, 1, 2, 1]), [(1, 2), (2, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn the_tree_knows_beginnings_and_ends() {
+        let (a, b) = (knocks(&[1, 2, 3]), knocks(&[1, 2, 2]));
+        let tree = SequenceTree::new([(0, a.as_slice()), (1, b.as_slice())]);
+        assert_eq!(tree.walk(knocks(&[1])), Some(Reached { rules: &[], goes_on: true }));
+        assert_eq!(tree.walk(knocks(&[1, 2])), Some(Reached { rules: &[1], goes_on: true }));
+        assert_eq!(tree.walk(knocks(&[1, 2, 3])), Some(Reached { rules: &[0], goes_on: false }));
+        assert_eq!(tree.walk(knocks(&[2])), None);
+        assert_eq!(tree.longest_run(Knock::tcp(2)), 2);
+        assert_eq!(tree.longest_run(Knock::tcp(1)), 1);
+    }
+}

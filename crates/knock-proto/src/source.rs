@@ -1,0 +1,213 @@
+//! What one source has knocked so far.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::packet::Identity;
+use crate::sequence::{Run, SequenceTree};
+use crate::{Knock, Time};
+
+/// A knock that counted.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    /// Strictly later than that of the event before, so that a time also names an event.
+    at: Time,
+    knock: Knock,
+    /// The position in its run of knocks at the same port, from 1; the events of a run that no sequence can need
+    /// are not kept.
+    run: u16,
+}
+
+/// A packet that was seen, so that a retransmission of it is known as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    knock: Knock,
+    identity: Identity,
+    /// Its port is in no sequence.
+    tripwire: bool,
+}
+
+/// A rule that was completed: what came until then is used up for it.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    rule: u32,
+    at: Time,
+}
+
+/// What one source has knocked so far, as far as it is still the beginning of a sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    events: SmallVec<[Event; 2]>,
+    seen: SmallVec<[Seen; 2]>,
+    completions: Vec<Completion>,
+    /// Its runs that begin a sequence.
+    progress: u8,
+    /// When the last packet of it came that was no retransmission.
+    newest: Time,
+}
+
+/// What a rule of a track needs to be completed, beside its ports.
+pub(crate) struct Requirement<'a> {
+    pub(crate) runs: &'a [Run],
+    pub(crate) timeout: Duration,
+    /// Knocks until then do not count.
+    pub(crate) since: Option<Time>,
+}
+
+impl Source {
+    /// How many runs of a sequence stand; which of two sources is dearer when memory is short.
+    pub(crate) fn progress(&self) -> u8 {
+        self.progress
+    }
+
+    /// When the last packet came that was no retransmission.
+    pub(crate) fn newest(&self) -> Time {
+        self.newest
+    }
+
+    /// Makes it a source that nothing is known of, and keeps its memory for the next.
+    pub(crate) fn clear(&mut self) {
+        self.events.clear();
+        self.seen.clear();
+        self.completions.clear();
+        self.progress = 0;
+        self.newest = Time::ZERO;
+    }
+
+    /// Notes the packet; true where it is a retransmission of one that what was knocked so far rests on, or of a
+    /// tripwire that it touched.
+    ///
+    /// When the progress is lost or has reached its end, the packets that made it are forgotten: a client may knock
+    /// again with the very same packets, as those do that build their own.
+    ///
+    /// At most `most` packets are remembered, the newest.
+    pub(crate) fn is_retransmission(&mut self, knock: Knock, identity: Identity, tripwire: bool, most: usize) -> bool {
+        let seen = Seen { knock, identity, tripwire };
+        if self.seen.contains(&seen) {
+            return true;
+        }
+        if self.events.is_empty() && !tripwire {
+            self.seen.retain(|seen| seen.tripwire);
+        }
+        if self.seen.len() >= most {
+            self.seen.remove(0);
+        }
+        self.seen.push(seen);
+        false
+    }
+
+    /// A tripwire was touched: what was knocked counts no more.
+    pub(crate) fn trip(&mut self, now: Time) {
+        self.newest = now;
+        self.forget_before(self.events.len());
+    }
+
+    /// Takes a knock up, and calls `completed` for each rule that it completes.
+    pub(crate) fn knock<'a>(
+        &mut self,
+        now: Time,
+        knock: Knock,
+        tree: &SequenceTree,
+        requirement: impl Fn(usize) -> Requirement<'a>,
+        mut completed: impl FnMut(usize),
+    ) {
+        self.newest = now;
+        self.push(now, knock, tree.longest_run(knock));
+        // From each beginning of a run, the oldest first: where a longer sequence can follow, the progress starts,
+        // and where one ends, its rules may be complete.
+        let mut keep_from = None;
+        let mut ends: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+        for start in 0..self.events.len() {
+            if !self.begins_run(start) {
+                continue;
+            }
+            let Some(reached) = tree.walk(self.ports_from(start)) else { continue };
+            if reached.goes_on {
+                keep_from.get_or_insert(start);
+            }
+            ends.extend(reached.rules.iter().map(|&rule| (start, rule)));
+        }
+        for (start, rule) in ends {
+            if self.completes(start, now, rule, &requirement(rule)) {
+                self.completions.retain(|completion| completion.rule as usize != rule);
+                let at = self.events.last().map_or(now, |event| event.at);
+                self.completions.push(Completion { rule: u32::try_from(rule).unwrap_or(u32::MAX), at });
+                completed(rule);
+            }
+        }
+        self.forget_before(keep_from.unwrap_or(self.events.len()));
+    }
+
+    fn push(&mut self, now: Time, knock: Knock, longest_run: u16) {
+        let mut event = Event { at: now, knock, run: 1 };
+        if let Some(last) = self.events.last() {
+            event.at = now.max(last.at.after(Duration::from_nanos(1)));
+            if last.knock == knock {
+                event.run = last.run.saturating_add(1);
+            }
+        }
+        if event.run > longest_run {
+            // Of a run, as many knocks are kept as the longest sequence can need: the newest.
+            let oldest = self.events.len() - usize::from(longest_run);
+            self.events.remove(oldest);
+        }
+        self.events.push(event);
+    }
+
+    /// Whether the run of this event begins with it, of what is kept.
+    fn begins_run(&self, index: usize) -> bool {
+        index == 0 || self.events[index - 1].knock != self.events[index].knock
+    }
+
+    /// The ports of the runs from that event on.
+    fn ports_from(&self, start: usize) -> impl Iterator<Item = Knock> + '_ {
+        (start..self.events.len()).filter(move |&i| i == start || self.begins_run(i)).map(|i| self.events[i].knock)
+    }
+
+    /// Whether the events from the run that begins at `start` complete the rule, whose ports they have.
+    fn completes(&self, start: usize, now: Time, rule: usize, requirement: &Requirement<'_>) -> bool {
+        let Some((first, others)) = requirement.runs.split_first() else { return false };
+        let after_first_run =
+            (start..self.events.len()).find(|&i| i > start && self.begins_run(i)).unwrap_or(self.events.len());
+        // The first run may be longer than it need be: its last knocks count.
+        let Some(begin) = after_first_run.checked_sub(usize::from(first.count)).filter(|&begin| begin >= start) else {
+            return false;
+        };
+        let begin = self.events[begin].at;
+        if now.since(begin) > requirement.timeout || requirement.since.is_some_and(|since| begin <= since) {
+            return false;
+        }
+        let used_up = |completion: &Completion| completion.rule as usize == rule && begin <= completion.at;
+        if self.completions.iter().any(used_up) {
+            return false;
+        }
+        let mut end = after_first_run;
+        for (position, run) in others.iter().enumerate() {
+            end = (end + 1..self.events.len()).find(|&i| self.begins_run(i)).unwrap_or(self.events.len());
+            let count = self.events[end - 1].run;
+            let last = position + 1 == others.len();
+            // A repeat of the same port counts once, unless the sequence itself repeats it. The last run completes
+            // the rule when it is long enough, not again with each further knock.
+            let enough = if run.count == 1 && !last { true } else { count == run.count };
+            if !enough {
+                return false;
+            }
+        }
+        end == self.events.len()
+    }
+
+    fn forget_before(&mut self, start: usize) {
+        self.events.drain(..start);
+        if self.events.is_empty() {
+            let newest = self.seen.last().copied();
+            self.seen.retain(|seen| seen.tripwire || Some(*seen) == newest);
+        }
+        let runs = (0..self.events.len()).filter(|&i| self.begins_run(i)).count();
+        self.progress = u8::try_from(runs).unwrap_or(u8::MAX);
+        match self.events.first().map(|event| event.at) {
+            Some(oldest) => self.completions.retain(|completion| completion.at >= oldest),
+            None => self.completions.clear(),
+        }
+    }
+}
