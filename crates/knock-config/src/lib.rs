@@ -1,10 +1,35 @@
-//! The configuration of knockd.
+//! The configuration of knockd: the JSON file, its schema, and what is said about a file that breaks a rule.
+//!
+//! [`load`] and [`parse`] go from text to a [`Config`] that needs no further check, or to a [`ConfigError`] that
+//! names each problem with file, line, column and field.
 
 #![forbid(unsafe_code)]
 
+mod allow;
+mod checker;
+mod document;
+mod duration;
+mod file;
 mod model;
+mod nearest;
+mod nft_name;
+mod path;
+mod port;
+mod problem;
+mod raw;
+mod rules;
+mod schema;
+mod tcp_flags;
+mod validate;
+mod warning;
 
+pub use file::{FILE_MAX, Loaded, load, parse};
 pub use model::{
     Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
     StopOnStop, Trigger,
 };
+pub use path::FieldPath;
+pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
+pub use rules::RULES_MAX;
+pub use schema::schema;
+pub use warning::{Concern, Warning};

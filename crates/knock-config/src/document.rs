@@ -1,0 +1,158 @@
+//! The text of a configuration as JSON, and where in the text each field stands.
+
+use jsonc_parser::ast::{Object, Value};
+use jsonc_parser::common::Ranged;
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+
+use crate::path::{FieldPath, Step};
+use crate::problem::{Cause, Position};
+use crate::schema::Shape;
+
+/// A parsed text that knows the position of each of its values.
+pub(crate) struct Document<'t> {
+    text: &'t str,
+    root: Value<'t>,
+}
+
+/// JSON alone, none of the extensions that the parser knows.
+const STRICT: ParseOptions = ParseOptions {
+    allow_comments: false,
+    allow_loose_object_property_names: false,
+    allow_trailing_commas: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+impl<'t> Document<'t> {
+    /// Parses `text`, whose top must be an object (RFC 8259).
+    ///
+    /// serde_json reads it first: it bounds the depth at 128 and decides what is JSON.
+    pub(crate) fn parse(text: &'t str) -> Result<(Document<'t>, serde_json::Value), (Position, Cause)> {
+        if text.starts_with('\u{feff}') {
+            return Err((Position::START, Cause::ByteOrderMark));
+        }
+        if text.trim().is_empty() {
+            return Err((Position::START, Cause::Empty));
+        }
+        let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| syntax_error(text, &error))?;
+        if !value.is_object() {
+            return Err((Position::START, Cause::NotAnObject { found: kind(&value) }));
+        }
+        match parse_to_ast(text, &CollectOptions::default(), &STRICT) {
+            Ok(parsed) => match parsed.value {
+                Some(root) => Ok((Document { text, root }, value)),
+                None => Err((Position::START, Cause::Empty)),
+            },
+            Err(error) => Err((
+                Position::of(text, error.range().start),
+                Cause::Syntax { reason: error.kind().to_string(), hint: None },
+            )),
+        }
+    }
+
+    /// Where the value at `path` begins, or the nearest value that encloses it where there is none.
+    pub(crate) fn position(&self, path: &FieldPath) -> Position {
+        let mut value = &self.root;
+        for step in &path.0 {
+            let next = match (value, step) {
+                (Value::Object(object), Step::Key(key)) => object.get(key).map(|property| &property.value),
+                (Value::Array(array), Step::Index(index)) => array.elements.get(*index),
+                _ => None,
+            };
+            match next {
+                Some(next) => value = next,
+                None => break,
+            }
+        }
+        Position::of(self.text, value.start())
+    }
+
+    /// Reports each key that stands twice in its object, and each that its object may not have.
+    pub(crate) fn check_keys(&self, shape: &Shape, report: &mut dyn FnMut(FieldPath, Position, Cause)) {
+        self.check_value(&self.root, Some(shape), &FieldPath::default(), report);
+    }
+
+    fn check_value(
+        &self,
+        value: &Value<'t>,
+        shape: Option<&Shape>,
+        path: &FieldPath,
+        report: &mut dyn FnMut(FieldPath, Position, Cause),
+    ) {
+        match value {
+            Value::Object(object) => self.check_object(object, shape, path, report),
+            Value::Array(array) => {
+                let element_shape = shape.and_then(Shape::element);
+                for (index, element) in array.elements.iter().enumerate() {
+                    // A list of numbers as long as the file allows needs no path for each of them.
+                    if matches!(element, Value::Object(_) | Value::Array(_)) {
+                        self.check_value(element, element_shape, &path.index(index), report);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_object(
+        &self,
+        object: &Object<'t>,
+        shape: Option<&Shape>,
+        path: &FieldPath,
+        report: &mut dyn FnMut(FieldPath, Position, Cause),
+    ) {
+        let mut seen = std::collections::HashMap::new();
+        for property in &object.properties {
+            let key = property.name.as_str();
+            let start = property.range.start;
+            let here = path.key(key);
+            if let Some(first) = seen.insert(key, start) {
+                let first = Position::of(self.text, first).line;
+                report(here, Position::of(self.text, start), Cause::DuplicateKey { key: key.to_owned(), first });
+                continue;
+            }
+            let member = shape.and_then(|shape| shape.member(key));
+            if let (Some(shape), None) = (shape.filter(|shape| shape.is_object()), member) {
+                report(here, Position::of(self.text, start), Cause::unknown_key(key, shape.keys()));
+                continue;
+            }
+            self.check_value(&property.value, member, &here, report);
+        }
+    }
+}
+
+/// What JSON calls that value.
+pub(crate) fn kind(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a boolean",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "a string",
+        serde_json::Value::Array(_) => "a list",
+        serde_json::Value::Object(_) => "an object",
+    }
+}
+
+fn syntax_error(text: &str, error: &serde_json::Error) -> (Position, Cause) {
+    let position = Position { line: error.line().max(1), column: error.column().max(1) };
+    let full = error.to_string();
+    let reason = full.rsplit_once(" at line ").map_or(full.as_str(), |(reason, _)| reason).to_owned();
+    let line = text.lines().nth(position.line - 1).unwrap_or_default();
+    // serde_json counts bytes; its column is that of the byte that it stumbled over.
+    let rest = line.as_bytes().get(position.column - 1..).unwrap_or_default();
+    let hint = match rest.first() {
+        Some(b'/' | b'#') => Some("JSON has no comments: delete it"),
+        Some(b'\'') => Some("JSON strings stand in double quotes"),
+        _ if reason.starts_with("trailing comma") => Some("delete the comma before the bracket"),
+        _ if reason.starts_with("recursion limit") => Some("no configuration is nested that deep"),
+        _ => None,
+    };
+    let before = line.as_bytes().get(..position.column - 1).unwrap_or_default();
+    let column = String::from_utf8_lossy(before).chars().count() + 1;
+    (Position { column, ..position }, Cause::Syntax { reason, hint })
+}

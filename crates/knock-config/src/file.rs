@@ -1,0 +1,96 @@
+//! From a file, or its text, to a configuration.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::checker::Checker;
+use crate::document::Document;
+use crate::model::Config;
+use crate::path::FieldPath;
+use crate::problem::{Cause, ConfigError, Position, excerpt};
+use crate::raw::RawConfig;
+use crate::schema::Shape;
+use crate::validate;
+use crate::warning::Warning;
+
+/// The biggest file that is read, in bytes.
+pub const FILE_MAX: usize = 16 << 20;
+
+/// A configuration, and what its operator should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// In the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads and checks the configuration in the file at `path`.
+///
+/// # Errors
+///
+/// Where the file cannot be read, is bigger than [`FILE_MAX`], or breaks a rule of the configuration.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let name = path.display().to_string();
+    let text = read(path, &name)?;
+    parse(&name, &text)
+}
+
+/// Checks the configuration in `text`; `file_name` stands before each message.
+///
+/// # Errors
+///
+/// Where the text breaks a rule of the configuration.
+pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
+    with_raw(file_name, text, |raw, checker| {
+        let config = validate::config(raw, checker);
+        checker.finish()?;
+        Ok(Loaded { config, warnings: Vec::new() })
+    })
+}
+
+/// Reads the text of the file at `path`, which messages call `name`.
+pub(crate) fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
+    let failed = |error| ConfigError::Read { path: path.to_owned(), error };
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > FILE_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        ConfigError::one(name, Position::of(&before, valid), Cause::NotUtf8)
+    })
+}
+
+/// Reads `text` as far as its JSON types and hands it to `check`.
+pub(crate) fn with_raw<T>(
+    file: &str,
+    text: &str,
+    check: impl FnOnce(RawConfig, &mut Checker<'_>) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let (document, value) =
+        Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
+    let mut checker = Checker::new(file, &document);
+    document.check_keys(&Shape::of_config(), &mut |path, position, cause| checker.report_at(path, position, cause));
+    // A misspelt key would only show up again as a missing one.
+    checker.finish()?;
+    match serde_path_to_error::deserialize::<_, RawConfig>(value) {
+        Ok(raw) => check(raw, &mut checker),
+        Err(error) => {
+            let path = FieldPath::from(error.path());
+            checker.report(&path, Cause::Type { reason: type_error(&error.inner().to_string()) });
+            checker.finish()?;
+            Err(ConfigError::one(file, Position::START, Cause::Type { reason: type_error(&error.to_string()) }))
+        }
+    }
+}
+
+/// serde's message in the words of JSON.
+fn type_error(message: &str) -> String {
+    let message = message.replace("a sequence", "a list").replace("invalid type: map", "invalid type: object");
+    excerpt(&message)
+}

@@ -1,0 +1,65 @@
+//! The path of a field in a configuration: `rules[1].sequence[0]`.
+
+use std::fmt;
+
+/// One step into a JSON value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The steps from the top of the file to a field; empty for the whole file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldPath(pub(crate) Vec<Step>);
+
+impl FieldPath {
+    /// The path of the member `name` of what this is the path of.
+    pub(crate) fn key(&self, name: &str) -> FieldPath {
+        self.with(Step::Key(name.to_owned()))
+    }
+
+    /// The path of the element `index` of what this is the path of.
+    pub(crate) fn index(&self, index: usize) -> FieldPath {
+        self.with(Step::Index(index))
+    }
+
+    fn with(&self, step: Step) -> FieldPath {
+        let mut steps = self.0.clone();
+        steps.push(step);
+        FieldPath(steps)
+    }
+
+    /// Whether this is the path of the whole file.
+    pub fn is_top(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&serde_path_to_error::Path> for FieldPath {
+    fn from(path: &serde_path_to_error::Path) -> FieldPath {
+        use serde_path_to_error::Segment;
+        FieldPath(
+            path.iter()
+                .filter_map(|segment| match segment {
+                    Segment::Seq { index } => Some(Step::Index(*index)),
+                    Segment::Map { key } => Some(Step::Key(key.clone())),
+                    Segment::Enum { .. } | Segment::Unknown => None,
+                })
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if position == 0 => write!(f, "{key}")?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! Knocks and guarded ports as a configuration writes them.
+
+use knock_proto::{Knock, ParseKnockError};
+use serde_json::Value;
+
+use crate::problem::{Cause, excerpt};
+
+/// The (protocol, port) pair that `value` stands for.
+pub(crate) fn port(value: &Value) -> Result<Knock, Cause> {
+    let shown = || excerpt(&value.to_string());
+    let text = match value {
+        Value::Number(number) if !number.is_f64() => number.to_string(),
+        // A whole number that no 64-bit integer holds arrives as a float.
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            return Err(Cause::PortRange { port: shown() });
+        }
+        Value::String(text) => text.clone(),
+        _ => return Err(Cause::Port { value: shown() }),
+    };
+    text.parse::<Knock>().map_err(|error| match error {
+        ParseKnockError::OutOfRange(port) => Cause::PortRange { port: excerpt(&port) },
+        ParseKnockError::UnknownProtocol(protocol) => Cause::PortProtocol { protocol: excerpt(&protocol) },
+        ParseKnockError::NotANumber(_) if text.parse::<i64>().is_ok() => Cause::PortRange { port: excerpt(&text) },
+        ParseKnockError::NotANumber(_) if is_range(&text) => Cause::PortList { value: shown() },
+        ParseKnockError::NotANumber(_) => Cause::Port { value: shown() },
+    })
+}
+
+fn is_range(text: &str) -> bool {
+    let bare = |byte: u8| byte.is_ascii_digit() || b"-, ".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(bare)
+}

@@ -1,0 +1,283 @@
+//! The configuration as it stands in the file, before anything is checked but its JSON types.
+//!
+//! The doc comments here are the descriptions in `config.schema.json`. Values with a syntax of their own are kept
+//! as JSON, so that one message can name the value and the rule that it breaks.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The configuration of knockd.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(title = "knockd configuration")]
+pub(crate) struct RawConfig {
+    /// The schema that this file follows, for editors. knockd ignores it.
+    #[serde(rename = "$schema")]
+    #[schemars(rename = "$schema")]
+    pub(crate) _schema: Option<String>,
+    /// Where knocks are listened for: an interface, a list of interfaces, or "any".
+    #[schemars(extend("default" = "any"))]
+    pub(crate) interface: Option<RawInterface>,
+    /// The time for a whole sequence, from its first knock to its last.
+    #[schemars(extend("default" = 5))]
+    pub(crate) timeout: Option<RawDuration>,
+    /// What is knocked, and what follows.
+    #[schemars(required, length(min = 1, max = 1024))]
+    pub(crate) rules: Option<Vec<RawRule>>,
+    /// The managed nftables table.
+    pub(crate) nftables: Option<RawNftables>,
+    /// Whether the neighbours (port ± 1) of each knock port reset the source's progress, so that a port scan opens
+    /// nothing.
+    #[schemars(extend("default" = true))]
+    pub(crate) tripwires: Option<bool>,
+    /// What bounds memory and work.
+    pub(crate) limits: Option<RawLimits>,
+    /// The absolute path of the control socket. Default: in $RUNTIME_DIRECTORY, else in /run/knockd.
+    pub(crate) control_socket: Option<String>,
+    /// The absolute path of the directory of what must outlive the daemon. Default: $STATE_DIRECTORY, else
+    /// /var/lib/knockd.
+    pub(crate) state_dir: Option<String>,
+    /// Where and how much is logged.
+    pub(crate) log: Option<RawLog>,
+}
+
+/// A rule: what is knocked, and what follows. It has a `sequence` or `one_time_sequences`, and at least one of the
+/// actions `command`, `allow` and `revoke`; all that it has apply.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "rule")]
+pub(crate) struct RawRule {
+    /// Unique among the rules: letters, digits, `_`, `.` and `-`.
+    #[schemars(required, regex(pattern = r"^[A-Za-z0-9_.-]{1,64}$"))]
+    pub(crate) name: Option<String>,
+    /// The knocks, in their order: 7000 (TCP), "7000/udp" or "7000:udp".
+    #[schemars(length(min = 1, max = 32))]
+    pub(crate) sequence: Option<Vec<RawKnock>>,
+    /// In place of `sequence`: the absolute path of a file with one sequence a line, each usable once.
+    pub(crate) one_time_sequences: Option<String>,
+    /// The time for the whole sequence. Default: the global `timeout`.
+    pub(crate) timeout: Option<RawDuration>,
+    /// The flags that a TCP knock has, and with `!` those that it has not: a list, or a text with commas.
+    #[schemars(extend("default" = "syn,!ack,!rst,!fin"))]
+    pub(crate) tcp_flags: Option<RawFlags>,
+    /// The destination address that each knock must have. Default: any address of this host.
+    pub(crate) target: Option<String>,
+    /// Run by `/bin/sh -c`, with %IP% replaced by the address that knocked.
+    #[schemars(length(min = 1))]
+    pub(crate) command: Option<String>,
+    /// In place of `command` for IPv6 sources.
+    #[schemars(length(min = 1))]
+    pub(crate) command6: Option<String>,
+    /// Run `stop_after` after `command`; survives a restart and a crash.
+    #[schemars(length(min = 1))]
+    pub(crate) stop_command: Option<String>,
+    /// In place of `stop_command` for IPv6 sources.
+    #[schemars(length(min = 1))]
+    pub(crate) stop_command6: Option<String>,
+    /// The time between `command` and `stop_command`.
+    pub(crate) stop_after: Option<RawDuration>,
+    /// What happens to a pending `stop_command` when the daemon stops: it runs at once, or it is kept on disk until
+    /// it is due.
+    #[schemars(extend("default" = "run"))]
+    pub(crate) on_stop: Option<RawStopOnStop>,
+    /// A command is killed, with its process group, after this.
+    #[schemars(extend("default" = 30))]
+    pub(crate) command_timeout: Option<RawDuration>,
+    /// Run by `/bin/sh -c` when the daemon starts.
+    #[schemars(length(min = 1))]
+    pub(crate) setup: Option<String>,
+    /// Run by `/bin/sh -c` when the daemon stops.
+    #[schemars(length(min = 1))]
+    pub(crate) teardown: Option<String>,
+    /// What is opened over netlink for the address that knocked.
+    pub(crate) allow: Option<RawAllow>,
+    /// The name of the rule whose grant to the address that knocked ends now.
+    pub(crate) revoke: Option<String>,
+}
+
+/// What is opened: `ports` in the managed table, or an element in a `set` (and `set6`) of yours.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "allow")]
+pub(crate) struct RawAllow {
+    /// The guarded ports: 22 (TCP) or "51820/udp".
+    #[schemars(length(min = 1))]
+    pub(crate) ports: Option<Vec<RawKnock>>,
+    /// A set with keys of type ipv4_addr and the timeout flag: "FAMILY TABLE SET", as in "inet filter knock_ssh4".
+    #[schemars(regex(pattern = r"^\s*(ip|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
+    pub(crate) set: Option<String>,
+    /// A set with keys of type ipv6_addr and the timeout flag.
+    #[schemars(regex(pattern = r"^\s*(ip6|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
+    pub(crate) set6: Option<String>,
+    /// How long a grant lasts; at least a second.
+    #[schemars(required)]
+    pub(crate) timeout: Option<RawDuration>,
+}
+
+/// The managed nftables table.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "nftables")]
+pub(crate) struct RawNftables {
+    /// Its name, in family inet.
+    #[schemars(extend("default" = "knockd"))]
+    pub(crate) table: Option<String>,
+    /// Whether the table is removed or kept when the daemon is stopped.
+    #[schemars(extend("default" = "remove"))]
+    pub(crate) on_stop: Option<RawOnStop>,
+    /// Packets that come in on these interfaces pass without a grant.
+    #[schemars(extend("default" = ["lo"]))]
+    pub(crate) exempt_interfaces: Option<Vec<String>>,
+    /// Whether the table is owned, where the kernel can do that (6.9), so that nobody else's `flush ruleset` opens
+    /// the gate.
+    #[schemars(extend("default" = true))]
+    pub(crate) owner: Option<bool>,
+}
+
+/// What becomes of the managed table when the daemon is stopped.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"remove\" or \"keep\"")]
+#[schemars(rename = "on_stop")]
+pub(crate) enum RawOnStop {
+    Remove,
+    Keep,
+}
+
+/// What happens to a pending `stop_command` when the daemon stops.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"run\" or \"keep\"")]
+#[schemars(rename = "stop_on_stop")]
+pub(crate) enum RawStopOnStop {
+    Run,
+    Keep,
+}
+
+/// What bounds memory and work.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "limits")]
+pub(crate) struct RawLimits {
+    /// Sources in progress that are remembered.
+    #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
+    pub(crate) sources: Option<RawCount>,
+    /// Elements in each of the sets of grants.
+    #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
+    pub(crate) grants: Option<RawCount>,
+    /// Commands that run at once.
+    #[schemars(extend("default" = 16, "minimum" = 1, "maximum" = 1024))]
+    pub(crate) commands: Option<RawCount>,
+    /// Commands that wait for a worker.
+    #[schemars(extend("default" = 256, "minimum" = 1, "maximum" = 65536))]
+    pub(crate) command_queue: Option<RawCount>,
+}
+
+/// Where and how much is logged.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "log")]
+pub(crate) struct RawLog {
+    /// Default: the journal where standard error is connected to it, else standard error.
+    pub(crate) target: Option<RawLogTarget>,
+    /// Nothing below this level is logged.
+    #[schemars(extend("default" = "info"))]
+    pub(crate) level: Option<RawLogLevel>,
+}
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"stderr\", \"syslog\" or \"journal\"")]
+#[schemars(rename = "log_target")]
+pub(crate) enum RawLogTarget {
+    Stderr,
+    Syslog,
+    Journal,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"")]
+#[schemars(rename = "log_level")]
+pub(crate) enum RawLogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Declares a value that is checked later, with the schema that describes it.
+macro_rules! checked_later {
+    ($(#[doc = $doc:literal])* $name:ident, $id:literal, $schema:tt) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Deserialize)]
+        #[serde(transparent)]
+        pub(crate) struct $name(pub(crate) Value);
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                $id.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+checked_later!(
+    /// A duration: seconds, or a text with its unit.
+    RawDuration, "duration", {
+        "description": "A number of seconds, or a text with the unit: \"500ms\", \"5s\", \"10m\", \"1h\" or \"1d\"; \
+                        between a millisecond and 365 days.",
+        "oneOf": [
+            { "type": "number", "minimum": 0.001, "maximum": 31_536_000 },
+            { "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }
+        ]
+    }
+);
+
+checked_later!(
+    /// A knock or a guarded port.
+    RawKnock, "port", {
+        "description": "A port: a number (TCP), or a text with the protocol, \"7000/udp\" or \"7000:udp\".",
+        "oneOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            { "type": "string", "pattern": "^[0-9]{1,5}([/:](tcp|udp))?$" }
+        ]
+    }
+);
+
+checked_later!(
+    /// One interface, several, or `any`.
+    RawInterface, "interface", {
+        "oneOf": [
+            { "type": "string", "pattern": "^[^/:\\s]{1,15}$" },
+            {
+                "type": "array", "minItems": 1, "uniqueItems": true,
+                "items": { "type": "string", "pattern": "^[^/:\\s]{1,15}$" }
+            }
+        ]
+    }
+);
+
+checked_later!(
+    /// TCP flags.
+    RawFlags, "tcp_flags", {
+        "oneOf": [
+            { "type": "string", "pattern": "^\\s*!?(syn|ack|rst|fin|psh|urg)\\s*(,\\s*!?(syn|ack|rst|fin|psh|urg)\\s*)*$" },
+            {
+                "type": "array", "minItems": 1,
+                "items": { "type": "string", "pattern": "^!?(syn|ack|rst|fin|psh|urg)$" }
+            }
+        ]
+    }
+);
+
+checked_later!(
+    /// A whole number in a range.
+    RawCount, "count", { "type": "integer" }
+);

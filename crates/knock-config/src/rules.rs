@@ -1,0 +1,245 @@
+//! The rules: names, triggers and actions.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use knock_proto::{Knock, SEQUENCE_MAX, TcpFlags};
+
+use crate::allow::allow;
+use crate::checker::Checker;
+use crate::duration::MILLISECOND;
+use crate::model::{Command, Rule, Stop, StopOnStop, Trigger};
+use crate::nearest::nearest;
+use crate::path::FieldPath;
+use crate::port::port;
+use crate::problem::{Cause, excerpt};
+use crate::raw::{RawKnock, RawRule, RawStopOnStop};
+use crate::tcp_flags::tcp_flags;
+use crate::validate::{absolute_path, optional_duration};
+
+/// The most rules of a configuration: what compares each with each other stays quick.
+pub const RULES_MAX: usize = 1024;
+/// How long a command may run where nothing else is said.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The names of the rules, and the index of the first rule of each name.
+pub(crate) type Names = HashMap<String, usize>;
+
+/// All rules; `timeout` is that of a rule which has none of its own.
+pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut Checker<'_>) -> Vec<Rule> {
+    let Some(raw) = check_list(raw, checker) else { return Vec::new() };
+    let names = names(&raw, checker);
+    let allowing: Vec<bool> = raw.iter().map(|rule| rule.allow.is_some()).collect();
+    let path = FieldPath::default().key("rules");
+    raw.into_iter()
+        .enumerate()
+        .map(|(index, raw)| {
+            let path = path.index(index);
+            let revoke = raw.revoke.as_deref();
+            let revoke = revoke.and_then(|name| revoked(name, index, &names, &allowing, &path, checker));
+            rule(raw, revoke, timeout, &path, checker)
+        })
+        .collect()
+}
+
+/// The list of rules, where it has as many as it may.
+pub(crate) fn check_list(raw: Option<Vec<RawRule>>, checker: &mut Checker<'_>) -> Option<Vec<RawRule>> {
+    let path = FieldPath::default().key("rules");
+    let Some(raw) = raw else {
+        checker.report(&FieldPath::default(), Cause::RulesMissing);
+        return None;
+    };
+    if raw.is_empty() {
+        checker.report(&path, Cause::RulesEmpty);
+    } else if raw.len() > RULES_MAX {
+        checker.report(&path, Cause::TooManyRules { count: raw.len(), max: RULES_MAX });
+        return None;
+    }
+    Some(raw)
+}
+
+/// Checks the names, which must be unique.
+pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
+    let mut names = Names::new();
+    for (index, rule) in raw.iter().enumerate() {
+        let path = FieldPath::default().key("rules").index(index);
+        let Some(name) = &rule.name else {
+            checker.report(&path, Cause::NameMissing);
+            continue;
+        };
+        if !is_rule_name(name) {
+            checker.report(&path.key("name"), Cause::Name { name: format!("\"{}\"", excerpt(name)) });
+        }
+        match names.get(name) {
+            Some(&first) => checker.report(&path.key("name"), Cause::NameTaken { name: excerpt(name), first }),
+            None => {
+                names.insert(name.clone(), index);
+            }
+        }
+    }
+    names
+}
+
+/// Whether that is a name for a rule: 1 to 64 letters, digits, `_`, `.` or `-`.
+pub(crate) fn is_rule_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+fn rule(raw: RawRule, revoke: Option<usize>, timeout: Duration, path: &FieldPath, checker: &mut Checker<'_>) -> Rule {
+    if raw.command.is_none() && raw.command6.is_none() && raw.allow.is_none() && raw.revoke.is_none() {
+        checker.report(path, Cause::ActionMissing);
+    }
+    check_pairs(&raw, path, checker);
+    let trigger = trigger(raw.sequence.as_deref(), raw.one_time_sequences, path, checker);
+    let mut seconds = |raw, key| optional_duration(raw, MILLISECOND, &path.key(key), checker);
+    let timeout = seconds(raw.timeout.as_ref(), "timeout").unwrap_or(timeout);
+    let stop_after = seconds(raw.stop_after.as_ref(), "stop_after");
+    let command_timeout = seconds(raw.command_timeout.as_ref(), "command_timeout").unwrap_or(COMMAND_TIMEOUT);
+    let on_stop = match raw.on_stop {
+        Some(RawStopOnStop::Keep) => StopOnStop::Keep,
+        Some(RawStopOnStop::Run) | None => StopOnStop::Run,
+    };
+    let mut text = |raw: Option<String>, key| command_text(raw, &path.key(key), checker);
+    let command6 = text(raw.command6, "command6");
+    let stop_command6 = text(raw.stop_command6, "stop_command6");
+    let command = text(raw.command, "command").map(|any| Command { any, v6: command6 });
+    let stop_command = text(raw.stop_command, "stop_command").map(|any| Command { any, v6: stop_command6 });
+    let setup = text(raw.setup, "setup");
+    let teardown = text(raw.teardown, "teardown");
+    let flags = raw.tcp_flags.map(|flags| tcp_flags(&flags.0)).transpose().unwrap_or_else(|cause| {
+        checker.report(&path.key("tcp_flags"), cause);
+        None
+    });
+    let target = raw
+        .target
+        .and_then(|target| target_address(&target).map_err(|cause| checker.report(&path.key("target"), cause)).ok());
+    Rule {
+        name: raw.name.unwrap_or_default(),
+        trigger,
+        timeout,
+        tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
+        target,
+        command,
+        stop: stop_command.zip(stop_after).map(|(command, after)| Stop { command, after, on_stop }),
+        command_timeout,
+        setup,
+        teardown,
+        allow: raw.allow.and_then(|raw| allow(&raw, &path.key("allow"), checker)),
+        revoke,
+    }
+}
+
+/// Checks the keys that make sense only with another.
+fn check_pairs(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
+    let command = raw.command.is_some();
+    let stop_command = raw.stop_command.is_some();
+    let stop_after = raw.stop_after.is_some();
+    for (key, present, needs, there, why) in [
+        ("command6", raw.command6.is_some(), "command", command, "which is for IPv4 sources (\":\" does nothing)"),
+        ("stop_command", stop_command, "command", command, "which it undoes"),
+        ("stop_command", stop_command, "stop_after", stop_after, "the time between `command` and it"),
+        ("stop_after", stop_after, "stop_command", stop_command, "which runs then"),
+        (
+            "stop_command6",
+            raw.stop_command6.is_some(),
+            "stop_command",
+            stop_command,
+            "which is for IPv4 sources (\":\" does nothing)",
+        ),
+        ("on_stop", raw.on_stop.is_some(), "stop_command", stop_command, "which it is about"),
+    ] {
+        if present && !there {
+            checker.report(&path.key(key), Cause::Needs { key, needs, why });
+        }
+    }
+}
+
+/// What triggers the rule at `path`.
+pub(crate) fn trigger(
+    sequence: Option<&[RawKnock]>,
+    one_time: Option<String>,
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> Trigger {
+    match (sequence, one_time) {
+        (Some(sequence), None) => Trigger::Sequence(knocks(sequence, &path.key("sequence"), checker)),
+        (None, Some(file)) => Trigger::OneTime(absolute_path(file, &path.key("one_time_sequences"), checker)),
+        (None, None) => {
+            checker.report(path, Cause::TriggerMissing);
+            Trigger::Sequence(Vec::new())
+        }
+        (Some(_), Some(_)) => {
+            checker.report(&path.key("one_time_sequences"), Cause::TriggerTwice);
+            Trigger::Sequence(Vec::new())
+        }
+    }
+}
+
+fn knocks(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<Knock> {
+    if raw.is_empty() {
+        checker.report(path, Cause::SequenceEmpty);
+    } else if raw.len() > SEQUENCE_MAX {
+        checker.report(path, Cause::SequenceTooLong { count: raw.len(), max: SEQUENCE_MAX });
+        return Vec::new();
+    }
+    let mut knocks = Vec::with_capacity(raw.len());
+    for (index, value) in raw.iter().enumerate() {
+        match port(&value.0) {
+            Ok(knock) => knocks.push(knock),
+            Err(cause) => checker.report(&path.index(index), cause),
+        }
+    }
+    knocks
+}
+
+fn command_text(raw: Option<String>, path: &FieldPath, checker: &mut Checker<'_>) -> Option<String> {
+    let text = raw?;
+    if text.trim().is_empty() {
+        checker.report(path, Cause::CommandEmpty);
+    } else if text.contains('\0') {
+        checker.report(path, Cause::CommandNul);
+    }
+    Some(text)
+}
+
+fn target_address(text: &str) -> Result<IpAddr, Cause> {
+    let value = || format!("\"{}\"", excerpt(text));
+    let address = text.parse::<IpAddr>().map_err(|_| Cause::Target { value: value() })?;
+    if let Some(plain) = mapped(address) {
+        return Err(Cause::TargetMapped { value: value(), plain });
+    }
+    if address.is_unspecified() {
+        return Err(Cause::TargetUnspecified { value: value() });
+    }
+    Ok(address)
+}
+
+fn mapped(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match address {
+        IpAddr::V6(address) => Ipv6Addr::to_ipv4_mapped(&address),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// The index of the rule that rule `index` revokes.
+fn revoked(
+    name: &str,
+    index: usize,
+    names: &Names,
+    allowing: &[bool],
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> Option<usize> {
+    let cause = match names.get(name) {
+        Some(&other) if other == index => Cause::RevokeItself,
+        Some(&other) if allowing.get(other) == Some(&true) => return Some(other),
+        Some(_) => Cause::RevokeWithoutAllow { name: excerpt(name) },
+        None => Cause::RevokeUnknown {
+            name: excerpt(name),
+            suggestion: nearest(name, names.keys().map(String::as_str)).map(excerpt),
+        },
+    };
+    checker.report(&path.key("revoke"), cause);
+    None
+}

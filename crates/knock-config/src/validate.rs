@@ -1,0 +1,191 @@
+//! From what the file says to a configuration that needs no further check.
+//!
+//! Each function reports what is wrong and goes on with a stand-in, so that one run finds every problem. The result
+//! counts only where nothing was reported.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::checker::Checker;
+use crate::document::kind;
+use crate::duration::{Least, MILLISECOND, duration};
+use crate::model::{Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop};
+use crate::nft_name::check_table;
+use crate::path::FieldPath;
+use crate::problem::{Cause, excerpt};
+use crate::raw::{
+    RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawLogTarget, RawNftables, RawOnStop,
+};
+use crate::rules;
+
+/// The time for a sequence where nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest path of a socket: sun_path of unix(7) without its final NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// The whole configuration.
+pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
+    let top = FieldPath::default();
+    let interfaces = match raw.interface {
+        Some(interface) => interfaces(&interface.0, &top.key("interface"), checker),
+        None => Interfaces::Any,
+    };
+    let timeout = optional_duration(raw.timeout.as_ref(), MILLISECOND, &top.key("timeout"), checker).unwrap_or(TIMEOUT);
+    let control_socket = raw.control_socket.map(|path| absolute_path(path, &top.key("control_socket"), checker));
+    if let Some(length) = control_socket.as_ref().map(|path| path.as_os_str().len())
+        && length > SOCKET_PATH_MAX
+    {
+        checker.report(&top.key("control_socket"), Cause::SocketPathTooLong { length });
+    }
+    Config {
+        interfaces,
+        rules: rules::rules(raw.rules, timeout, checker),
+        nftables: nftables(raw.nftables.unwrap_or_default(), &top.key("nftables"), checker),
+        tripwires: raw.tripwires.unwrap_or(true),
+        limits: limits(&raw.limits.unwrap_or_default(), &top.key("limits"), checker),
+        control_socket,
+        state_dir: raw.state_dir.map(|path| absolute_path(path, &top.key("state_dir"), checker)),
+        log: log(&raw.log.unwrap_or_default()),
+    }
+}
+
+/// The duration at `path`, where there is one.
+pub(crate) fn optional_duration(
+    raw: Option<&RawDuration>,
+    least: Least,
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> Option<Duration> {
+    duration(&raw?.0, least).map_err(|cause| checker.report(path, cause)).ok()
+}
+
+/// A path that does not depend on the directory that the daemon runs in.
+pub(crate) fn absolute_path(text: String, path: &FieldPath, checker: &mut Checker<'_>) -> PathBuf {
+    if text.contains('\0') {
+        checker.report(path, Cause::PathNul);
+    } else if !text.starts_with('/') {
+        checker.report(path, Cause::RelativePath { value: format!("\"{}\"", excerpt(&text)) });
+    }
+    PathBuf::from(text)
+}
+
+fn interfaces(value: &Value, path: &FieldPath, checker: &mut Checker<'_>) -> Interfaces {
+    let mut named = Vec::new();
+    match value {
+        Value::String(name) if name == "any" => return Interfaces::Any,
+        Value::String(name) => {
+            check_interface(name, path, checker);
+            named.push(name.clone());
+        }
+        Value::Array(items) if items.is_empty() => checker.report(path, Cause::InterfacesEmpty),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                match item.as_str() {
+                    Some("any") => checker.report(&path.index(index), Cause::InterfaceAnyInList),
+                    Some(name) => named.push(name.to_owned()),
+                    None => {
+                        checker.report(&path.index(index), Cause::InterfaceType { value: excerpt(&item.to_string()) });
+                        return Interfaces::Any;
+                    }
+                }
+            }
+            check_interface_list(&named, path, checker);
+        }
+        other => checker.report(path, Cause::InterfaceType { value: excerpt(&other.to_string()) }),
+    }
+    Interfaces::Named(named)
+}
+
+fn check_interface_list(names: &[String], path: &FieldPath, checker: &mut Checker<'_>) {
+    let mut seen = HashSet::new();
+    for (index, name) in names.iter().enumerate() {
+        check_interface(name, &path.index(index), checker);
+        if !seen.insert(name) {
+            checker.report(&path.index(index), Cause::InterfaceTwice { name: excerpt(name) });
+        }
+    }
+}
+
+/// The kernel's rule for names of devices: dev_valid_name() of net/core/dev.c.
+pub(crate) fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name
+            .chars()
+            .any(|character| character.is_whitespace() || character.is_control() || "/:".contains(character))
+}
+
+fn check_interface(name: &str, path: &FieldPath, checker: &mut Checker<'_>) {
+    if !is_interface_name(name) {
+        checker.report(path, Cause::Interface { value: format!("\"{}\"", excerpt(name)) });
+    }
+}
+
+fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nftables {
+    let table = raw.table.unwrap_or_else(|| "knockd".to_owned());
+    if let Err(cause) = check_table(&table) {
+        checker.report(&path.key("table"), cause);
+    }
+    let exempt_interfaces = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
+    check_interface_list(&exempt_interfaces, &path.key("exempt_interfaces"), checker);
+    Nftables {
+        table,
+        on_stop: match raw.on_stop {
+            Some(RawOnStop::Keep) => OnStop::Keep,
+            Some(RawOnStop::Remove) | None => OnStop::Remove,
+        },
+        exempt_interfaces,
+        owner: raw.owner.unwrap_or(true),
+    }
+}
+
+fn limits(raw: &RawLimits, path: &FieldPath, checker: &mut Checker<'_>) -> Limits {
+    let mut limit = |key, raw: &Option<RawCount>, default, max| match raw {
+        Some(RawCount(value)) => count(value, max).unwrap_or_else(|cause| {
+            checker.report(&path.key(key), cause);
+            default
+        }),
+        None => default,
+    };
+    Limits {
+        sources: limit("sources", &raw.sources, 65_536, 1 << 20) as usize,
+        grants: limit("grants", &raw.grants, 65_536, 1 << 20),
+        commands: limit("commands", &raw.commands, 16, 1024) as usize,
+        command_queue: limit("command_queue", &raw.command_queue, 256, 65_536) as usize,
+    }
+}
+
+fn count(value: &Value, max: u32) -> Result<u32, Cause> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    match number.filter(|number| (1..=max).contains(number)) {
+        Some(number) => Ok(number),
+        None => {
+            let shown = match value {
+                Value::Array(_) | Value::Object(_) => kind(value).to_owned(),
+                other => excerpt(&other.to_string()),
+            };
+            Err(Cause::Count { value: shown, min: 1, max: u64::from(max) })
+        }
+    }
+}
+
+fn log(raw: &RawLog) -> Log {
+    Log {
+        target: raw.target.map(|target| match target {
+            RawLogTarget::Stderr => LogTarget::Stderr,
+            RawLogTarget::Syslog => LogTarget::Syslog,
+            RawLogTarget::Journal => LogTarget::Journal,
+        }),
+        level: match raw.level {
+            Some(RawLogLevel::Error) => log::LevelFilter::Error,
+            Some(RawLogLevel::Warn) => log::LevelFilter::Warn,
+            Some(RawLogLevel::Info) | None => log::LevelFilter::Info,
+            Some(RawLogLevel::Debug) => log::LevelFilter::Debug,
+            Some(RawLogLevel::Trace) => log::LevelFilter::Trace,
+        },
+    }
+}

@@ -1,0 +1,43 @@
+//! What the repository ships is what this crate reads.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_shipped_schema_is_that_of_the_types() {
+    let path = root().join("config.schema.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, knock_config::schema()).expect("the repository is writable");
+    }
+    let shipped = std::fs::read_to_string(&path).expect("config.schema.json is in the repository");
+    assert!(shipped == knock_config::schema(), "config.schema.json is stale: run this test with BLESS=1");
+}
+
+#[test]
+fn the_sample_configuration_loads_without_a_warning_about_its_content() {
+    let text = std::fs::read_to_string(root().join("config.json")).expect("config.json is in the repository");
+    let loaded = knock_config::parse("config.json", &text).expect("the sample is valid");
+    assert_eq!(loaded.warnings, []);
+    let names: Vec<&str> = loaded.config.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["enable_ssh", "disable_ssh"]);
+}
+
+#[test]
+fn every_example_loads() {
+    let examples = root().join("examples");
+    if !examples.exists() {
+        return;
+    }
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(&examples).expect("examples is a directory") {
+        let path = entry.expect("examples can be listed").path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            knock_config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+            loaded += 1;
+        }
+    }
+    assert!(loaded > 0, "{} has no configuration", examples.display());
+}
