@@ -1,0 +1,98 @@
+//! The kernel filter: a classic BPF program that lets nothing but possible knocks through.
+//!
+//! The program is written for a cooked packet socket, where a packet starts at its IP header whatever the link
+//! (packet(7), `SOCK_DGRAM`), and uses the kernel's ancillary loads (`linux/filter.h`, `SKF_AD_*`).
+
+mod assembler;
+mod compile;
+mod ports;
+
+pub use assembler::Instruction;
+
+use knock_proto::{Knock, TcpFlags};
+
+/// The longest program that the kernel takes (`BPF_MAXINSNS` in `linux/bpf_common.h`).
+pub const INSTRUCTIONS_MAX: usize = 4096;
+
+/// How many bytes of an accepted packet are kept, counted from its transport header: a whole TCP header (60) or a
+/// UDP header with an authenticated knock of 176 bytes behind it.
+pub const TRANSPORT_BYTES: u32 = 216;
+
+/// Which packets may be knocks: the union of the classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterSpec {
+    /// One class for each set of TCP flags.
+    pub classes: Vec<FilterClass>,
+}
+
+/// Ports (knocks and tripwires) and the TCP flags with which they are of interest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterClass {
+    /// The flags that a TCP segment must and must not have. They say nothing about UDP.
+    pub tcp_flags: TcpFlags,
+    /// The destination ports, in any order; repeats do no harm.
+    pub ports: Vec<Knock>,
+}
+
+/// Why a program could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the packet filter needs at least {needed} instructions, and {allowed} are allowed")]
+pub struct TooLong {
+    /// The length of the coarsest program.
+    pub needed: usize,
+    /// The limit that was given.
+    pub allowed: usize,
+}
+
+/// A filter program, ready to be attached.
+///
+/// It accepts a packet if and only if
+/// - it came for this host (`PACKET_HOST`: not our own, not another station's frame that a promiscuous interface saw)
+///   and bears no VLAN tag other than the priority tag, because the kernel shows a tagged packet again, without its
+///   tag, on the VLAN's own interface;
+/// - it is IPv4 or IPv6 by protocol and version, and is as long as its header says;
+/// - it is no later fragment, and its transport is TCP or UDP, behind up to four IPv6 extension headers (hop-by-hop,
+///   destination options, routing, fragment); a longer chain of those is handed over unseen;
+/// - its destination port is in the set, and a TCP segment has the flags of the port's class.
+///
+/// An accepted packet is cut [`TRANSPORT_BYTES`] after the start of its transport header, so the length in its IP
+/// header may say more than is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    spec: FilterSpec,
+    instructions: Vec<Instruction>,
+    coarse: bool,
+}
+
+impl Program {
+    /// Builds the program for `spec`, exact where [`INSTRUCTIONS_MAX`] instructions suffice, else coarse.
+    pub fn new(spec: &FilterSpec) -> Result<Program, TooLong> {
+        Program::within(spec, INSTRUCTIONS_MAX)
+    }
+
+    /// Builds a program of at most `limit` instructions (never more than [`INSTRUCTIONS_MAX`]).
+    ///
+    /// Where the exact one is longer, neighbouring ports are taken together, nearest first, and last of all the
+    /// flags of the classes, until it fits: such a program is [coarse](Program::coarse).
+    pub fn within(spec: &FilterSpec, limit: usize) -> Result<Program, TooLong> {
+        let allowed = limit.min(INSTRUCTIONS_MAX);
+        let (instructions, coarse) = compile::compile(spec, allowed)?;
+        Ok(Program { spec: spec.clone(), instructions, coarse })
+    }
+
+    /// Whether it accepts more than the specification says, because the exact program would be too long. It never
+    /// accepts less; the cost is a wake-up for packets that are no knock.
+    pub fn coarse(&self) -> bool {
+        self.coarse
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &FilterSpec {
+        &self.spec
+    }
+
+    /// The instructions, first to last.
+    pub fn instructions(&self) -> &[Instruction] {
+        &self.instructions
+    }
+}

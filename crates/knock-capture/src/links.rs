@@ -1,0 +1,187 @@
+//! The interfaces and addresses of this network namespace, followed over rtnetlink (rtnetlink(7)).
+
+mod message;
+mod table;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_core::NLM_F_DUMP_INTR;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::Error;
+use message::{Item, Message};
+use table::{Snapshot, Table};
+
+pub use table::{Link, LinkChange};
+
+/// How many datagrams one [`Links::read`] takes; the poll reports what remains.
+const READ_BUDGET: usize = 256;
+/// How many datagrams are thrown away in one go before the table is read anew.
+const DISCARD_BUDGET: usize = 65_536;
+/// How often a dump is tried that other changes interrupt.
+const DUMP_ATTEMPTS: usize = 16;
+/// The kernel's dumps use up to 32 KiB per datagram (`NLMSG_GOODSIZE` and netlink_recvmsg in `net/netlink`).
+const DATAGRAM_MAX: usize = 64 << 10;
+/// The receive queue of the subscription, in bytes: some 2,000 changes at once. More are noticed, and the table is
+/// read anew.
+const RECEIVE_BUFFER: usize = 2 << 20;
+
+const SUBSCRIPTIONS: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+
+/// Follows interfaces and addresses. Needs no privilege.
+///
+/// Poll the descriptor for input, then [`read`](Links::read).
+#[derive(Debug)]
+pub struct Links {
+    socket: Socket,
+    table: Table,
+    buffer: Vec<u8>,
+    /// Changes were lost: the table must be read anew.
+    stale: bool,
+}
+
+impl Links {
+    /// Subscribes to changes, then reads the present state, so that nothing falls between the two.
+    pub fn open() -> Result<Links, Error> {
+        let failed = |attempted| move |source| Error::Netlink { attempted, source };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        socket.bind(&SocketAddr::new(0, SUBSCRIPTIONS.cast_unsigned())).map_err(failed("subscribe to changes"))?;
+        // Where the sysctl net.core.rmem_max allows less, changes are lost sooner, which is noticed.
+        let _ = socket.set_rx_buf_sz(libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX));
+        let mut links =
+            Links { socket, table: Table::default(), buffer: Vec::with_capacity(DATAGRAM_MAX), stale: false };
+        let snapshot = dump(&mut links.buffer)?;
+        links.table.replace(snapshot, &mut Vec::new());
+        Ok(links)
+    }
+
+    /// Takes in what changed since, and appends it to `changes`, oldest first. Never waits.
+    ///
+    /// Where changes were lost because too many came at once, the present state is read anew and the difference is
+    /// reported. One call does a bounded amount of work: the descriptor stays readable while there is more.
+    pub fn read(&mut self, changes: &mut Vec<LinkChange>) -> Result<(), Error> {
+        for _ in 0..READ_BUDGET {
+            if self.stale {
+                return self.resynchronise(changes);
+            }
+            match receive(&self.socket, &mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(from_kernel) => {
+                    if from_kernel {
+                        for message in message::parse(&self.buffer) {
+                            if let Message::Item { item, .. } = message {
+                                self.table.apply(item, changes);
+                            }
+                        }
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.stale = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Netlink { attempted: "read changes", source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is queued is older than the changes that were lost, so it must not be applied after the new dump.
+    fn resynchronise(&mut self, changes: &mut Vec<LinkChange>) -> Result<(), Error> {
+        for _ in 0..DISCARD_BUDGET {
+            match receive(&self.socket, &mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let snapshot = dump(&mut self.buffer)?;
+                    self.stale = false;
+                    self.table.replace(snapshot, changes);
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Netlink { attempted: "read changes", source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The interface of this name.
+    pub fn interface(&self, name: &str) -> Option<&Link> {
+        self.interfaces().find(|link| link.name == name)
+    }
+
+    /// All interfaces, by ascending index.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Link> {
+        self.table.links()
+    }
+
+    /// Whether a packet to `address` is for this host: an address of any interface (tentative ones as well), or one
+    /// of 127.0.0.0/8. Broadcast, multicast and anycast addresses are not. Costs one hash look-up.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.table.is_local(address)
+    }
+}
+
+impl AsFd for Links {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Receives one datagram into `buffer`, in place of what is there. False: it is not the kernel's; any process may
+/// write to a netlink socket.
+fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: libc::c_int) -> io::Result<bool> {
+    buffer.clear();
+    let (length, sender) = socket.recv_from(buffer, flags | libc::MSG_TRUNC)?;
+    if length > buffer.len() {
+        // A datagram that does not fit is a change that is lost.
+        return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+    }
+    Ok(sender.port_number() == 0)
+}
+
+/// Reads the present state over a socket of its own, so that the answers do not mix with the changes.
+fn dump(buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
+    let failed = |source| Error::Netlink { attempted: "read the present interfaces and addresses", source };
+    for _ in 0..DUMP_ATTEMPTS {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        let mut snapshot = Snapshot::default();
+        let complete = dump_of(&socket, buffer, message::link_dump(), &mut snapshot).map_err(failed)?
+            && dump_of(&socket, buffer, message::address_dump(), &mut snapshot).map_err(failed)?;
+        if complete {
+            return Ok(snapshot);
+        }
+    }
+    Err(failed(io::Error::from(io::ErrorKind::Interrupted)))
+}
+
+/// False: a change in the middle of the dump may have left something out (`NLM_F_DUMP_INTR`).
+fn dump_of(socket: &Socket, buffer: &mut Vec<u8>, request: Vec<u8>, snapshot: &mut Snapshot) -> io::Result<bool> {
+    socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+    let mut complete = true;
+    // The kernel writes the next part of a dump when the last one is read, so this does not wait for anybody; the
+    // bound holds 2^20 interfaces and more.
+    for _ in 0..DISCARD_BUDGET {
+        match receive(socket, buffer, libc::MSG_DONTWAIT) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        for message in message::parse(buffer) {
+            match message {
+                Message::Item { item, flags } => {
+                    complete &= flags & NLM_F_DUMP_INTR == 0;
+                    match item {
+                        Item::Link(link) => snapshot.links.push(link),
+                        Item::Address(address) => snapshot.addresses.push(address),
+                        Item::NoLink(_) | Item::NoAddress(_) => {}
+                    }
+                }
+                Message::Done { flags } => return Ok(complete && flags & NLM_F_DUMP_INTR == 0),
+                Message::Error(error) => return Err(error),
+            }
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::InvalidData))
+}

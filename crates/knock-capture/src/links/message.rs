@@ -1,0 +1,130 @@
+//! rtnetlink messages, as far as the table needs them.
+//!
+//! Only the headers and the few attributes of interest are decoded: the full decoder allocates some fifty values per
+//! interface, and one attribute that a newer kernel lays out otherwise would make it refuse the message.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{
+    Emitable, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage,
+    NlasIterator,
+};
+use netlink_packet_route::address::{AddressHeader, AddressMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::table::{Address, Link};
+
+/// One message of the kernel.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A part of the table, with the flags of the netlink header.
+    Item { item: Item, flags: u16 },
+    /// The end of a dump.
+    Done { flags: u16 },
+    /// The kernel refused a request.
+    Error(io::Error),
+}
+
+/// What a message says about the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// The interface is there, like this.
+    Link(Link),
+    /// The interface with this index is gone.
+    NoLink(u32),
+    /// The address is there.
+    Address(Address),
+    /// The address is gone.
+    NoAddress(Address),
+}
+
+/// The messages of a datagram, in order; what is malformed or of no interest is left out.
+pub(super) fn parse(datagram: &[u8]) -> impl Iterator<Item = Message> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
+            // new_checked has made sure that the length covers the header and lies within the datagram.
+            let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            let message = decode(buffer.message_type(), buffer.flags(), buffer.payload());
+            if message.is_some() {
+                return message;
+            }
+        }
+        None
+    })
+}
+
+fn decode(kind: u16, flags: u16, payload: &[u8]) -> Option<Message> {
+    let item = match kind {
+        NLMSG_DONE => return Some(Message::Done { flags }),
+        NLMSG_ERROR => {
+            let code = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
+            return (code != 0).then(|| Message::Error(io::Error::from_raw_os_error(code.saturating_neg())));
+        }
+        libc::RTM_NEWLINK => Item::Link(link(payload)?),
+        libc::RTM_DELLINK => Item::NoLink(link_header(payload)?.index),
+        libc::RTM_NEWADDR => Item::Address(address(payload)?),
+        libc::RTM_DELADDR => Item::NoAddress(address(payload)?),
+        _ => return None,
+    };
+    Some(Message::Item { item, flags })
+}
+
+/// A bridge reports its ports as links of the family `AF_BRIDGE`, among them "deleted" when a port leaves the bridge.
+fn link_header(payload: &[u8]) -> Option<LinkHeader> {
+    LinkHeader::parse(payload).ok().filter(|header| header.interface_family == AddressFamily::Unspec)
+}
+
+fn link(payload: &[u8]) -> Option<Link> {
+    let header = link_header(payload)?;
+    let name = attribute(payload.get(header.buffer_len()..)?, libc::IFLA_IFNAME)?;
+    let name = name.split(|&byte| byte == 0).next()?;
+    Some(Link {
+        index: header.index,
+        // The kernel allows any bytes but white space and slashes; a configuration cannot name one that is not UTF-8.
+        name: String::from_utf8_lossy(name).into_owned(),
+        up: header.flags.contains(LinkFlags::Up),
+        running: header.flags.contains(LinkFlags::Running),
+    })
+}
+
+fn address(payload: &[u8]) -> Option<Address> {
+    let header = AddressHeader::parse(payload).ok()?;
+    let attributes = payload.get(header.buffer_len()..)?;
+    // On a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL is this one wherever it is given.
+    let bytes = attribute(attributes, libc::IFA_LOCAL).or_else(|| attribute(attributes, libc::IFA_ADDRESS))?;
+    let address = match header.family {
+        AddressFamily::Inet => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => return None,
+    };
+    Some(Address { index: header.index, address, prefix: header.prefix_len })
+}
+
+fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let found = NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == kind)?;
+    let end = usize::from(found.length());
+    found.into_inner().get(NLA_HEADER_SIZE..end)
+}
+
+/// The request for all interfaces.
+pub(super) fn link_dump() -> Vec<u8> {
+    request(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+}
+
+/// The request for all addresses, IPv4 and IPv6.
+pub(super) fn address_dump() -> Vec<u8> {
+    request(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+}
+
+fn request(message: RouteNetlinkMessage) -> Vec<u8> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}

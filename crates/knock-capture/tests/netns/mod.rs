@@ -1,0 +1,215 @@
+//! A network namespace for the calling test, and the packets that it sends there.
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use knock_capture::{Capture, Error};
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs `test` on a thread with a network namespace of its own, which vanishes with the thread.
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: unshare(2) takes no pointers, and changes this thread alone.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(
+            result,
+            0,
+            "cannot make a network namespace: {}; run the tests as root or inside `unshare -Urnm`",
+            io::Error::last_os_error()
+        );
+        ip("link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs `ip` with these arguments in the thread's namespace.
+pub(crate) fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Writes a sysctl of the thread's namespace.
+pub(crate) fn sysctl(path: &str, value: &str) {
+    std::fs::write(format!("/proc/thread-self/root/proc/sys/{path}"), value)
+        .unwrap_or_else(|error| panic!("cannot set the sysctl {path}: {error}"));
+}
+
+/// A veth pair, both ends up, without IPv6 so that nothing is sent on it unasked. Our end is `near` with 10.7.0.1 and
+/// MAC address `NEAR`, the other is `far`.
+pub(crate) fn veth(near: &str, far: &str) {
+    ip(&format!("link add {near} address 02:00:00:00:00:01 type veth peer name {far} address 02:00:00:00:00:02"));
+    for name in [near, far] {
+        ip(&format!("link set {name} addrgenmode none"));
+        ip(&format!("link set {name} up"));
+    }
+}
+
+pub(crate) const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const FAR: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+pub(crate) fn index_of(name: &str) -> u32 {
+    rustix::net::netdevice::name_to_index(
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).expect("a socket"),
+        name,
+    )
+    .unwrap_or_else(|error| panic!("no interface {name}: {error}"))
+}
+
+/// Whether the descriptor is readable (or in error) within `limit`.
+pub(crate) fn ready(fd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let limit = rustix::time::Timespec::try_from(limit).expect("a short time");
+    poll(&mut fds, Some(&limit)).expect("poll") > 0
+}
+
+/// The next packet, waited for.
+pub(crate) fn receive(capture: &mut Capture) -> Vec<u8> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        ready(capture, Duration::from_millis(100));
+        match capture.next() {
+            Ok(Some(packet)) => return packet.to_vec(),
+            Ok(None) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no packet in {PATIENCE:?}");
+}
+
+/// All that is queued. On veth and lo, a packet is queued before the sender's call returns, or soon after by the
+/// receiving softirq: a sentinel knock tells that everything before it has arrived.
+pub(crate) fn ports_until(capture: &mut Capture, sentinel: u16) -> Vec<u16> {
+    let mut ports = Vec::new();
+    loop {
+        let port = destination_port(&receive(capture));
+        if port == sentinel {
+            return ports;
+        }
+        ports.push(port);
+    }
+}
+
+/// The next error, waited for; packets before it are left out.
+pub(crate) fn error(capture: &mut Capture) -> Error {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        ready(capture, Duration::from_millis(100));
+        if let Err(error) = capture.next() {
+            return error;
+        }
+    }
+    panic!("no error in {PATIENCE:?}");
+}
+
+pub(crate) fn destination_port(packet: &[u8]) -> u16 {
+    let transport = match packet[0] >> 4 {
+        4 => usize::from(packet[0] & 0x0f) * 4,
+        6 => 40,
+        version => panic!("not IP: version {version}"),
+    };
+    u16::from_be_bytes([packet[transport + 2], packet[transport + 3]])
+}
+
+/// A TCP header with these flags.
+pub(crate) fn tcp(port: u16, flags: u8) -> Vec<u8> {
+    let mut header = vec![0x9c, 0x40, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0];
+    header[2..4].copy_from_slice(&port.to_be_bytes());
+    header
+}
+
+/// A UDP datagram.
+pub(crate) fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0x9c, 0x40, 0, 0, 0, 0, 0, 0];
+    datagram[2..4].copy_from_slice(&port.to_be_bytes());
+    datagram[4..6].copy_from_slice(&u16::try_from(8 + payload.len()).expect("a short payload").to_be_bytes());
+    datagram.extend_from_slice(payload);
+    datagram
+}
+
+/// An IPv4 packet from 10.7.0.2 to 10.7.0.1.
+pub(crate) fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 7, 0, 2, 10, 7, 0, 1];
+    let length = u16::try_from(20 + payload.len()).expect("a short payload");
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    let sum: u32 = packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("one carry");
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// An IPv6 packet from fd07::2 to fd07::1.
+pub(crate) fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, next_header, 64];
+    packet[4..6].copy_from_slice(&u16::try_from(payload.len()).expect("a short payload").to_be_bytes());
+    packet.extend_from_slice(&Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2).octets());
+    packet.extend_from_slice(&Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 1).octets());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// An Ethernet frame from `far` to `destination`; with `tag`, in a VLAN.
+pub(crate) fn frame(destination: [u8; 6], tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&destination);
+    frame.extend_from_slice(&FAR);
+    if let Some(tag) = tag {
+        frame.extend_from_slice(&[0x81, 0]);
+        frame.extend_from_slice(&tag.to_be_bytes());
+    }
+    frame.extend_from_slice(if packet[0] >> 4 == 6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+    frame.extend_from_slice(packet);
+    frame
+}
+
+/// A raw socket that sends whole Ethernet frames out of an interface.
+pub(crate) struct Sender {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl Sender {
+    pub(crate) fn new(interface: &str) -> Sender {
+        // SAFETY: socket(2) takes no pointers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "cannot open a raw socket: {}", io::Error::last_os_error());
+        // SAFETY: the descriptor is new and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: integers and an array of them, for which all zeroes is a value.
+        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+        address.sll_ifindex = i32::try_from(index_of(interface)).expect("a small number");
+        Sender { socket, address }
+    }
+
+    pub(crate) fn send(&self, frame: &[u8]) {
+        // SAFETY: the descriptor is open, and the frame and the address outlive the call with their lengths.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const self.address).cast(),
+                libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("a small number"),
+            )
+        };
+        assert_eq!(usize::try_from(sent), Ok(frame.len()), "cannot send: {}", io::Error::last_os_error());
+    }
+
+    /// A TCP knock to this host.
+    pub(crate) fn knock(&self, port: u16) {
+        self.send(&frame(NEAR, None, &ipv4(6, &tcp(port, 0x02))));
+    }
+}
