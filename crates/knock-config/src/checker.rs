@@ -3,6 +3,7 @@
 use crate::document::Document;
 use crate::path::FieldPath;
 use crate::problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
+use crate::warning::{Concern, Warning};
 
 /// The problems of one file so far.
 pub(crate) struct Checker<'d> {
@@ -35,6 +36,11 @@ impl<'d> Checker<'d> {
         } else {
             self.omitted += 1;
         }
+    }
+
+    /// A warning about the value at `path`.
+    pub(crate) fn warning(&self, path: FieldPath, concern: Concern) -> Warning {
+        Warning { file: self.file.to_owned(), position: self.document.position(&path), path, concern }
     }
 
     /// All problems as an error; fine where there is none.

@@ -82,7 +82,17 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_says_so() {
-        for value in [json!("abc"), json!("5 weeks"), json!("5 s"), json!(" 5s"), json!("1.5h"), json!("-5s"), json!(""), json!([]), json!(true)] {
+        for value in [
+            json!("abc"),
+            json!("5 weeks"),
+            json!("5 s"),
+            json!(" 5s"),
+            json!("1.5h"),
+            json!("-5s"),
+            json!(""),
+            json!([]),
+            json!(true),
+        ] {
             assert_eq!(duration(&value, MILLISECOND), Err(Cause::Duration { value: value.to_string() }));
         }
         for value in [json!(31_536_001), json!("366d"), json!(1e300), json!("99999999999999999999999h")] {

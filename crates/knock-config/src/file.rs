@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::checker::Checker;
+use crate::concerns::concerns;
 use crate::document::Document;
-use crate::model::Config;
+use crate::model::{Config, Trigger};
 use crate::path::FieldPath;
-use crate::problem::{Cause, ConfigError, Position, excerpt};
+use crate::problem::{Cause, ConfigError, Position, excerpt, shorten};
 use crate::raw::RawConfig;
 use crate::schema::Shape;
 use crate::validate;
-use crate::warning::Warning;
+use crate::warning::{Concern, Warning};
 
 /// The biggest file that is read, in bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -22,7 +24,7 @@ pub const FILE_MAX: usize = 16 << 20;
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// In the order of the file.
+    /// At most [`crate::WARNINGS_MAX`], and where the file is readable by everybody one for that.
     pub warnings: Vec<Warning>,
 }
 
@@ -33,8 +35,15 @@ pub struct Loaded {
 /// Where the file cannot be read, is bigger than [`FILE_MAX`], or breaks a rule of the configuration.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     let name = path.display().to_string();
-    let text = read(path, &name)?;
-    parse(&name, &text)
+    let (text, mode) = read(path, &name)?;
+    let mut loaded = parse(&name, &text)?;
+    let secret = loaded.config.rules.iter().any(|rule| matches!(rule.trigger, Trigger::Sequence(_)));
+    if mode & 0o004 != 0 && secret {
+        let concern = Concern::WorldReadable { mode };
+        let warning = Warning { file: name, position: Position::START, path: FieldPath::default(), concern };
+        loaded.warnings.insert(0, warning);
+    }
+    Ok(loaded)
 }
 
 /// Checks the configuration in `text`; `file_name` stands before each message.
@@ -46,24 +55,27 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
     with_raw(file_name, text, |raw, checker| {
         let config = validate::config(raw, checker);
         checker.finish()?;
-        Ok(Loaded { config, warnings: Vec::new() })
+        let warnings = concerns(&config).into_iter().map(|(path, concern)| checker.warning(path, concern)).collect();
+        Ok(Loaded { config, warnings })
     })
 }
 
-/// Reads the text of the file at `path`, which messages call `name`.
-pub(crate) fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
+/// Reads the text of the file at `path`, which messages call `name`, and its permission bits.
+pub(crate) fn read(path: &Path, name: &str) -> Result<(String, u32), ConfigError> {
     let failed = |error| ConfigError::Read { path: path.to_owned(), error };
     let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     let mut bytes = Vec::new();
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > FILE_MAX {
         return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
         ConfigError::one(name, Position::of(&before, valid), Cause::NotUtf8)
-    })
+    })?;
+    Ok((text, mode))
 }
 
 /// Reads `text` as far as its JSON types and hands it to `check`.
@@ -89,8 +101,19 @@ pub(crate) fn with_raw<T>(
     }
 }
 
-/// serde's message in the words of JSON.
+/// serde's message in the words of JSON, with what to write.
 fn type_error(message: &str) -> String {
-    let message = message.replace("a sequence", "a list").replace("invalid type: map", "invalid type: object");
-    excerpt(&message)
+    let message = message.replace("a sequence", "a list").replace("map, expected", "object, expected");
+    if let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        let hint = if expected == "a boolean" { ", true or false" } else { "" };
+        return format!("{} stands where {expected} belongs; write {expected}{hint}", excerpt(found));
+    }
+    if let Some((found, expected)) =
+        message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        return format!("{} means nothing here; write {expected}", excerpt(found));
+    }
+    shorten(&message, 200)
 }

@@ -7,6 +7,8 @@
 
 mod allow;
 mod checker;
+pub mod client;
+mod concerns;
 mod document;
 mod duration;
 mod file;
@@ -23,6 +25,7 @@ mod tcp_flags;
 mod validate;
 mod warning;
 
+pub use concerns::WARNINGS_MAX;
 pub use file::{FILE_MAX, Loaded, load, parse};
 pub use model::{
     Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
@@ -32,4 +35,4 @@ pub use path::FieldPath;
 pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
 pub use rules::RULES_MAX;
 pub use schema::schema;
-pub use warning::{Concern, Warning};
+pub use warning::{Concern, Place, ScanOrder, Warning};

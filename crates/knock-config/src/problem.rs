@@ -181,7 +181,7 @@ pub enum Cause {
     PortRange { port: String },
     #[error("{value} is not a port; write 7000 for TCP, \"7000/udp\" for UDP")]
     Port { value: String },
-    #[error("{value} is a range; a knock is one port: write each port on its own")]
+    #[error("{value} is more than one port; write each port on its own")]
     PortList { value: String },
     #[error("`{protocol}` is not a protocol; write tcp or udp, as in \"7000/udp\"")]
     PortProtocol { protocol: String },
@@ -255,8 +255,8 @@ pub enum Cause {
     )]
     NftKeyword { name: String },
 
-    #[error("there is no rule `{name}`{}; write the name of a rule that has `allow`",
-        suggestion.as_ref().map(|known| format!("; did you mean `{known}`?")).unwrap_or_default())]
+    #[error("there is no rule `{name}`; {}write the name of a rule that has `allow`",
+        suggestion.as_ref().map(|known| format!("did you mean `{known}`? ")).unwrap_or_default())]
     RevokeUnknown { name: String, suggestion: Option<String> },
     #[error("rule `{name}` has no `allow`, so there is no grant to revoke; write the name of a rule that has")]
     RevokeWithoutAllow { name: String },
@@ -317,8 +317,13 @@ impl Cause {
 
 /// A text of the file for a message: at most 60 characters, none of which could drive a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
-    let mut shown: String = text.chars().take(60).flat_map(escape_control).collect();
-    if text.chars().nth(60).is_some() {
+    shorten(text, 60)
+}
+
+/// At most `length` characters of `text`, none of which could drive a terminal.
+pub(crate) fn shorten(text: &str, length: usize) -> String {
+    let mut shown: String = text.chars().take(length).flat_map(escape_control).collect();
+    if text.chars().nth(length).is_some() {
         shown.push('…');
     }
     shown

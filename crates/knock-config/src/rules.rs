@@ -237,9 +237,15 @@ fn revoked(
         Some(_) => Cause::RevokeWithoutAllow { name: excerpt(name) },
         None => Cause::RevokeUnknown {
             name: excerpt(name),
-            suggestion: nearest(name, names.keys().map(String::as_str)).map(excerpt),
+            suggestion: nearest(name, revocable(names, allowing, index)).map(excerpt),
         },
     };
     checker.report(&path.key("revoke"), cause);
     None
+}
+
+/// The names of the rules that rule `index` may revoke.
+fn revocable<'n>(names: &'n Names, allowing: &'n [bool], index: usize) -> impl Iterator<Item = &'n str> {
+    let may = move |rule: usize| rule != index && allowing.get(rule) == Some(&true);
+    names.iter().filter(move |&(_, &rule)| may(rule)).map(|(name, _)| name.as_str())
 }

@@ -1,0 +1,60 @@
+//! What the client needs of a configuration: the names of the rules and what to knock.
+//!
+//! The client's file may hold nothing else, and may as well be the server's own.
+
+use std::path::Path;
+
+use crate::checker::Checker;
+use crate::file::{read, with_raw};
+use crate::model::Trigger;
+use crate::path::FieldPath;
+use crate::problem::ConfigError;
+use crate::raw::RawConfig;
+use crate::rules;
+
+/// A rule as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRule {
+    /// Unique in its file.
+    pub name: String,
+    /// What to knock.
+    pub trigger: Trigger,
+}
+
+/// Reads the rules in the file at `path`.
+///
+/// # Errors
+///
+/// Where the file cannot be read, is bigger than [`crate::FILE_MAX`], or its rules have no valid names and sequences.
+/// Other fields are checked for their JSON types only.
+pub fn load(path: &Path) -> Result<Vec<ClientRule>, ConfigError> {
+    let name = path.display().to_string();
+    let (text, _) = read(path, &name)?;
+    parse(&name, &text)
+}
+
+/// Reads the rules in `text`; `file_name` stands before each message.
+///
+/// # Errors
+///
+/// Where its rules have no valid names and sequences.
+pub fn parse(file_name: &str, text: &str) -> Result<Vec<ClientRule>, ConfigError> {
+    with_raw(file_name, text, |raw, checker| {
+        let rules = client_rules(raw, checker);
+        checker.finish()?;
+        Ok(rules)
+    })
+}
+
+fn client_rules(raw: RawConfig, checker: &mut Checker<'_>) -> Vec<ClientRule> {
+    let Some(raw) = rules::check_list(raw.rules, checker) else { return Vec::new() };
+    rules::names(&raw, checker);
+    let path = FieldPath::default().key("rules");
+    raw.into_iter()
+        .enumerate()
+        .map(|(index, raw)| ClientRule {
+            name: raw.name.unwrap_or_default(),
+            trigger: rules::trigger(raw.sequence.as_deref(), raw.one_time_sequences, &path.index(index), checker),
+        })
+        .collect()
+}

@@ -1,0 +1,146 @@
+//! Finds what a valid configuration should be warned of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knock_proto::{Knock, Protocol};
+
+use crate::model::{Allow, Config, Rule, Trigger};
+use crate::path::FieldPath;
+use crate::warning::{Concern, Place, ScanOrder};
+
+/// The most warnings of one file.
+pub const WARNINGS_MAX: usize = 100;
+
+/// The concerns about `config` and the fields that they are about, at most [`WARNINGS_MAX`].
+pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
+    let mut found = Vec::new();
+    let ports = Ports::of(config);
+    for (index, rule) in config.rules.iter().enumerate() {
+        let Some(sequence) = sequence(rule) else { continue };
+        let path = FieldPath::default().key("rules").index(index).key("sequence");
+        if sequence.len() == 1 {
+            found.push((path.clone(), Concern::SinglePort));
+        }
+        if let Some(order) = scan_order(sequence) {
+            let caught = ports.catch_scan(sequence, config.tripwires);
+            found.push((path.clone(), Concern::ScanOrder { order, caught, tripwires: config.tripwires }));
+        }
+        for (position, knock) in sequence.iter().enumerate() {
+            if let Some(rule) = ports.guarded.get(knock)
+                && !sequence[..position].contains(knock)
+            {
+                let concern = Concern::KnockIsGuarded { port: *knock, rule: (*rule).to_owned() };
+                found.push((path.index(position), concern));
+            }
+        }
+        contained(config, index, rule, sequence, &path, &mut found);
+        if found.len() >= WARNINGS_MAX {
+            break;
+        }
+    }
+    found.truncate(WARNINGS_MAX);
+    found
+}
+
+fn sequence(rule: &Rule) -> Option<&[Knock]> {
+    match &rule.trigger {
+        Trigger::Sequence(sequence) => Some(sequence),
+        Trigger::OneTime(_) => None,
+    }
+}
+
+/// The knock ports and the guarded ports of all rules.
+struct Ports<'c> {
+    knocks: BTreeSet<Knock>,
+    /// With the name of the first rule that opens it.
+    guarded: BTreeMap<Knock, &'c str>,
+}
+
+impl<'c> Ports<'c> {
+    fn of(config: &'c Config) -> Ports<'c> {
+        let mut ports = Ports {
+            knocks: config.rules.iter().filter_map(sequence).flatten().copied().collect(),
+            guarded: BTreeMap::new(),
+        };
+        for rule in &config.rules {
+            if let Some(Allow::Ports { ports: opened, .. }) = &rule.allow {
+                for port in opened {
+                    ports.guarded.entry(*port).or_insert(&rule.name);
+                }
+            }
+        }
+        ports
+    }
+
+    /// Whether a scan that meets the ports of `sequence` in their order touches something between two of them that
+    /// resets the progress: another knock port or a tripwire.
+    fn catch_scan(&self, sequence: &[Knock], tripwires: bool) -> bool {
+        sequence.windows(2).any(|pair| {
+            let (low, high) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
+            if high.port - low.port < 2 {
+                return false;
+            }
+            let first = Knock { port: low.port + 1, ..low };
+            let last = Knock { port: high.port - 1, ..high };
+            let tripwire = tripwires && [first, last].iter().any(|neighbour| !self.guarded.contains_key(neighbour));
+            tripwire || self.knocks.range(first..=last).next().is_some()
+        })
+    }
+}
+
+/// The scan that meets all of `sequence` in its order. A scan is of one protocol, so a mixed sequence has none.
+fn scan_order(sequence: &[Knock]) -> Option<ScanOrder> {
+    let protocol = |protocol: Protocol| sequence.iter().all(|knock| knock.protocol == protocol);
+    if sequence.len() < 2 || !(protocol(Protocol::Tcp) || protocol(Protocol::Udp)) {
+        return None;
+    }
+    let all = |ordered: fn(u16, u16) -> bool| sequence.windows(2).all(|pair| ordered(pair[0].port, pair[1].port));
+    if all(|before, after| before < after) {
+        Some(ScanOrder::Ascending)
+    } else if all(|before, after| before > after) {
+        Some(ScanOrder::Descending)
+    } else {
+        None
+    }
+}
+
+/// Finds the rules whose whole sequence stands in that of rule `index`.
+fn contained(
+    config: &Config,
+    index: usize,
+    rule: &Rule,
+    own: &[Knock],
+    path: &FieldPath,
+    found: &mut Vec<(FieldPath, Concern)>,
+) {
+    // A repeat of a port counts once for a sequence that does not repeat it itself.
+    let mut once = own.to_vec();
+    once.dedup();
+    for (other_index, other) in config.rules.iter().enumerate() {
+        let Some(theirs) = sequence(other) else { continue };
+        // Two rules with one sequence are one warning, at the later of them.
+        if other_index == index || (theirs == own && other_index > index) || !same_packets(rule, other) {
+            continue;
+        }
+        let place = place(own, theirs).or_else(|| place(&once, theirs));
+        if let Some(place) = place {
+            found.push((path.clone(), Concern::Contains { rule: other.name.clone(), place }));
+        }
+    }
+}
+
+fn place(own: &[Knock], theirs: &[Knock]) -> Option<Place> {
+    if own == theirs {
+        Some(Place::Whole)
+    } else if own.ends_with(theirs) {
+        Some(Place::End)
+    } else {
+        own.windows(theirs.len()).any(|part| part == theirs).then_some(Place::Inside)
+    }
+}
+
+/// Whether one packet can be a knock for both rules.
+fn same_packets(one: &Rule, other: &Rule) -> bool {
+    let flags = one.tcp_flags.set & other.tcp_flags.clear == 0 && other.tcp_flags.set & one.tcp_flags.clear == 0;
+    flags && (one.target == other.target || one.target.is_none() || other.target.is_none())
+}

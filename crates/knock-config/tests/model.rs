@@ -1,0 +1,156 @@
+//! What a valid file means: the defaults, and each field.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use knock_config::{
+    Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
+    StopOnStop, Trigger, parse,
+};
+use knock_proto::{Knock, TcpFlags};
+
+fn config(text: &str) -> Config {
+    parse("c.json", text).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+fn rule(members: &str) -> Rule {
+    config(&format!("{{\"rules\": [{{\"name\": \"a\", \"sequence\": [3, 1, 2], {members}}}]}}")).rules.remove(0)
+}
+
+#[test]
+fn a_rule_alone_has_the_documented_defaults() {
+    let config = config(r#"{"rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#);
+    let expected = Config {
+        interfaces: Interfaces::Any,
+        rules: vec![Rule {
+            name: "a".to_owned(),
+            trigger: Trigger::Sequence(vec![Knock::tcp(3), Knock::tcp(1), Knock::tcp(2)]),
+            timeout: Duration::from_secs(5),
+            tcp_flags: TcpFlags::FIRST_PACKET,
+            target: None,
+            command: Some(Command { any: "x".to_owned(), v6: None }),
+            stop: None,
+            command_timeout: Duration::from_secs(30),
+            setup: None,
+            teardown: None,
+            allow: None,
+            revoke: None,
+        }],
+        nftables: Nftables {
+            table: "knockd".to_owned(),
+            on_stop: OnStop::Remove,
+            exempt_interfaces: vec!["lo".to_owned()],
+            owner: true,
+        },
+        tripwires: true,
+        limits: Limits { sources: 65_536, grants: 65_536, commands: 16, command_queue: 256 },
+        control_socket: None,
+        state_dir: None,
+        log: Log { target: None, level: log::LevelFilter::Info },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn null_means_the_default() {
+    let with_null = r#"{"timeout": null, "interface": null, "nftables": null, "limits": {"sources": null}, "log": null,
+        "rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2], "allow": null, "target": null}]}"#;
+    assert_eq!(config(with_null), config(r#"{"rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#));
+}
+
+#[test]
+fn every_setting_outside_the_rules_is_taken_up() {
+    let config = config(
+        r#"{"$schema": "config.schema.json", "interface": ["eth0", "wg0"], "timeout": "500ms", "tripwires": false,
+            "nftables": {"table": "gate", "on_stop": "keep", "exempt_interfaces": [], "owner": false},
+            "limits": {"sources": 1, "grants": 2, "commands": 3, "command_queue": 4},
+            "control_socket": "/run/k.sock", "state_dir": "/var/lib/k", "log": {"target": "syslog", "level": "trace"},
+            "rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#,
+    );
+    assert_eq!(config.interfaces, Interfaces::Named(vec!["eth0".to_owned(), "wg0".to_owned()]));
+    assert_eq!(config.rules[0].timeout, Duration::from_millis(500));
+    assert!(!config.tripwires);
+    let expected =
+        Nftables { table: "gate".to_owned(), on_stop: OnStop::Keep, exempt_interfaces: Vec::new(), owner: false };
+    assert_eq!(config.nftables, expected);
+    assert_eq!(config.limits, Limits { sources: 1, grants: 2, commands: 3, command_queue: 4 });
+    assert_eq!(config.control_socket, Some(PathBuf::from("/run/k.sock")));
+    assert_eq!(config.state_dir, Some(PathBuf::from("/var/lib/k")));
+    assert_eq!(config.log, Log { target: Some(LogTarget::Syslog), level: log::LevelFilter::Trace });
+}
+
+#[test]
+fn an_interface_is_one_or_any() {
+    let interfaces = |value: &str| {
+        let rule = r#"{"name": "a", "command": "x", "sequence": [3, 1, 2]}"#;
+        config(&format!("{{\"interface\": {value}, \"rules\": [{rule}]}}")).interfaces
+    };
+    assert_eq!(interfaces("\"any\""), Interfaces::Any);
+    assert_eq!(interfaces("\"eth0\""), Interfaces::Named(vec!["eth0".to_owned()]));
+}
+
+#[test]
+fn a_rule_with_everything_is_taken_up() {
+    let rule = rule(
+        r#""timeout": 0.5, "tcp_flags": "fin,!ack", "target": "2001:db8::1", "command": "c", "command6": "c6",
+           "stop_command": "s", "stop_command6": "s6", "stop_after": "1h", "on_stop": "keep", "command_timeout": 9,
+           "setup": "up", "teardown": "down", "allow": {"ports": [22, "51820/udp"], "timeout": "1d"}"#,
+    );
+    assert_eq!(rule.timeout, Duration::from_millis(500));
+    assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK });
+    assert_eq!(rule.target, Some("2001:db8::1".parse::<IpAddr>().expect("an address")));
+    let command = Command { any: "c".to_owned(), v6: Some("c6".to_owned()) };
+    assert_eq!(rule.command, Some(command));
+    let stop = Stop {
+        command: Command { any: "s".to_owned(), v6: Some("s6".to_owned()) },
+        after: Duration::from_secs(3600),
+        on_stop: StopOnStop::Keep,
+    };
+    assert_eq!(rule.stop, Some(stop));
+    assert_eq!(rule.command_timeout, Duration::from_secs(9));
+    assert_eq!((rule.setup.as_deref(), rule.teardown.as_deref()), (Some("up"), Some("down")));
+    let allow =
+        Allow::Ports { ports: vec![Knock::tcp(22), Knock::udp(51820)], timeout: Duration::from_secs(24 * 3600) };
+    assert_eq!(rule.allow, Some(allow));
+}
+
+#[test]
+fn a_stop_command_runs_at_once_when_the_daemon_stops_unless_it_says_keep() {
+    let stop = rule(r#""command": "c", "stop_command": "s", "stop_after": 10"#).stop.expect("a stop command");
+    assert_eq!(stop.on_stop, StopOnStop::Run);
+}
+
+#[test]
+fn sets_of_the_administrator_are_named_for_each_kind_of_address() {
+    let name = |family, set: &str| SetName { family, table: "filter".to_owned(), set: set.to_owned() };
+    let sets = |v4, v6| Some(Allow::Sets { v4, v6, timeout: Duration::from_secs(60) });
+    for (text, expected) in [
+        (r#""set": "inet filter k4""#, sets(Some(name(Family::Inet, "k4")), None)),
+        (r#""set6": "ip6 filter k6""#, sets(None, Some(name(Family::Ip6, "k6")))),
+        (
+            r#""set": "ip filter k4", "set6": "bridge filter k6""#,
+            sets(Some(name(Family::Ip, "k4")), Some(name(Family::Bridge, "k6"))),
+        ),
+        (r#""set": "netdev filter k4""#, sets(Some(name(Family::Netdev, "k4")), None)),
+    ] {
+        assert_eq!(rule(&format!(r#""allow": {{{text}, "timeout": "1m"}}"#)).allow, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_revoked_rule_is_found_wherever_it_stands() {
+    let config = config(
+        r#"{"rules": [
+            {"name": "close", "sequence": [2, 1, 3], "revoke": "open"},
+            {"name": "open", "sequence": [3, 1, 2], "allow": {"ports": [22], "timeout": 60}}]}"#,
+    );
+    assert_eq!(config.rules[0].revoke, Some(1));
+    assert_eq!(config.rules[1].revoke, None);
+}
+
+#[test]
+fn one_time_sequences_come_from_a_file() {
+    let config = config(r#"{"rules": [{"name": "a", "command": "x", "one_time_sequences": "/etc/knockd/once"}]}"#);
+    assert_eq!(config.rules[0].trigger, Trigger::OneTime(PathBuf::from("/etc/knockd/once")));
+}
