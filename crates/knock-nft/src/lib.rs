@@ -1,1 +1,29 @@
-//! placeholder
+//! nftables for knockd, over netlink: the managed table with its gate and its grants, the sets of the administrator, and
+//! notice of what others change.
+//!
+//! Nothing here runs `nft`, waits, or starts a thread: the kernel has answered when a call to it returns. Everything
+//! works on the network namespace in which the calling thread is when the socket is opened.
+
+mod attribute;
+mod batch;
+mod connection;
+mod element;
+mod error;
+mod expression;
+mod family;
+mod layout;
+mod message;
+mod monitor;
+mod name;
+mod ruleset;
+mod set;
+mod table;
+
+pub use element::{AddressElement, Element, ElementKey, Lifetime};
+pub use error::{Error, Operation, UnusableSet};
+pub use family::{Family, ParseFamilyError};
+pub use monitor::{Actor, Event, Monitor, Notice, Subject};
+pub use name::check_table_name;
+pub use rustix::io::Errno;
+pub use set::{IpVersion, Outcome, ParseSetAddressError, SetAddress, UserSets};
+pub use table::{ManagedTable, TableSpec};

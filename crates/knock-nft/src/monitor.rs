@@ -1,0 +1,218 @@
+//! Notice of what other processes change in nftables.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use mnl::Socket;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+
+use crate::attribute::{Message, Messages, generation, low_half};
+use crate::connection::{as_fd, open_socket, receive, set_option};
+use crate::error::{Error, Operation};
+use crate::family::Family;
+
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const GROUP_NFTABLES: libc::c_int = 7;
+/// What the kernel may queue while this process is busy: the notices of about 100,000 elements.
+const RECEIVE_QUEUE: usize = 8 << 20;
+/// Notifications come in datagrams of up to a page or two.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// The most datagrams of one [`Monitor::read`], so that a storm of changes does not keep the caller.
+const DATAGRAMS_MAX: usize = 1024;
+/// The most things of one transaction that are told apart; more are an overrun.
+const SUBJECTS_MAX: usize = 256;
+
+// `enum nf_tables_msg_types`; libc has only the first of them. The DESTROY messages come with Linux 6.3.
+const NEW_OBJECT: libc::c_int = 18;
+const DELETE_OBJECT: libc::c_int = 20;
+const NEW_FLOWTABLE: libc::c_int = 22;
+const DELETE_FLOWTABLE: libc::c_int = 24;
+const DESTROY_TABLE: libc::c_int = 26;
+const DESTROY_CHAIN: libc::c_int = 27;
+const DESTROY_RULE: libc::c_int = 28;
+const DESTROY_SET: libc::c_int = 29;
+const DESTROY_ELEMENT: libc::c_int = 30;
+const DESTROY_OBJECT: libc::c_int = 31;
+const DESTROY_FLOWTABLE: libc::c_int = 32;
+
+/// What a [`Monitor`] has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody else changed something.
+    Changed(Notice),
+    /// More was changed than could be taken down: anything may be different now.
+    Overrun,
+}
+
+/// One kind of thing that one transaction of somebody else's changed in one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The family of the table.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// What was added, deleted or changed in it.
+    pub subject: Subject,
+    /// By whom.
+    pub actor: Actor,
+}
+
+/// What was added, deleted or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The table itself.
+    Table,
+    /// One or more of its chains.
+    Chain,
+    /// One or more of its rules.
+    Rule,
+    /// The set of that name.
+    Set(String),
+    /// Elements of the set of that name. Their expiry is no change.
+    Elements(String),
+    /// An object or flowtable.
+    Other,
+}
+
+/// The process that changed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The thread's id in the initial PID namespace; for a process of one thread, its process id. 0: unknown.
+    pub process_id: u32,
+    /// The command name, at most 15 bytes (comm of proc(5)).
+    pub name: String,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (process {})", self.name, self.process_id)
+    }
+}
+
+/// A socket that hears of each change to nftables in its network namespace. Readable for poll(2) when there is news.
+pub struct Monitor {
+    socket: Socket,
+    ignored: Vec<u32>,
+    received: Vec<u8>,
+    /// What the transaction touched whose end is still to come.
+    pending: Vec<(Family, String, Subject)>,
+    overflow: bool,
+}
+
+impl Monitor {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the socket cannot be opened or the group not joined.
+    pub fn open() -> Result<Monitor, Error> {
+        let fail = |operation| move |errno| Error::kernel(operation, "nftables", errno);
+        let socket = open_socket().map_err(fail(Operation::Open))?;
+        set_socket_recv_buffer_size_force(as_fd(&socket), RECEIVE_QUEUE)
+            .or_else(|_| set_socket_recv_buffer_size(as_fd(&socket), RECEIVE_QUEUE))
+            .map_err(fail(Operation::Open))?;
+        set_option(&socket, libc::NETLINK_ADD_MEMBERSHIP, GROUP_NFTABLES).map_err(fail(Operation::Subscribe))?;
+        let received = vec![0; RECEIVE_BUFFER];
+        Ok(Monitor { socket, ignored: Vec::new(), received, pending: Vec::new(), overflow: false })
+    }
+
+    /// Leaves out what is changed from this netlink port: [`crate::ManagedTable::port_id`], [`crate::UserSets::port_id`].
+    pub fn ignore(&mut self, port_id: u32) {
+        if !self.ignored.contains(&port_id) {
+            self.ignored.push(port_id);
+        }
+    }
+
+    /// No longer leaves out what is changed from this netlink port, whose socket is closed.
+    pub fn heed(&mut self, port_id: u32) {
+        self.ignored.retain(|&ignored| ignored != port_id);
+    }
+
+    /// Appends what was changed since the last call; never waits. A transaction is told when its end has come.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the socket fails; not where it overflowed, which is an [`Event::Overrun`].
+    pub fn read(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        for _ in 0..DATAGRAMS_MAX {
+            match receive(&self.socket, &mut self.received) {
+                Ok(datagram) => {
+                    for message in Messages(datagram) {
+                        if !self.ignored.contains(&message.port_id()) {
+                            take(message, &mut self.pending, &mut self.overflow, events);
+                        }
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::NOBUFS) => {
+                    self.pending.clear();
+                    self.overflow = false;
+                    events.push(Event::Overrun);
+                }
+                Err(errno) => return Err(Error::kernel(Operation::Exchange, "nftables", errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        as_fd(&self.socket)
+    }
+}
+
+fn take(
+    message: Message<'_>,
+    pending: &mut Vec<(Family, String, Subject)>,
+    overflow: &mut bool,
+    events: &mut Vec<Event>,
+) {
+    if message.kind() & 0xff00 != low_half(libc::NFNL_SUBSYS_NFTABLES) << 8 {
+        return;
+    }
+    let kind = libc::c_int::from(message.kind() & 0xff);
+    if kind == libc::NFT_MSG_NEWGEN {
+        if std::mem::take(overflow) {
+            events.push(Event::Overrun);
+        }
+        let attributes = message.attributes();
+        let actor = Actor {
+            process_id: attributes.be32(generation::PROCESS_ID).unwrap_or(0),
+            name: attributes.string(generation::PROCESS_NAME).unwrap_or("").to_owned(),
+        };
+        events.extend(
+            pending.drain(..).map(|(family, table, subject)| {
+                Event::Changed(Notice { family, table, subject, actor: actor.clone() })
+            }),
+        );
+        return;
+    }
+    let Some((family, table, subject)) = touched(message, kind) else { return };
+    let known = pending.iter().any(|(f, t, s)| *f == family && *t == table && *s == subject);
+    if known {
+    } else if pending.len() < SUBJECTS_MAX {
+        pending.push((family, table, subject));
+    } else {
+        *overflow = true;
+    }
+}
+
+/// What a notification is about. The table's name is the first attribute of all kinds of objects, and that of the set the
+/// second one of sets and of elements.
+fn touched(message: Message<'_>, kind: libc::c_int) -> Option<(Family, String, Subject)> {
+    let family = Family::from_number(message.family())?;
+    let table = message.attributes().string(1)?.to_owned();
+    let set = || message.attributes().string(2).map(str::to_owned);
+    let subject = match kind {
+        libc::NFT_MSG_NEWTABLE | libc::NFT_MSG_DELTABLE | DESTROY_TABLE => Subject::Table,
+        libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN | DESTROY_CHAIN => Subject::Chain,
+        libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE | DESTROY_RULE => Subject::Rule,
+        libc::NFT_MSG_NEWSET | libc::NFT_MSG_DELSET | DESTROY_SET => Subject::Set(set()?),
+        libc::NFT_MSG_NEWSETELEM | libc::NFT_MSG_DELSETELEM | DESTROY_ELEMENT => Subject::Elements(set()?),
+        NEW_OBJECT | DELETE_OBJECT | DESTROY_OBJECT | NEW_FLOWTABLE | DELETE_FLOWTABLE | DESTROY_FLOWTABLE => {
+            Subject::Other
+        }
+        _ => return None,
+    };
+    Some((family, table, subject))
+}

@@ -1,0 +1,372 @@
+//! The managed table: set up or adopted, changed, watched, put back and removed.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::time::Duration;
+
+use knock_proto::Knock;
+use rustix::io::Errno;
+
+use crate::connection::{Connection, Failure, Refusal};
+use crate::element::{Element, ElementKey};
+use crate::error::{Error, Operation};
+use crate::layout::{Layout, TableState, object, read_grants, read_remaining_grants};
+use crate::name::{check_interface_name, check_table_name};
+use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
+
+/// How often a transaction is tried again without the elements that had expired before they could be deleted.
+const REVOKE_ATTEMPTS: usize = 8;
+
+/// What the managed table shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    /// Its name, in the family inet; see [`crate::check_table_name`].
+    pub name: String,
+    /// The ports that only a grant opens.
+    pub guarded: Vec<Knock>,
+    /// Interfaces from which everything is let in; by name, at most 15 bytes each. They need not exist.
+    pub exempt_interfaces: Vec<String>,
+    /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
+    pub owner: bool,
+    /// The most grants at a time, to each IP version; 0: no bound.
+    pub max_grants: u32,
+}
+
+/// The managed table in the network namespace of the thread that set it up.
+///
+/// Dropped without [`ManagedTable::remove`], the table stays in the kernel, gate closed, and the next
+/// [`ManagedTable::set_up`] adopts it.
+pub struct ManagedTable {
+    connection: Connection,
+    spec: TableSpec,
+    name: CString,
+    owned: bool,
+    /// The table as it was left; `None`: it was found changed right after.
+    layout: Option<Layout>,
+}
+
+/// How the kernel's table becomes that of a specification.
+#[derive(Clone, Copy)]
+enum Plan {
+    /// There is none yet.
+    Create,
+    /// Sets and chains stay, rules and guarded ports are replaced; an orphaned table is claimed.
+    Replace { claim: bool },
+    /// It is deleted and made anew, with its grants.
+    Rebuild,
+}
+
+impl ManagedTable {
+    /// Makes the table, or adopts the one of that name that knockd left: in one transaction, so that at no moment the gate is
+    /// open or a grant missing. Returns the grants that were found in it, with what remains of their time.
+    ///
+    /// An adopted table of another layout or size is rebuilt. Where there are more grants than `max_grants`, those
+    /// that last longest stay.
+    ///
+    /// # Errors
+    /// [`Error::TableName`] and [`Error::InterfaceName`] for what cannot be; [`Error::Foreign`] where somebody else has a
+    /// table of that name; [`Error::Owned`] where another process owns it; [`Error::Kernel`] where the kernel refuses. In
+    /// each case nothing was changed.
+    pub fn set_up(spec: TableSpec) -> Result<(ManagedTable, Vec<Element>), Error> {
+        spec.check()?;
+        let connection =
+            Connection::open().map_err(|errno| Error::kernel(Operation::Open, object(&spec.name), errno))?;
+        let name = spec.c_name();
+        let mut table = ManagedTable { connection, spec, name, owned: false, layout: None };
+        let Some(layout) = table.read_own()? else {
+            table.build(None, Plan::Create, &[])?;
+            return Ok((table, Vec::new()));
+        };
+        let grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
+        let grants = fitting(grants, table.spec.max_grants);
+        table.build(Some(&layout), Plan::Rebuild, &grants)?;
+        Ok((table, grants))
+    }
+
+    /// Replaces rules, guarded ports and size, and deletes the grants of `remove`, in one transaction. All other grants
+    /// stay. Keys without a grant do no harm.
+    ///
+    /// # Errors
+    /// [`Error::Renamed`] where `spec` has another name; otherwise as [`ManagedTable::set_up`], and an error for which
+    /// [`Error::is_missing`] holds where the table is gone. In each case nothing was changed.
+    pub fn apply(&mut self, spec: TableSpec, remove: &[ElementKey]) -> Result<(), Error> {
+        spec.check()?;
+        if spec.name != self.spec.name {
+            return Err(Error::Renamed { current: self.spec.name.clone(), wanted: spec.name });
+        }
+        let Some(layout) = self.read_own()? else {
+            return Err(Error::kernel(Operation::ReadTable, object(&self.spec.name), Errno::NOENT));
+        };
+        let owner_changes = spec.owner != self.spec.owner;
+        let previous = std::mem::replace(&mut self.spec, spec);
+        let result = self.apply_current(layout.fits(&self.spec) && !owner_changes, remove);
+        if result.is_err() {
+            self.spec = previous;
+        }
+        result
+    }
+
+    fn apply_current(&mut self, fits: bool, remove: &[ElementKey]) -> Result<(), Error> {
+        if fits {
+            self.without_missing(remove, |writer, spec| writer.replace(spec))?;
+            return self.remember();
+        }
+        let removed: HashSet<&ElementKey> = remove.iter().collect();
+        let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
+        grants.retain(|grant| !removed.contains(&grant.key));
+        let grants = fitting(grants, self.spec.max_grants);
+        self.build(None, Plan::Rebuild, &grants)
+    }
+
+    /// Puts the whole table back, with these grants and no others, after somebody deleted or changed it. It may stand, and
+    /// this may be repeated. Grants whose time is over are left out.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] where somebody else made a table of that name in the meantime; [`Error::Kernel`] where the
+    /// kernel refuses.
+    pub fn restore(&mut self, elements: &[Element]) -> Result<(), Error> {
+        let plan = if self.read_state()?.is_some() { Plan::Rebuild } else { Plan::Create };
+        let alive = elements.iter().filter(|element| element.remaining > Duration::ZERO).cloned().collect();
+        let elements = fitting(alive, self.spec.max_grants);
+        self.build(None, plan, &elements)
+    }
+
+    /// Whether table, chains, rules, set definitions and guarded ports are as this process left them. Grants are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the kernel refuses to tell.
+    pub fn intact(&mut self) -> Result<bool, Error> {
+        let found = Layout::read(&mut self.connection, &self.spec.name)?;
+        Ok(found.is_some() && found == self.layout)
+    }
+
+    /// Opens the ports to the addresses: all, in one transaction, or none. A grant that exists starts anew, with the
+    /// new comment.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`]: [`Error::is_full`] where there is no room, [`Error::is_missing`] where the table is gone.
+    pub fn grant(&mut self, elements: &[Element]) -> Result<(), Error> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        self.connection.begin();
+        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
+        for element in elements {
+            writer.grant(element);
+        }
+        self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))
+    }
+
+    /// Ends grants. Those that do not exist, or no longer, do no harm.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the kernel refuses.
+    pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<(), Error> {
+        self.without_missing(keys, |_, _| ())
+    }
+
+    /// Lists the grants. The kernel takes half a second for 100,000 of them, and longer for the last ones than for the first.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`]: [`Error::is_missing`] where the table is gone.
+    pub fn list(&mut self) -> Result<Vec<Element>, Error> {
+        read_grants(&mut self.connection, &self.spec.name)
+    }
+
+    /// Deletes the table, and with it the gate. It may be gone already.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] where somebody else made a table of that name in the meantime; [`Error::Kernel`] where the
+    /// kernel refuses.
+    pub fn remove(mut self) -> Result<(), Error> {
+        if self.read_state()?.is_none() {
+            return Ok(());
+        }
+        self.connection.begin();
+        Writer { connection: &mut self.connection, name: &self.name }.delete();
+        match self.connection.commit() {
+            Err(refusal) if refusal.first.errno != Errno::NOENT => Err(refusal.into_error(object(&self.spec.name))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no other process can change the table.
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// The specification that the table was last set up with.
+    pub fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+
+    /// The netlink port from which the table is changed, for [`crate::Monitor::ignore`].
+    pub fn port_id(&self) -> u32 {
+        self.connection.port_id()
+    }
+
+    /// Reads the table of that name; an error where it is not ours to change.
+    fn read_state(&mut self) -> Result<Option<TableState>, Error> {
+        let state = TableState::read(&mut self.connection, &self.spec.name)?;
+        if let Some(state) = &state {
+            self.check_ours(state)?;
+        }
+        Ok(state)
+    }
+
+    fn read_own(&mut self) -> Result<Option<Layout>, Error> {
+        let layout = Layout::read(&mut self.connection, &self.spec.name)?;
+        if let Some(layout) = &layout {
+            self.check_ours(layout.table())?;
+        }
+        Ok(layout)
+    }
+
+    fn check_ours(&self, state: &TableState) -> Result<(), Error> {
+        let table = self.spec.name.clone();
+        match state.owner {
+            _ if !state.is_ours() => Err(Error::Foreign { table }),
+            Some(port_id) if port_id != self.connection.port_id() => Err(Error::Owned { table, port_id }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the table as `plan` says, owned where that is wanted and the kernel has it, with these grants. Where the table
+    /// that stands (`layout`) serves as it is, it is not rebuilt, and keeps its grants.
+    fn build(&mut self, layout: Option<&Layout>, plan: Plan, grants: &[Element]) -> Result<(), Error> {
+        // A kernel that does not have both flags must not be given one: owned and not persistent fails open.
+        let flags: &[u32] = if self.spec.owner { &[FLAG_OWNER | FLAG_PERSIST, 0] } else { &[0] };
+        let mut refused = None;
+        for &flags in flags {
+            let plan = match layout {
+                Some(layout) if layout.fits(&self.spec) => replaceable(layout.table().flags, flags).unwrap_or(plan),
+                _ => plan,
+            };
+            match self.transact(plan, flags, grants) {
+                Ok(()) => {
+                    self.owned = flags & FLAG_OWNER != 0;
+                    return self.remember();
+                }
+                Err(refusal) => {
+                    let unknown = refusal.first.operation == Operation::AddTable
+                        && matches!(refusal.first.errno, Errno::OPNOTSUPP | Errno::INVAL);
+                    let error = refusal.into_error(object(&self.spec.name));
+                    if !unknown {
+                        return Err(error);
+                    }
+                    refused = Some(error);
+                }
+            }
+        }
+        // Both were refused, for there is always at least one.
+        Err(refused.unwrap_or_else(|| Error::kernel(Operation::AddTable, object(&self.spec.name), Errno::OPNOTSUPP)))
+    }
+
+    fn transact(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+        self.connection.begin();
+        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
+        match plan {
+            Plan::Create => writer.create(&self.spec, flags),
+            Plan::Rebuild => {
+                writer.delete();
+                writer.create(&self.spec, flags);
+            }
+            Plan::Replace { claim } => {
+                if claim {
+                    writer.claim(flags);
+                }
+                writer.replace(&self.spec);
+            }
+        }
+        if !matches!(plan, Plan::Replace { .. }) {
+            writer.carry_over(grants);
+        }
+        self.connection.commit()
+    }
+
+    /// Carries out a transaction that begins with `also` and deletes the grants of `keys`, without those of them that the
+    /// kernel does not find.
+    fn without_missing(
+        &mut self,
+        keys: &[ElementKey],
+        also: impl Fn(&mut Writer<'_>, &TableSpec),
+    ) -> Result<(), Error> {
+        let mut keys: Vec<ElementKey> = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut last = None;
+        for _ in 0..REVOKE_ATTEMPTS {
+            self.connection.begin();
+            let mut writer = Writer { connection: &mut self.connection, name: &self.name };
+            also(&mut writer, &self.spec);
+            let before = writer.connection.operations();
+            for key in &keys {
+                writer.revoke(key);
+            }
+            if self.connection.operations() == 0 {
+                return Ok(());
+            }
+            let Err(refusal) = self.connection.commit() else { return Ok(()) };
+            let is_missing =
+                |failure: &Failure| failure.operation == Operation::DeleteElement && failure.errno == Errno::NOENT;
+            if !refusal.all().all(is_missing) {
+                return Err(refusal.into_error(object(&self.spec.name)));
+            }
+            let missing: HashSet<usize> =
+                refusal.all().filter_map(|failure| failure.index?.checked_sub(before)).collect();
+            let mut index = 0;
+            keys.retain(|_| {
+                index += 1;
+                !missing.contains(&(index - 1))
+            });
+            last = Some(refusal);
+        }
+        last.map_or(Ok(()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
+    }
+
+    /// Takes down how the table is now, for [`ManagedTable::intact`].
+    fn remember(&mut self) -> Result<(), Error> {
+        let layout = Layout::read(&mut self.connection, &self.spec.name)?;
+        self.layout = layout.filter(|layout| layout.is_made_of(&self.spec));
+        Ok(())
+    }
+}
+
+/// How a table with these flags becomes one with the wanted ones, where that goes without rebuilding: the kernel lets a
+/// persistent table without an owner be claimed, and changes nothing else.
+fn replaceable(flags: u32, wanted: u32) -> Option<Plan> {
+    match flags {
+        _ if flags == wanted => Some(Plan::Replace { claim: false }),
+        FLAG_PERSIST if wanted & FLAG_OWNER != 0 => Some(Plan::Replace { claim: true }),
+        // Persistent without an owner is as good as neither.
+        FLAG_PERSIST if wanted == 0 => Some(Plan::Replace { claim: false }),
+        _ => None,
+    }
+}
+
+/// At most `bound` grants to each IP version, those that last longest; 0: no bound.
+fn fitting(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
+    let bound = bound as usize;
+    if bound == 0 || grants.len() <= bound {
+        return grants;
+    }
+    grants.sort_by_key(|grant| std::cmp::Reverse(grant.remaining));
+    let (mut v4, mut v6) = (0, 0);
+    let before = grants.len();
+    grants.retain(|grant| {
+        let count = if grants_of(grant.key.address) == crate::ruleset::GRANTS4 { &mut v4 } else { &mut v6 };
+        *count += 1;
+        *count <= bound
+    });
+    if grants.len() < before {
+        log::warn!("{} grants do not fit into the managed table and end now; raise its size", before - grants.len());
+    }
+    grants
+}
+
+impl TableSpec {
+    fn check(&self) -> Result<(), Error> {
+        check_table_name(&self.name)?;
+        self.exempt_interfaces.iter().try_for_each(|name| check_interface_name(name))
+    }
+}

@@ -1,0 +1,107 @@
+//! Network namespaces for tests, and nft to look into them with.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
+use knock_proto::Knock;
+use serde_json::Value;
+
+/// Runs a test in a network namespace of its own, which ends with the thread. What the thread starts inherits it.
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: no pointers; only this thread is moved.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(
+            result,
+            0,
+            "this test needs the right to make a network namespace ({}): run it as root, or all tests with \
+             `unshare -Urnm cargo test`",
+            std::io::Error::last_os_error()
+        );
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs nft and returns whether it succeeded, and what it printed.
+pub(crate) fn try_nft(arguments: &str) -> (bool, String) {
+    let output = Command::new("nft").args(["-j", arguments]).stdin(Stdio::null()).output().expect("nft is installed");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Runs nft, which has to succeed.
+pub(crate) fn nft(arguments: &str) -> String {
+    let (success, text) = try_nft(arguments);
+    assert!(success, "nft {arguments}: {text}");
+    text
+}
+
+/// What nft prints for people.
+pub(crate) fn nft_text(arguments: &str) -> String {
+    let output = Command::new("nft").arg(arguments).stdin(Stdio::null()).output().expect("nft is installed");
+    assert!(output.status.success(), "nft {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The objects of a kind in nft's listing of the table `knockd`.
+pub(crate) fn objects(kind: &str) -> Vec<Value> {
+    let listing: Value = serde_json::from_str(&nft("list table inet knockd")).expect("JSON");
+    let objects = listing["nftables"].as_array().expect("a list");
+    objects.iter().filter_map(|object| object.get(kind).cloned()).collect()
+}
+
+/// The elements of a set of the table `knockd`.
+pub(crate) fn elements(set: &str) -> Vec<Value> {
+    let sets = objects("set");
+    let set = sets.iter().find(|object| object["name"] == set).expect("the set");
+    set["elem"].as_array().cloned().unwrap_or_default()
+}
+
+/// A table that guards TCP 22.
+pub(crate) fn spec() -> TableSpec {
+    TableSpec {
+        name: "knockd".to_owned(),
+        guarded: vec![Knock::tcp(22)],
+        exempt_interfaces: vec!["lo".to_owned()],
+        owner: false,
+        max_grants: 1000,
+    }
+}
+
+/// The managed table, newly made.
+pub(crate) fn made(spec: TableSpec) -> ManagedTable {
+    let (table, adopted) = ManagedTable::set_up(spec).expect("set up");
+    assert_eq!(adopted, []);
+    table
+}
+
+/// The key of a grant of TCP 22.
+pub(crate) fn key(address: &str) -> ElementKey {
+    ElementKey { address: address.parse::<IpAddr>().expect("an address"), port: Knock::tcp(22) }
+}
+
+/// A grant of TCP 22 by the rule `ssh`.
+pub(crate) fn element(address: &str, timeout: Duration) -> Element {
+    Element { key: key(address), comment: "ssh".to_owned(), timeout, remaining: timeout }
+}
+
+/// Grants of TCP 22 to that many addresses.
+pub(crate) fn many(count: u32, timeout: Duration) -> Vec<Element> {
+    (0..count)
+        .map(|index| {
+            let address = IpAddr::from((0x0a00_0000 + index).to_be_bytes());
+            let key = ElementKey { address, port: Knock::tcp(22) };
+            Element { key, comment: "ssh".to_owned(), timeout, remaining: timeout }
+        })
+        .collect()
+}
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
