@@ -22,9 +22,12 @@ pub const RECEIVE_BUFFER: usize = 16 << 20;
 /// long extension headers fills more than a few hundred bytes, and what does not fit is cut.
 const READ_BUFFER: usize = 4096;
 
-/// The length to which a program is shortened where the kernel lacks memory for it. Two programs of this length,
-/// old and new, fit in the 20 kB that `net.core.optmem_max` was before Linux 6.7.
-const SMALL_PROGRAM: usize = 768;
+/// The lengths to which a program is shortened where the kernel lacks memory for it, tried one after the other.
+/// `net.core.optmem_max` was 20 kB before Linux 6.7, an instruction takes 8 to 16 bytes.
+const SHORTER_PROGRAMS: [usize; 3] = [1024, 512, LEAST_PROGRAM];
+
+/// Enough for the coarsest program of any specification.
+const LEAST_PROGRAM: usize = 192;
 
 /// How many packets passed the filter since the socket was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,15 +137,39 @@ impl Capture {
     /// same packets takes its place.
     pub fn set_filter(&mut self, program: &Program) -> Result<(), Error> {
         match socket::attach(&self.socket, program.instructions()) {
-            Ok(()) => self.coarse = program.coarse(),
-            Err(Error::AttachFilter { source, instructions }) if source.raw_os_error() == Some(libc::ENOMEM) => {
-                let small = Program::within(program.spec(), SMALL_PROGRAM)
-                    .map_err(|_| Error::AttachFilter { source, instructions })?;
-                socket::attach(&self.socket, small.instructions())?;
-                self.coarse = small.coarse();
+            Ok(()) => {
+                self.coarse = program.coarse();
+                return Ok(());
             }
+            Err(error) if error.is_out_of_memory() => {}
             Err(error) => return Err(error),
         }
+        // The old program counts until the new one has taken its place: put a short one between. The last resort lets
+        // nothing pass, for the microseconds until the next one is attached.
+        match self.attach_within(program, LEAST_PROGRAM) {
+            Err(error) if error.is_out_of_memory() => {
+                socket::attach(&self.socket, Program::default().instructions())?;
+            }
+            result => result?,
+        }
+        for limit in [program.instructions().len()].into_iter().chain(SHORTER_PROGRAMS) {
+            match self.attach_within(program, limit) {
+                Err(error) if error.is_out_of_memory() => {}
+                result => return result,
+            }
+        }
+        Err(Error::AttachFilter { instructions: LEAST_PROGRAM, source: io::Error::from_raw_os_error(libc::ENOMEM) })
+    }
+
+    fn attach_within(&mut self, program: &Program, limit: usize) -> Result<(), Error> {
+        let Ok(shorter) = Program::within(program.spec(), limit) else {
+            return Err(Error::AttachFilter {
+                instructions: limit,
+                source: io::Error::from_raw_os_error(libc::EINVAL),
+            });
+        };
+        socket::attach(&self.socket, shorter.instructions())?;
+        self.coarse = shorter.coarse();
         Ok(())
     }
 

@@ -82,6 +82,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::AttachFilter { source, .. } if source.raw_os_error() == Some(libc::ENOMEM))
+    }
+
     /// Whether this is about the state of an interface: not a failure, wait for [`crate::Links`] to report the next
     /// change.
     pub fn is_link_state(&self) -> bool {

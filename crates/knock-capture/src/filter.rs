@@ -96,3 +96,10 @@ impl Program {
         &self.instructions
     }
 }
+
+impl Default for Program {
+    /// The program that lets nothing pass.
+    fn default() -> Program {
+        Program { spec: FilterSpec::default(), instructions: compile::reject_all(), coarse: false }
+    }
+}

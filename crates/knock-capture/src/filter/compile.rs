@@ -116,13 +116,20 @@ pub(super) fn compile(spec: &FilterSpec, allowed: usize) -> Result<(Vec<Instruct
     if program.len() <= allowed { Ok((program, true)) } else { Err(TooLong { needed: program.len(), allowed }) }
 }
 
+/// The program of no ports.
+pub(super) fn reject_all() -> Vec<Instruction> {
+    let mut asm = Assembler::default();
+    asm.push(op::RET_K, 0);
+    asm.finish()
+}
+
 /// Written from the last instruction to the first; read the blocks from the bottom up.
 fn assemble(sets: &Sets) -> Vec<Instruction> {
+    if sets.most_ranges() == 0 {
+        return reject_all();
+    }
     let mut asm = Assembler::default();
     let reject = asm.push(op::RET_K, 0);
-    if sets.most_ranges() == 0 {
-        return asm.finish();
-    }
     let whole = asm.push(op::RET_K, WHOLE);
 
     // X is where the transport header starts.

@@ -1,14 +1,15 @@
 //! A network namespace for the calling test, and the packets that it sends there.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::{size_of, zeroed};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use knock_capture::{Capture, Error};
+use knock_capture::{Capture, Error, FilterClass, FilterSpec, Program};
+use knock_proto::{Knock, TcpFlags};
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// How long a test waits for what must happen.
@@ -37,6 +38,13 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs many commands of `ip`, one a line, in one process.
+pub(crate) fn ip_batch(commands: &str) {
+    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip (iproute2) runs");
+    child.stdin.take().expect("its input").write_all(commands.as_bytes()).expect("written");
+    assert!(child.wait().expect("its status").success(), "ip -batch failed");
 }
 
 /// Writes a sysctl of the thread's namespace.
@@ -71,6 +79,54 @@ pub(crate) fn ready(fd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let limit = rustix::time::Timespec::try_from(limit).expect("a short time");
     poll(&mut fds, Some(&limit)).expect("poll") > 0
+}
+
+/// The last knock of a test: what was sent before it has arrived when it arrives.
+pub(crate) const SENTINEL: u16 = 9999;
+
+/// A program for these knocks and the sentinel.
+pub(crate) fn program(ports: &[Knock]) -> Program {
+    let mut ports = ports.to_vec();
+    ports.push(Knock::tcp(SENTINEL));
+    let spec = FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }] };
+    Program::new(&spec).expect("a program")
+}
+
+/// A socket for these knocks and the sentinel on an interface, or on `any`.
+pub(crate) fn capture(ports: &[Knock], interface: &str) -> Capture {
+    let mut capture = Capture::open(&program(ports)).unwrap_or_else(|error| panic!("{error}"));
+    let index = if interface == "any" { 0 } else { index_of(interface) };
+    capture.bind(index).unwrap_or_else(|error| panic!("{error}"));
+    capture
+}
+
+/// Takes all capabilities from this thread, as a daemon gives them up after its start.
+pub(crate) fn drop_capabilities() {
+    let empty = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, empty).expect("capabilities given up");
+}
+
+/// A tun device (Documentation/networking/tuntap.rst in the kernel) whose packets begin at their IP header.
+pub(crate) fn tun(name: &str) -> std::fs::File {
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .unwrap_or_else(|error| panic!("cannot open /dev/net/tun, which this test needs: {error}"));
+    // SAFETY: integers and pointers, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::try_from(from).expect("ASCII");
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_TUN | libc::IFF_NO_PI).expect("small flags");
+    // SAFETY: the descriptor is open, and the kernel reads and writes the request, which outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    assert_eq!(result, 0, "cannot make a tun device: {}", io::Error::last_os_error());
+    file
 }
 
 /// The next packet, waited for.
