@@ -120,7 +120,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// The name cannot be one of an interface.
-    #[error("`{name}` cannot be the name of an interface: write 1 to 15 bytes, without a slash, white space or NUL")]
+    #[error(
+        "`{name}` cannot be the name of an interface: write 1 to 15 bytes, without slash, colon, white space or NUL"
+    )]
     InterfaceName {
         /// The name.
         name: String,

@@ -1,0 +1,263 @@
+//! Grants in the managed table: made, started anew, expired, ended, refused.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use knock_nft::{Errno, Error, ManagedTable, Operation};
+use knock_proto::Knock;
+use support::{HOUR, MINUTE, element, elements, in_namespace, key, made, many, nft, spec};
+
+#[test]
+fn a_grant_is_an_element_with_the_rules_name_and_its_timeout() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("192.0.2.1", MINUTE)]).expect("granted");
+        let grants = elements("grants4");
+        assert_eq!(grants.len(), 1);
+        let grant = &grants[0]["elem"];
+        assert_eq!(grant["val"]["concat"].to_string(), r#"["192.0.2.1","tcp",22]"#);
+        assert_eq!((grant["timeout"].as_u64(), grant["comment"].as_str()), (Some(60), Some("ssh")));
+        assert_eq!(elements("grants6").len(), 0);
+        assert_eq!(table.list().expect("listed")[0].key, key("192.0.2.1"));
+    });
+}
+
+#[test]
+fn a_mapped_address_is_granted_as_the_ipv4_one() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("::ffff:192.0.2.1", MINUTE)]).expect("granted");
+        assert_eq!((elements("grants4").len(), elements("grants6").len()), (1, 0));
+        table.revoke(&[key("::ffff:192.0.2.1")]).expect("revoked");
+        assert_eq!(elements("grants4").len(), 0);
+    });
+}
+
+#[test]
+fn granting_again_starts_the_time_anew_in_the_one_element() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        let mut spent = element("192.0.2.1", HOUR);
+        spent.remaining = MINUTE;
+        for (timeout, comment) in [(HOUR, "same"), (HOUR * 2, "longer"), (MINUTE, "shorter")] {
+            table.grant(std::slice::from_ref(&spent)).expect("granted");
+            assert!(table.list().expect("listed")[0].remaining <= MINUTE);
+            let mut again = element("192.0.2.1", timeout);
+            again.comment = comment.to_owned();
+            table.grant(&[again.clone(), again]).expect("granted");
+            let listed = table.list().expect("listed");
+            assert_eq!(listed.len(), 1);
+            assert_eq!((listed[0].timeout, listed[0].comment.as_str()), (timeout, comment));
+            assert!(listed[0].remaining > timeout - Duration::from_secs(30), "{:?}", listed[0]);
+        }
+    });
+}
+
+#[test]
+fn a_grant_ends_by_itself() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("192.0.2.1", Duration::from_millis(200)), element("192.0.2.2", HOUR)]).expect("granted");
+        assert_eq!(table.list().expect("listed").len(), 2);
+        let start = Instant::now();
+        while table.list().expect("listed").len() > 1 {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not expire");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(start.elapsed() >= Duration::from_millis(100));
+        assert_eq!(table.list().expect("listed")[0].key, key("192.0.2.2"));
+    });
+}
+
+#[test]
+fn a_grant_of_no_time_or_of_all_time_is_neither_permanent_nor_refused() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("192.0.2.1", Duration::MAX)]).expect("granted");
+        assert!(table.list().expect("listed")[0].timeout > HOUR * 24 * 365 * 30);
+        table.grant(&[element("192.0.2.1", Duration::ZERO)]).expect("granted");
+        let start = Instant::now();
+        while !table.list().expect("listed").is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not expire");
+        }
+    });
+}
+
+#[test]
+fn revoking_ends_what_there_is_and_minds_nothing_that_there_is_not() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&many(600, HOUR)).expect("granted");
+        table.grant(&[element("2001:db8::1", HOUR)]).expect("granted");
+        let mut keys: Vec<_> = many(1200, HOUR).iter().map(|grant| grant.key).skip(1).collect();
+        keys.extend([key("2001:db8::1"), key("2001:db8::2"), key("2001:db8::1")]);
+        table.revoke(&keys).expect("revoked");
+        assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("10.0.0.0")]);
+        table.revoke(&keys).expect("again");
+        table.revoke(&[]).expect("nothing");
+        nft("flush ruleset");
+        table.revoke(&keys).expect("no table, so no grant");
+    });
+}
+
+#[test]
+fn a_full_set_keeps_its_grants_and_lets_them_start_anew() {
+    in_namespace(|| {
+        let mut small = spec();
+        small.max_grants = 3;
+        let mut table = made(small);
+        table.grant(&many(3, HOUR)).expect("granted");
+        let error = table.grant(&[element("192.0.2.1", HOUR)]).expect_err("full");
+        assert!(error.is_full(), "{error}");
+        assert!(error.to_string().contains("the set is full"), "{error}");
+        assert!(table.grant(&[element("10.0.0.0", HOUR), element("192.0.2.1", HOUR)]).expect_err("full").is_full());
+        assert_eq!(table.list().expect("listed").len(), 3, "all or nothing");
+        table.grant(&many(3, HOUR * 2)).expect("started anew");
+        assert!(table.list().expect("listed").iter().all(|grant| grant.timeout == HOUR * 2));
+        table.grant(&[element("2001:db8::1", HOUR)]).expect("the other set has room");
+        table.revoke(&[key("10.0.0.0")]).expect("revoked");
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("room again");
+    });
+}
+
+#[test]
+fn a_table_that_is_gone_is_a_distinct_error() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        nft("flush ruleset");
+        let error = table.grant(&[element("192.0.2.1", HOUR)]).expect_err("gone");
+        assert!(error.is_missing() && !error.is_full(), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "cannot add an element to table inet knockd: No such file or directory: \
+             it is not there; somebody deleted it, or it was never made"
+        );
+        assert!(table.list().expect_err("gone").is_missing());
+        assert!(!table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn answers_to_a_batch_that_failed_in_many_places_are_not_taken_for_those_to_the_next() {
+    in_namespace(|| {
+        let mut small = spec();
+        small.max_grants = 1;
+        let mut table = made(small);
+        for _ in 0..20 {
+            assert!(table.grant(&many(50, HOUR)).expect_err("full").is_full());
+            table.grant(&[element("192.0.2.1", HOUR)]).expect("the next one is judged by its own answer");
+            assert_eq!(table.list().expect("listed").len(), 1);
+            assert!(table.grant(&many(2, HOUR)).expect_err("still full").is_full());
+            table.revoke(&[key("192.0.2.1"), key("192.0.2.2")]).expect("revoked");
+        }
+        nft("flush ruleset");
+        assert!(table.grant(&many(50, HOUR)).expect_err("gone").is_missing());
+        table.restore(&[]).expect("restored");
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+    });
+}
+
+#[test]
+fn more_failures_than_the_socket_has_room_for_are_still_failures() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        nft("flush ruleset");
+        assert!(table.grant(&many(20_000, HOUR)).expect_err("gone").is_missing());
+        table.restore(&[]).expect("restored");
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+    });
+}
+
+#[test]
+fn a_set_of_another_type_under_our_name_is_an_error_and_not_a_panic() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        nft("flush ruleset; add table inet knockd; add set inet knockd grants4 { type ipv4_addr; flags timeout; }");
+        let error = table.grant(&[element("192.0.2.1", HOUR)]).expect_err("another key");
+        assert!(
+            matches!(error, Error::Kernel { operation: Operation::AddElement, errno: Errno::INVAL, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("another key type"), "{error}");
+    });
+}
+
+#[test]
+fn without_the_capability_the_error_names_it() {
+    in_namespace(|| {
+        drop_capabilities();
+        let error = ManagedTable::set_up(spec()).err().expect("not permitted");
+        assert!(error.is_permission() && error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    });
+}
+
+#[test]
+fn a_grant_without_the_capability_names_it_too() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        drop_capabilities();
+        let error = table.grant(&[element("192.0.2.1", HOUR)]).expect_err("not permitted");
+        assert!(error.is_permission() && error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    });
+}
+
+/// Takes all capabilities from this thread (capset(2)).
+fn drop_capabilities() {
+    let none = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).expect("dropped");
+}
+
+#[test]
+fn a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds() {
+    in_namespace(|| {
+        let mut large = spec();
+        large.max_grants = 200_000;
+        let mut table = made(large.clone());
+        let mut grants = many(100_000, HOUR);
+        for grant in &mut grants {
+            grant.remaining = HOUR / 2;
+            grant.comment = "a-rule-with-a-name-of-sixty-four-letters-which-is-the-longest-one".to_owned();
+        }
+        nft("flush ruleset");
+        let start = Instant::now();
+        table.restore(&grants).expect("restored");
+        let restored = start.elapsed();
+        assert_eq!(table.list().expect("listed").len(), 100_000);
+        let start = Instant::now();
+        for index in 0..100 {
+            table.grant(&[element(&format!("192.0.2.{index}"), HOUR)]).expect("granted");
+        }
+        let granted = start.elapsed();
+        large.max_grants = 150_000;
+        let start = Instant::now();
+        table.apply(large.clone(), &[key("192.0.2.0")]).expect("rebuilt");
+        let rebuilt = start.elapsed();
+        drop(table);
+        let start = Instant::now();
+        let (_table, adopted) = ManagedTable::set_up(large).expect("adopted");
+        let adopted_in = start.elapsed();
+        println!("restored {restored:?}, 100 grants {granted:?}, rebuilt {rebuilt:?}, adopted {adopted_in:?}");
+        assert_eq!(adopted.len(), 100_099);
+        assert!(adopted.iter().any(|grant| grant.remaining <= HOUR / 2 && grant.timeout == HOUR));
+        // Generous, for a loaded machine: 100,000 transactions would take longer.
+        assert!(restored < Duration::from_secs(5) && granted < Duration::from_secs(2), "{restored:?} {granted:?}");
+    });
+}
+
+#[test]
+fn a_grant_opens_its_port_alone() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        let mut grant = element("192.0.2.1", HOUR);
+        grant.key.port = Knock::udp(53);
+        table.grant(&[grant.clone(), element("192.0.2.1", HOUR)]).expect("granted");
+        assert_eq!(elements("grants4").len(), 2);
+        table.revoke(&[grant.key]).expect("revoked");
+        assert_eq!(table.list().expect("listed")[0].key, key("192.0.2.1"));
+    });
+}

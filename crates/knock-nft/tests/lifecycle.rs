@@ -1,0 +1,277 @@
+//! The managed table set up, adopted, rebuilt, refused, put back and removed.
+
+mod support;
+
+use std::time::Duration;
+
+use knock_nft::{Element, Error, ManagedTable};
+use knock_proto::Knock;
+use support::{HOUR, element, elements, in_namespace, key, made, nft, objects, spec, try_nft};
+
+/// The grants in the order of their addresses.
+fn sorted(mut grants: Vec<Element>) -> Vec<Element> {
+    grants.sort_by_key(|grant| grant.key);
+    grants
+}
+
+fn rule_count() -> usize {
+    objects("rule").len()
+}
+
+#[test]
+fn a_table_that_was_left_is_adopted_with_its_grants_and_what_remains_of_their_time() {
+    in_namespace(|| {
+        let mut first = made(spec());
+        let mut half = element("192.0.2.1", HOUR);
+        half.remaining = HOUR / 2;
+        first.grant(&[half, element("2001:db8::1", HOUR)]).expect("granted");
+        let handle = objects("table")[0]["handle"].clone();
+        drop(first);
+
+        let mut other = spec();
+        other.guarded = vec![Knock::tcp(80), Knock::udp(53)];
+        other.exempt_interfaces.clear();
+        let (mut table, adopted) = ManagedTable::set_up(other).expect("adopted");
+        let adopted = sorted(adopted);
+        assert_eq!(adopted.len(), 2);
+        assert_eq!((adopted[0].key, adopted[0].comment.as_str(), adopted[0].timeout), (key("192.0.2.1"), "ssh", HOUR));
+        assert!(adopted[0].remaining <= HOUR / 2 && adopted[0].remaining > HOUR / 2 - Duration::from_secs(30));
+        assert!(adopted[1].remaining > HOUR / 2);
+        assert_eq!(objects("table")[0]["handle"], handle, "not rebuilt");
+        assert_eq!(elements("guarded").len(), 2);
+        assert_eq!(rule_count(), 7, "the old rules are gone");
+        assert!(table.intact().expect("read"));
+        let (mut kept, mut listed) = (adopted, sorted(table.list().expect("listed")));
+        for grant in kept.iter_mut().chain(&mut listed) {
+            grant.remaining = Duration::ZERO;
+        }
+        assert_eq!(kept, listed);
+    });
+}
+
+#[test]
+fn a_table_of_another_size_is_rebuilt_with_its_grants() {
+    in_namespace(|| {
+        let mut first = made(spec());
+        let mut half = element("192.0.2.1", HOUR);
+        half.remaining = HOUR / 2;
+        first.grant(&[half, element("192.0.2.2", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
+        drop(first);
+        let mut smaller = spec();
+        smaller.max_grants = 1;
+        let (mut table, adopted) = ManagedTable::set_up(smaller).expect("rebuilt");
+        let keys: Vec<_> = sorted(adopted).iter().map(|grant| grant.key).collect();
+        assert_eq!(keys, [key("192.0.2.2"), key("2001:db8::1")], "the one that lasts longest stays");
+        assert_eq!(elements("grants4").len(), 1);
+        assert!(table.intact().expect("read"));
+        assert!(table.grant(&[element("192.0.2.3", HOUR)]).expect_err("full").is_full());
+    });
+}
+
+#[test]
+fn a_table_of_another_layout_of_knockd_is_rebuilt() {
+    in_namespace(|| {
+        nft("add table inet knockd { comment \"managed by knockd, layout 0\"; }; \
+             add set inet knockd grants4 { type ipv4_addr . inet_proto . inet_service; flags timeout; }; \
+             add element inet knockd grants4 { 192.0.2.1 . tcp . 22 timeout 1h comment \"ssh\" }; \
+             add chain inet knockd old");
+        let (mut table, adopted) = ManagedTable::set_up(spec()).expect("rebuilt");
+        assert_eq!(adopted.iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.1")]);
+        assert_eq!(objects("chain").len(), 2);
+        assert_eq!(elements("grants4").len(), 1);
+        assert!(table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn a_table_of_somebody_else_is_left_alone() {
+    in_namespace(|| {
+        for comment in ["", "{ comment \"mine\"; }"] {
+            nft(&format!("add table inet knockd {comment}; add chain inet knockd mine"));
+            let before = nft("list ruleset");
+            let error = ManagedTable::set_up(spec()).err().expect("refused");
+            assert!(error.is_foreign() && error.to_string().contains("`nft delete table inet knockd`"), "{error}");
+            assert_eq!(nft("list ruleset"), before);
+            nft("delete table inet knockd");
+        }
+    });
+}
+
+#[test]
+fn a_name_that_nft_cannot_list_is_refused() {
+    in_namespace(|| {
+        let mut keyword = spec();
+        keyword.name = "rt".to_owned();
+        let error = ManagedTable::set_up(keyword).err().expect("refused");
+        assert!(matches!(&error, Error::TableName { name, .. } if name == "rt"), "{error}");
+        let mut interface = spec();
+        interface.exempt_interfaces = vec!["sixteen-bytes-xx".to_owned()];
+        assert!(matches!(ManagedTable::set_up(interface), Err(Error::InterfaceName { .. })));
+        assert!(!nft("list ruleset").contains("\"table\""));
+    });
+}
+
+#[test]
+fn an_owned_table_survives_a_flush_and_other_writers_and_is_kept_when_its_owner_goes() {
+    in_namespace(|| {
+        let mut owned = spec();
+        owned.owner = true;
+        let mut table = made(owned.clone());
+        assert!(table.is_owned(), "this test needs Linux 6.9");
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+        nft("flush ruleset");
+        assert!(table.intact().expect("read"));
+        assert_eq!(elements("grants4").len(), 1);
+        assert!(!try_nft("delete table inet knockd").0);
+
+        // A second process, that is another socket, is told so.
+        let error = ManagedTable::set_up(owned.clone()).err().expect("owned");
+        assert!(matches!(error, Error::Owned { port_id, .. } if port_id == table.port_id()), "{error}");
+        assert!(error.to_string().contains("is another knockd running?"));
+
+        drop(table);
+        let (mut next, adopted) = ManagedTable::set_up(owned).expect("claimed");
+        assert!(next.is_owned());
+        assert_eq!(adopted.len(), 1);
+        assert_eq!(rule_count(), 7);
+        nft("flush ruleset");
+        assert!(next.intact().expect("read"), "owned again");
+        next.remove().expect("removed");
+        assert!(!nft("list ruleset").contains("knockd"));
+    });
+}
+
+#[test]
+fn a_table_changes_between_owned_and_not_with_its_grants() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        assert!(!table.is_owned());
+        table.grant(&[element("192.0.2.1", HOUR), element("192.0.2.2", HOUR)]).expect("granted");
+        let mut owned = spec();
+        owned.owner = true;
+        table.apply(owned.clone(), &[key("192.0.2.2")]).expect("owned");
+        assert!(table.is_owned() && table.intact().expect("read"));
+        assert_eq!(elements("grants4").len(), 1);
+        table.apply(spec(), &[]).expect("not owned");
+        assert!(!table.is_owned() && table.intact().expect("read"));
+        assert_eq!(elements("grants4").len(), 1);
+        drop(table);
+
+        // What was left without an owner becomes owned, and an orphan becomes nobody's.
+        let (table, adopted) = ManagedTable::set_up(owned).expect("adopted");
+        assert!(table.is_owned());
+        assert_eq!(adopted.len(), 1);
+        drop(table);
+        let (mut table, adopted) = ManagedTable::set_up(spec()).expect("adopted");
+        assert!(!table.is_owned() && table.intact().expect("read"));
+        assert_eq!(adopted.len(), 1);
+        nft("flush ruleset");
+        assert!(!table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("192.0.2.1", HOUR), element("192.0.2.2", HOUR)]).expect("granted");
+        let handle = objects("table")[0]["handle"].clone();
+        let mut other = spec();
+        other.guarded = vec![Knock::udp(53)];
+        // A key without a grant must not make the reload fail.
+        table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")]).expect("applied");
+        assert_eq!(objects("table")[0]["handle"], handle);
+        assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
+        assert_eq!(rule_count(), 8);
+        assert!(elements("guarded")[0].to_string().contains("53"));
+        assert!(table.intact().expect("read"));
+
+        other.max_grants = 5;
+        table.apply(other.clone(), &[]).expect("another size");
+        assert_ne!(objects("table")[0]["handle"], handle);
+        assert_eq!(table.list().expect("listed").len(), 1);
+        assert_eq!(table.spec(), &other);
+
+        other.name = "other".to_owned();
+        assert!(matches!(table.apply(other, &[]), Err(Error::Renamed { .. })));
+        nft("flush ruleset");
+        assert!(table.apply(spec(), &[]).expect_err("gone").is_missing());
+        assert_ne!(table.spec(), &spec(), "a failed reload leaves the specification");
+    });
+}
+
+#[test]
+fn each_kind_of_damage_is_found_and_put_right() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        let mut half = element("192.0.2.1", HOUR);
+        half.remaining = HOUR / 2;
+        let mut over = element("192.0.2.2", HOUR);
+        over.remaining = Duration::ZERO;
+        table.grant(std::slice::from_ref(&half)).expect("granted");
+        for damage in [
+            "flush ruleset",
+            "delete table inet knockd",
+            "flush chain inet knockd gate",
+            "flush chain inet knockd prerouting",
+            "insert rule inet knockd gate accept",
+            "insert rule inet knockd prerouting accept",
+            "delete element inet knockd guarded { tcp . 22 }",
+            "add element inet knockd guarded { tcp . 23 }",
+            "add chain inet knockd prerouting { policy drop; }",
+            "add table inet knockd { flags dormant; }",
+            "flush chain inet knockd gate; flush chain inet knockd prerouting; delete set inet knockd grants4",
+        ] {
+            assert!(table.intact().expect("read"), "before: {damage}");
+            nft(damage);
+            assert!(!table.intact().expect("read"), "after: {damage}");
+            for _ in 0..2 {
+                table.restore(&[half.clone(), over.clone()]).expect("restored");
+                assert!(table.intact().expect("read"), "restored: {damage}");
+                let listed = table.list().expect("listed");
+                assert_eq!(listed.len(), 1, "{damage}");
+                assert_eq!((listed[0].key, listed[0].timeout), (half.key, HOUR));
+                assert!(listed[0].remaining <= HOUR / 2, "{damage}");
+            }
+        }
+        table.grant(&[element("192.0.2.3", HOUR)]).expect("granted");
+        assert!(table.intact().expect("read"), "a grant is no damage");
+    });
+}
+
+#[test]
+fn a_table_that_took_the_place_of_ours_is_neither_overwritten_nor_removed() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        nft("delete table inet knockd; add table inet knockd");
+        assert!(!table.intact().expect("read"));
+        assert!(table.restore(&[]).expect_err("foreign").is_foreign());
+        assert!(table.remove().expect_err("foreign").is_foreign());
+        assert_eq!(objects("table").len(), 1);
+    });
+}
+
+#[test]
+fn removing_takes_the_table_away_and_may_find_it_gone() {
+    in_namespace(|| {
+        made(spec()).remove().expect("removed");
+        assert!(!nft("list ruleset").contains("knockd"));
+        let table = made(spec());
+        nft("flush ruleset");
+        table.remove().expect("already gone");
+    });
+}
+
+#[test]
+fn a_refused_transaction_leaves_no_half_made_table() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        let before = nft("list ruleset");
+        let mut impossible = spec();
+        impossible.guarded = vec![Knock::udp(53)];
+        impossible.exempt_interfaces = vec!["much-too-long-for-a-name".to_owned()];
+        table.apply(impossible, &[]).expect_err("refused");
+        assert_eq!(nft("list ruleset"), before);
+        assert!(table.intact().expect("read"));
+    });
+}
