@@ -1,3 +1,7 @@
-//! The daemon.
+//! The port-knocking client.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    knock_cli::main()
+}

@@ -31,6 +31,7 @@ pub use model::{
     Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
     StopOnStop, Trigger,
 };
+pub use nearest::nearest;
 pub use path::FieldPath;
 pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
 pub use rules::RULES_MAX;

@@ -1,7 +1,7 @@
 //! The known word that a mistyped one most likely was meant to be.
 
 /// The candidate within two edits of `word` (one where it is shorter than four letters); the nearest where there are several.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let limit = if word.chars().count() < 4 { 1 } else { 2 };
     candidates

@@ -1,0 +1,271 @@
+//! The client as it is run, over loopback.
+
+use std::io::ErrorKind;
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+fn run(arguments: &[&str]) -> Output {
+    run_in(Path::new("/"), arguments)
+}
+
+fn run_in(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_knock-cli"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .expect("the client can be run")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A directory with that `config.json`.
+fn with_config(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("config.json"), text).expect("the file is written");
+    directory
+}
+
+fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.set_nonblocking(true).expect("a listener can be non-blocking");
+    let port = listener.local_addr().expect("it is bound").port();
+    (listener, port)
+}
+
+fn udp() -> (UdpSocket, u16) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout above zero");
+    let port = socket.local_addr().expect("it is bound").port();
+    (socket, port)
+}
+
+/// A TCP port of loopback at which nobody listens.
+fn closed_port() -> u16 {
+    listener().1
+}
+
+/// How many connections have come in. The handshake over loopback is over before the client ends.
+fn connections(listener: &TcpListener) -> usize {
+    let mut count = 0;
+    loop {
+        match listener.accept() {
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_rule_of_the_configuration_is_knocked_once_at_each_port() {
+    let (tcp, tcp_port) = listener();
+    let (udp, udp_port) = udp();
+    let closed = closed_port();
+    let text = format!(
+        r#"{{"rules": [{{"name": "enable_ssh", "sequence": [{closed}, {tcp_port}, "{udp_port}/udp", "{udp_port}:udp"]}}]}}"#
+    );
+    let directory = with_config(&text);
+    let output = run_in(directory.path(), &["-c", "config.json", "-r", "enable_ssh", "-h", "127.0.0.1"]);
+    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("knocked at 4 ports of 127.0.0.1\n", ""));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(connections(&tcp), 1);
+    let mut buffer = [0; 9];
+    let (length, first) = udp.recv_from(&mut buffer).expect("the first datagram");
+    assert_eq!(length, 1, "one byte");
+    let (_, second) = udp.recv_from(&mut buffer).expect("the second datagram");
+    assert_ne!(first.port(), second.port(), "each knock has a socket of its own");
+    udp.set_nonblocking(true).expect("a socket can be non-blocking");
+    assert_eq!(udp.recv_from(&mut buffer).expect_err("no third datagram").kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn the_configuration_is_looked_for_in_the_current_directory() {
+    let port = closed_port();
+    let directory = with_config(&format!(r#"{{"rules": [{{"name": "a", "sequence": [{port}]}}]}}"#));
+    let output = run_in(directory.path(), &["-r", "a", "-h", "127.0.0.1"]);
+    assert_eq!(stdout(&output), "knocked at 1 port of 127.0.0.1\n");
+}
+
+#[test]
+fn the_configuration_is_looked_for_beside_the_program() {
+    let port = closed_port();
+    let directory = with_config(&format!(r#"{{"rules": [{{"name": "a", "sequence": [{port}]}}]}}"#));
+    let program = directory.path().join("knock-cli");
+    std::fs::copy(env!("CARGO_BIN_EXE_knock-cli"), &program).expect("the program can be copied");
+    let output =
+        Command::new(&program).args(["-r", "a", "-h", "127.0.0.1"]).current_dir("/").output().expect("it runs");
+    assert_eq!(stdout(&output), "knocked at 1 port of 127.0.0.1\n", "{}", stderr(&output));
+
+    std::fs::remove_file(directory.path().join("config.json")).expect("the file is there");
+    let output =
+        Command::new(&program).args(["-r", "a", "-h", "127.0.0.1"]).current_dir("/").output().expect("it runs");
+    let expected = format!(
+        "knock-cli: no configuration: there is no config.json in the current directory, and no {}; name the file with -c\n",
+        directory.path().join("config.json").display()
+    );
+    assert_eq!((stderr(&output), output.status.code()), (expected, Some(78)));
+}
+
+#[test]
+fn ports_of_the_command_line_need_no_file() {
+    let (tcp, tcp_port) = listener();
+    let (udp, udp_port) = udp();
+    let (tcp_text, udp_text) = (tcp_port.to_string(), format!("{udp_port}/udp"));
+    let list = format!("{tcp_text},{udp_text}");
+    for arguments in [
+        &["127.0.0.1", &tcp_text, &udp_text][..],
+        &["-h", "127.0.0.1", &tcp_text, &udp_text],
+        &["-s", &list, "-h", "127.0.0.1"],
+        &["-s", &list, "127.0.0.1"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(connections(&tcp), 1, "{arguments:?}");
+        udp.recv_from(&mut [0; 9]).expect("a datagram");
+    }
+}
+
+#[test]
+fn every_knock_is_by_udp_where_that_is_asked_for() {
+    let (udp, port) = udp();
+    let output = run(&["-u", "127.0.0.1", &port.to_string()]);
+    assert_eq!(output.status.code(), Some(0));
+    udp.recv_from(&mut [0; 9]).expect("a datagram");
+}
+
+#[test]
+fn verbose_says_each_knock_and_quiet_says_nothing() {
+    let port = closed_port();
+    let (tcp, other) = (port.to_string(), format!("{port}/udp"));
+    let output = run(&["-v", "127.0.0.1", &tcp, &other]);
+    let expected = format!("knocking at 127.0.0.1\nknocked at {port}/tcp\nknocked at {port}/udp\n");
+    assert_eq!(stdout(&output), expected);
+    assert_eq!(stdout(&run(&["-q", "127.0.0.1", &tcp])), "");
+}
+
+#[test]
+fn the_delay_lies_between_knocks_only() {
+    let port = closed_port().to_string();
+    let start = Instant::now();
+    run(&["-d", "150", "127.0.0.1", &port, &port, &port]);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    let start = Instant::now();
+    run(&["-d", "60000", "127.0.0.1", &port]);
+    assert!(start.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn an_unknown_rule_is_answered_with_those_that_there_are() {
+    let directory = with_config(
+        r#"{"rules": [{"name": "enable_ssh", "sequence": [3, 1]}, {"name": "once", "one_time_sequences": "/etc/once"}]}"#,
+    );
+    for (rule, expected) in [
+        ("enable_shh", "config.json has no rule `enable_shh`; did you mean `enable_ssh`? its rules: enable_ssh, once"),
+        ("x", "config.json has no rule `x`; its rules: enable_ssh, once"),
+        ("once", "rule `once` has one-time sequences, in /etc/once; give the next of them with -s"),
+    ] {
+        let output = run_in(directory.path(), &["-r", rule, "-h", "127.0.0.1"]);
+        assert_eq!((stderr(&output), output.status.code()), (format!("knock-cli: {expected}\n"), Some(78)));
+    }
+}
+
+#[test]
+fn a_wrong_or_missing_configuration_is_status_78() {
+    let directory = with_config(r#"{"rules": [{"name": "a", "sequence": [70000]}]}"#);
+    let output = run_in(directory.path(), &["-r", "a", "-h", "127.0.0.1"]);
+    let expected = "knock-cli: the configuration cannot be used\n\
+                    config.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from \
+                    that range, or \"7000/udp\" for UDP\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(78)));
+
+    let output = run(&["-c", "/nonexistent.json", "-r", "a", "-h", "127.0.0.1"]);
+    assert!(stderr(&output).contains("/nonexistent.json: cannot read the configuration: No such file"));
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_host_without_a_fitting_address_is_status_68() {
+    let output = run(&["-6", "127.0.0.1", "7"]);
+    let expected = "knock-cli: `127.0.0.1` has no IPv6 address; leave -6 out to use what it has: 127.0.0.1\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
+    let output = run(&["-4", "::1", "7"]);
+    let expected = "knock-cli: `::1` has no IPv4 address; leave -4 out to use what it has: ::1\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
+    let output = run(&["no such host", "7"]);
+    assert!(
+        stderr(&output).starts_with("knock-cli: cannot find the address of `no such host`: "),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(output.status.code(), Some(68));
+}
+
+#[test]
+fn a_knock_that_cannot_be_sent_is_reported_and_the_others_go_on() {
+    // connect(2) never reaches the broadcast address, and sendto(2) may not without SO_BROADCAST.
+    let output = run(&["255.255.255.255", "7", "9/udp"]);
+    let expected = "knock-cli: the knock at 7/tcp of 255.255.255.255 was not sent: Network is unreachable (os error 101); \
+                    there is no way to that address: check the network\n\
+                    knock-cli: the knock at 9/udp of 255.255.255.255 was not sent: Permission denied (os error 13); this \
+                    machine's own firewall or routing forbids it\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(1)));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    for (arguments, expected) in [
+        (&[][..], "no host; name it with -h HOST"),
+        (&["-h", "localhost"], "nothing to knock; name a rule with -r, or ports"),
+        (&["localhost"], "nothing to knock; name a rule with -r, or ports"),
+        (&["localhost", "70000"], "`70000`: port 70000 is not between 1 and 65535"),
+        (&["localhost", "0"], "`0`: port 0 is not between 1 and 65535"),
+        (&["localhost", "7/sctp"], "`7/sctp`: `sctp` is not a protocol; write tcp or udp"),
+        (&["localhost", "7000-7010"], "`7000-7010`: `7000-7010` is not a port"),
+        (&["-s", "7,,9", "localhost"], "`` is not a port"),
+        (&["-r", "a", "-h", "localhost", "7"], "give only one of them"),
+        (&["-r", "a", "-s", "7", "localhost"], "give only one of them"),
+        (&["-c", "f", "localhost", "7"], "-c names the file of a rule"),
+        (&["-4", "-6", "localhost", "7"], "cannot be used with"),
+        (&["-d", "60001", "localhost", "7"], "60001"),
+        (&["--unknown"], "--unknown"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+    let many = vec!["7"; 33].join(",");
+    let output = run(&["-s", &many, "localhost"]);
+    assert!(stderr(&output).contains("33 knocks are more than the 32"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_help_documents_every_exit_status() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for status in ["\n  0 ", "\n  1 ", "\n  2 ", "\n  68 ", "\n  78 "] {
+        assert!(stdout(&output).contains(status), "{status:?} in {}", stdout(&output));
+    }
+    assert_eq!(stdout(&run(&["-V"])), concat!("knock-cli ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn the_knocks_are_sent_where_nobody_reads_what_is_said() {
+    let (udp, port) = udp();
+    let (_, unread) = std::io::pipe().map(|(reader, writer)| (drop(reader), writer)).expect("a pipe");
+    let status = Command::new(env!("CARGO_BIN_EXE_knock-cli"))
+        .args(["-v", "127.0.0.1", &format!("{port}/udp")])
+        .stdout(unread)
+        .status()
+        .expect("it runs");
+    assert_eq!(status.code(), Some(0));
+    udp.recv_from(&mut [0; 9]).expect("a datagram");
+}
