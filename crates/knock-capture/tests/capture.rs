@@ -4,6 +4,7 @@ mod netns;
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use knock_capture::filter::TRANSPORT_BYTES;
@@ -75,6 +76,17 @@ fn our_own_knocks_and_those_of_other_stations_are_not_delivered() {
         sender.knock(SENTINEL);
         assert_eq!(ports_until(&mut capture, SENTINEL), []);
         assert_eq!(capture.statistics().expect("statistics").received, 1);
+    });
+}
+
+#[test]
+fn binding_does_not_make_the_interface_promiscuous() {
+    in_namespace(|| {
+        veth("near", "far");
+        let _capture = capture(&[Knock::tcp(1000)], "near");
+        let shown = Command::new("ip").args(["-details", "link", "show", "near"]).output().expect("ip runs");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains("promiscuity 0"), "{shown}");
     });
 }
 

@@ -28,7 +28,13 @@ fn decide(spec: &FilterSpec, packet: &Packet) -> Option<u32> {
             .any(|class| class.ports.contains(&knock) && flags.is_none_or(|flags| class.tcp_flags.matches(flags)))
             .then(|| u32::try_from(offset).expect("a short packet") + TRANSPORT_BYTES)
     };
-    if spec.classes.iter().all(|class| class.ports.is_empty()) || packet.kind != 0 {
+    let possible = |class: &FilterClass| {
+        class
+            .ports
+            .iter()
+            .any(|knock| knock.protocol == Protocol::Udp || (0..=u8::MAX).any(|flags| class.tcp_flags.matches(flags)))
+    };
+    if packet.kind != 0 || !spec.classes.iter().any(possible) {
         return None;
     }
     if packet.tag.is_some_and(|tag| tag & 0xfff != 0) {

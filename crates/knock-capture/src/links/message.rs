@@ -128,3 +128,25 @@ fn request(message: RouteNetlinkMessage) -> Vec<u8> {
     message.serialize(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_datagram_makes_it_panic_or_go_on_for_ever(
+            mut datagram in prop::collection::vec(any::<u8>(), 0..120),
+            kind in 16u16..24,
+            length in prop_oneof![0u32..140, any::<u32>()],
+        ) {
+            if let Some(header) = datagram.first_chunk_mut::<6>() {
+                header[..4].copy_from_slice(&length.to_ne_bytes());
+                header[4..].copy_from_slice(&kind.to_ne_bytes());
+            }
+            prop_assert!(parse(&datagram).count() <= datagram.len() / 16);
+        }
+    }
+}
