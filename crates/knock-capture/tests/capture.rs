@@ -4,7 +4,6 @@ mod netns;
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::Command;
 use std::time::Duration;
 
 use knock_capture::filter::TRANSPORT_BYTES;
@@ -84,8 +83,7 @@ fn binding_does_not_make_the_interface_promiscuous() {
     in_namespace(|| {
         veth("near", "far");
         let _capture = capture(&[Knock::tcp(1000)], "near");
-        let shown = Command::new("ip").args(["-details", "link", "show", "near"]).output().expect("ip runs");
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let shown = netns::shown("near");
         assert!(shown.contains("promiscuity 0"), "{shown}");
     });
 }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use knock_capture::{Capture, Error};
 use knock_proto::Knock;
-use netns::{SENTINEL, Sender, capture, error, in_namespace, index_of, ip, ports_until, program, ready, receive, veth};
+use netns::{
+    SENTINEL, Sender, capture, error, in_namespace, index_of, ip, knock_until_heard, ports_until, program, ready,
+    receive, veth,
+};
 
 /// How often the socket asks for attention in a quarter of a second in which nothing happens.
 fn wakeups(capture: &mut Capture) -> u32 {
@@ -32,10 +35,7 @@ fn an_interface_that_goes_down_is_reported_once_and_receives_again_when_it_is_up
             assert_eq!(wakeups(&mut capture), 0);
             assert!(matches!(capture.next(), Ok(None)));
             ip("link set near up");
-            let sender = Sender::new("far");
-            sender.knock(1000);
-            sender.knock(SENTINEL);
-            assert_eq!(ports_until(&mut capture, SENTINEL), [1000]);
+            knock_until_heard(&mut capture, 1000);
         }
     });
 }
@@ -63,8 +63,7 @@ fn an_interface_that_is_down_can_be_bound_and_receives_when_it_is_up() {
         assert!(matches!(error(&mut capture), Error::LinkDown));
         assert_eq!(wakeups(&mut capture), 0);
         ip("link set near up");
-        Sender::new("far").knock(1000);
-        assert_eq!(netns::destination_port(&receive(&mut capture)), 1000);
+        knock_until_heard(&mut capture, 1000);
     });
 }
 

@@ -61,6 +61,36 @@ pub(crate) fn veth(near: &str, far: &str) {
         ip(&format!("link set {name} addrgenmode none"));
         ip(&format!("link set {name} up"));
     }
+    // The end that was up first has no queue to send from before the kernel has noticed the carrier.
+    let start = Instant::now();
+    for name in [near, far] {
+        while !shown(name).contains("state UP") {
+            assert!(start.elapsed() < PATIENCE, "{name} has no carrier");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What `ip -details link show` says.
+pub(crate) fn shown(interface: &str) -> String {
+    let output = Command::new("ip").args(["-details", "link", "show", interface]).output().expect("ip (iproute2) runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Knocks until it is heard: after a link came up, the other end loses what it sends until the kernel has noticed the
+/// carrier.
+pub(crate) fn knock_until_heard(capture: &mut Capture, port: u16) {
+    let start = Instant::now();
+    let sender = Sender::new("far");
+    loop {
+        sender.knock(port);
+        if ready(capture, Duration::from_millis(50)) {
+            assert_eq!(destination_port(&receive(capture)), port);
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "no knock is heard");
+    }
+    while let Ok(Some(_)) = capture.next() {}
 }
 
 pub(crate) const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 1];
