@@ -95,8 +95,14 @@ pub struct Monitor {
     socket: Socket,
     ignored: Vec<u32>,
     received: Vec<u8>,
-    /// What the transaction touched whose end is still to come.
-    pending: Vec<(Family, String, Subject)>,
+    pending: Pending,
+}
+
+/// What the transaction touched whose end is still to come.
+#[derive(Default)]
+struct Pending {
+    port_id: u32,
+    touched: Vec<(Family, String, Subject)>,
     overflow: bool,
 }
 
@@ -113,7 +119,7 @@ impl Monitor {
             .map_err(fail(Operation::Open))?;
         set_option(&socket, libc::NETLINK_ADD_MEMBERSHIP, GROUP_NFTABLES).map_err(fail(Operation::Subscribe))?;
         let received = vec![0; RECEIVE_BUFFER];
-        Ok(Monitor { socket, ignored: Vec::new(), received, pending: Vec::new(), overflow: false })
+        Ok(Monitor { socket, ignored: Vec::new(), received, pending: Pending::default() })
     }
 
     /// Leaves out what is changed from this netlink port: [`crate::ManagedTable::port_id`], [`crate::UserSets::port_id`].
@@ -138,14 +144,13 @@ impl Monitor {
                 Ok(datagram) => {
                     for message in Messages(datagram) {
                         if !self.ignored.contains(&message.port_id()) {
-                            take(message, &mut self.pending, &mut self.overflow, events);
+                            self.pending.take(message, events);
                         }
                     }
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::NOBUFS) => {
-                    self.pending.clear();
-                    self.overflow = false;
+                    self.pending = Pending::default();
                     events.push(Event::Overrun);
                 }
                 Err(errno) => return Err(Error::kernel(Operation::Exchange, "nftables", errno)),
@@ -161,18 +166,35 @@ impl AsFd for Monitor {
     }
 }
 
-fn take(
-    message: Message<'_>,
-    pending: &mut Vec<(Family, String, Subject)>,
-    overflow: &mut bool,
-    events: &mut Vec<Event>,
-) {
-    if message.kind() & 0xff00 != low_half(libc::NFNL_SUBSYS_NFTABLES) << 8 {
-        return;
+impl Pending {
+    fn take(&mut self, message: Message<'_>, events: &mut Vec<Event>) {
+        if message.kind() & 0xff00 != low_half(libc::NFNL_SUBSYS_NFTABLES) << 8 {
+            return;
+        }
+        let port_id = message.port_id();
+        if port_id != self.port_id && !self.touched.is_empty() {
+            // Transactions do not overlap, so the end of the former was lost.
+            *self = Pending::default();
+            events.push(Event::Overrun);
+        }
+        self.port_id = port_id;
+        let kind = libc::c_int::from(message.kind() & 0xff);
+        if kind == libc::NFT_MSG_NEWGEN {
+            self.end(message, events);
+        } else if let Some(touched) = touched(message, kind)
+            && !self.touched.contains(&touched)
+        {
+            if self.touched.len() < SUBJECTS_MAX {
+                self.touched.push(touched);
+            } else {
+                self.overflow = true;
+            }
+        }
     }
-    let kind = libc::c_int::from(message.kind() & 0xff);
-    if kind == libc::NFT_MSG_NEWGEN {
-        if std::mem::take(overflow) {
+
+    /// Tells of the transaction, for its last message names the process.
+    fn end(&mut self, message: Message<'_>, events: &mut Vec<Event>) {
+        if std::mem::take(&mut self.overflow) {
             events.push(Event::Overrun);
         }
         let attributes = message.attributes();
@@ -181,19 +203,10 @@ fn take(
             name: attributes.string(generation::PROCESS_NAME).unwrap_or("").to_owned(),
         };
         events.extend(
-            pending.drain(..).map(|(family, table, subject)| {
+            self.touched.drain(..).map(|(family, table, subject)| {
                 Event::Changed(Notice { family, table, subject, actor: actor.clone() })
             }),
         );
-        return;
-    }
-    let Some((family, table, subject)) = touched(message, kind) else { return };
-    let known = pending.iter().any(|(f, t, s)| *f == family && *t == table && *s == subject);
-    if known {
-    } else if pending.len() < SUBJECTS_MAX {
-        pending.push((family, table, subject));
-    } else {
-        *overflow = true;
     }
 }
 

@@ -17,6 +17,10 @@ use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 const REVOKE_ATTEMPTS: usize = 8;
 
+/// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
+/// net.core.wmem_max is 212,992 unless somebody lowered it.
+const SMALL_TRANSACTION: usize = 1000;
+
 /// What the managed table shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSpec {
@@ -58,7 +62,8 @@ enum Plan {
 
 impl ManagedTable {
     /// Makes the table, or adopts the one of that name that knockd left: in one transaction, so that at no moment the gate is
-    /// open or a grant missing. Returns the grants that were found in it, with what remains of their time.
+    /// open or a grant missing. (In a user namespace, thousands of grants may follow in further ones, within
+    /// milliseconds; net.core.wmem_max decides.) Returns the grants that were found in it, with what remains of their time.
     ///
     /// An adopted table of another layout or size is rebuilt. Where there are more grants than `max_grants`, those
     /// that last longest stay.
@@ -263,6 +268,23 @@ impl ManagedTable {
     }
 
     fn transact(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+        let grants = if matches!(plan, Plan::Replace { .. }) { &[] } else { grants };
+        match self.transact_with(plan, flags, grants) {
+            Err(refusal) if refusal.first.errno == Errno::MSGSIZE && !grants.is_empty() => {
+                // In a user namespace the socket's buffer cannot grow beyond net.core.wmem_max. Then the gate is closed
+                // at once, and the grants follow in several transactions.
+                self.transact_with(plan, flags, &[])?;
+                grants.chunks(SMALL_TRANSACTION).try_for_each(|grants| {
+                    self.connection.begin();
+                    Writer { connection: &mut self.connection, name: &self.name }.carry_over(grants);
+                    self.connection.commit()
+                })
+            }
+            result => result,
+        }
+    }
+
+    fn transact_with(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
         self.connection.begin();
         let mut writer = Writer { connection: &mut self.connection, name: &self.name };
         match plan {
@@ -278,9 +300,7 @@ impl ManagedTable {
                 writer.replace(&self.spec);
             }
         }
-        if !matches!(plan, Plan::Replace { .. }) {
-            writer.carry_over(grants);
-        }
+        writer.carry_over(grants);
         self.connection.commit()
     }
 

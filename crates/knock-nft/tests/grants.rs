@@ -261,3 +261,17 @@ fn a_grant_opens_its_port_alone() {
         assert_eq!(table.list().expect("listed")[0].key, key("192.0.2.1"));
     });
 }
+
+#[test]
+fn so_many_are_restored_in_a_user_namespace_too_where_the_sockets_buffer_is_bounded() {
+    let program = std::env::current_exe().expect("a path");
+    let name = "a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds";
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(program)
+        .args(["--exact", name])
+        .output()
+        .expect("unshare is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -2,7 +2,12 @@
 
 mod support;
 
-use knock_proto::Knock;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use knock_proto::{Knock, Protocol};
 use support::{HOUR, element, elements, in_namespace, made, nft_text, objects, spec};
 
 #[test]
@@ -83,5 +88,86 @@ fn a_table_may_guard_more_ports_than_one_message_holds() {
         let mut table = made(spec);
         assert_eq!(elements("guarded").len(), 1000);
         assert!(table.intact().expect("read"));
+    });
+}
+
+/// How many packets the gate has dropped.
+fn dropped() -> u64 {
+    let rules = objects("rule");
+    let counter = rules.iter().find_map(|rule| rule["expr"][0].get("counter").cloned()).expect("a counter");
+    counter["packets"].as_u64().expect("a number")
+}
+
+/// Both versions' own address, and a loopback interface that is up.
+fn own_addresses() -> [IpAddr; 2] {
+    let status = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip is installed");
+    assert!(status.success());
+    ["127.0.0.1", "::1"].map(|address| address.parse().expect("an address"))
+}
+
+#[test]
+fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
+    in_namespace(|| {
+        for address in own_addresses() {
+            let listener = TcpListener::bind((address, 0)).expect("bound");
+            let target = listener.local_addr().expect("an address");
+            let mut before = TcpStream::connect(target).expect("not guarded yet");
+            let (mut accepted, _) = listener.accept().expect("accepted");
+            let mut guarding = spec();
+            guarding.guarded = vec![Knock::tcp(target.port()), Knock::udp(1)];
+            guarding.exempt_interfaces.clear();
+            let mut table = made(guarding.clone());
+
+            let patience = Duration::from_millis(200);
+            TcpStream::connect_timeout(&target, patience).expect_err("closed");
+            assert!(dropped() > 0);
+            before.write_all(b"goes on").expect("sent");
+            let mut text = [0; 7];
+            accepted.read_exact(&mut text).expect("the session goes on");
+
+            let mut grant = element(&address.to_string(), HOUR);
+            grant.key.port = Knock::tcp(target.port());
+            table.grant(std::slice::from_ref(&grant)).expect("granted");
+            TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("open");
+            table.revoke(&[grant.key]).expect("revoked");
+            TcpStream::connect_timeout(&target, patience).expect_err("closed again");
+
+            guarding.exempt_interfaces = vec!["lo".to_owned()];
+            table.apply(guarding, &[]).expect("applied");
+            TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("exempt");
+            table.remove().expect("removed");
+        }
+    });
+}
+
+#[test]
+fn a_guarded_udp_port_takes_packets_of_granted_sources_alone() {
+    in_namespace(|| {
+        for address in own_addresses() {
+            let service = UdpSocket::bind((address, 0)).expect("bound");
+            service.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+            let target: SocketAddr = service.local_addr().expect("an address");
+            let mut guarding = spec();
+            guarding.guarded = vec![Knock { protocol: Protocol::Udp, port: target.port() }];
+            guarding.exempt_interfaces.clear();
+            let mut table = made(guarding);
+            let client = UdpSocket::bind((address, 0)).expect("bound");
+            client.send_to(b"stranger", target).expect("sent");
+            assert_eq!(dropped(), 1);
+
+            let mut grant = element(&address.to_string(), HOUR);
+            // The grant of the TCP port of the same number opens nothing.
+            grant.key.port = Knock::tcp(target.port());
+            table.grant(std::slice::from_ref(&grant)).expect("granted");
+            client.send_to(b"wrong protocol", target).expect("sent");
+            assert_eq!(dropped(), 2);
+            grant.key.port = Knock::udp(target.port());
+            table.grant(std::slice::from_ref(&grant)).expect("granted");
+            client.send_to(b"granted", target).expect("sent");
+            let mut text = [0; 64];
+            let (length, _) = service.recv_from(&mut text).expect("received");
+            assert_eq!(&text[..length], b"granted");
+            table.remove().expect("removed");
+        }
     });
 }

@@ -1,0 +1,145 @@
+//! Notice of what others change.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use knock_nft::{Event, Family, IpVersion, Lifetime, Monitor, Notice, Subject, UserSets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use support::{HOUR, element, in_namespace, key, made, many, nft, spec};
+
+/// What there is to read, once there is something.
+fn awaited(monitor: &mut Monitor) -> Vec<Event> {
+    let start = Instant::now();
+    let mut events = Vec::new();
+    while events.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "no notice");
+        poll(&mut [PollFd::new(monitor, PollFlags::IN)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).expect("polled");
+        monitor.read(&mut events).expect("read");
+    }
+    events
+}
+
+/// What there is to read already: the kernel queues notices before the change is acknowledged.
+fn present(monitor: &mut Monitor) -> Vec<Event> {
+    let mut events = Vec::new();
+    monitor.read(&mut events).expect("read");
+    events
+}
+
+fn subjects(events: &[Event]) -> Vec<(Family, &str, &Subject)> {
+    events
+        .iter()
+        .map(|event| match event {
+            Event::Changed(Notice { family, table, subject, actor }) => {
+                assert_eq!(actor.name, "nft");
+                assert!(actor.process_id > 0 && actor.to_string().starts_with("`nft` (process "));
+                (*family, table.as_str(), subject)
+            }
+            Event::Overrun => panic!("no overrun"),
+        })
+        .collect()
+}
+
+#[test]
+fn own_transactions_are_no_news() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().expect("opened");
+        let mut table = made(spec());
+        let mut sets = UserSets::open().expect("opened");
+        let port_id = table.port_id();
+        // Those before the port is known are told: it is up to the caller to read them away.
+        assert!(!present(&mut monitor).is_empty());
+        monitor.ignore(port_id);
+        monitor.ignore(sets.port_id());
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+        table.revoke(&[key("192.0.2.1")]).expect("revoked");
+        table.restore(&[]).expect("restored");
+        assert_eq!(present(&mut monitor), []);
+
+        nft("add table ip filter; add set ip filter s { type ipv4_addr; flags timeout; }");
+        assert!(!awaited(&mut monitor).is_empty());
+        let set = "ip filter s".parse().expect("a set");
+        sets.inspect(&set, IpVersion::V4).expect("usable");
+        sets.grant(&set, "192.0.2.1".parse().expect("an address"), "ssh", Lifetime::whole(HOUR)).expect("granted");
+        assert_eq!(present(&mut monitor), []);
+
+        monitor.heed(port_id);
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+        assert_eq!(present(&mut monitor).len(), 1);
+    });
+}
+
+#[test]
+fn what_somebody_else_touches_is_told_with_his_name() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().expect("opened");
+        let mut table = made(spec());
+        monitor.ignore(table.port_id());
+        drop(present(&mut monitor));
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+
+        nft("delete element inet knockd grants4 { 192.0.2.1 . tcp . 22 }");
+        let elements = Subject::Elements("grants4".to_owned());
+        assert_eq!(subjects(&awaited(&mut monitor)), [(Family::Inet, "knockd", &elements)]);
+
+        nft("insert rule inet knockd gate accept; add chain inet knockd more");
+        let events = awaited(&mut monitor);
+        assert_eq!(
+            subjects(&events),
+            [(Family::Inet, "knockd", &Subject::Rule), (Family::Inet, "knockd", &Subject::Chain)]
+        );
+
+        nft("add table ip other; add set ip other s { type ipv4_addr; }; add counter ip other c");
+        let events = awaited(&mut monitor);
+        let set = Subject::Set("s".to_owned());
+        let found = subjects(&events);
+        for subject in [&Subject::Table, &set, &Subject::Other] {
+            assert!(found.contains(&(Family::Ip, "other", subject)), "{found:?}");
+        }
+
+        nft("flush ruleset");
+        assert!(subjects(&awaited(&mut monitor)).contains(&(Family::Inet, "knockd", &Subject::Table)));
+        assert!(!table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn more_changes_than_there_is_room_for_are_an_overrun_and_the_next_one_is_told() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().expect("opened");
+        let mut large = spec();
+        large.max_grants = 0;
+        let mut table = made(large);
+        // Enough for any queue that the kernel may have given.
+        for _ in 0..4 {
+            table.restore(&many(100_000, HOUR)).expect("restored");
+        }
+        let mut events = Vec::new();
+        for _ in 0..1000 {
+            monitor.read(&mut events).expect("read");
+        }
+        assert!(events.contains(&Event::Overrun));
+        monitor.ignore(table.port_id());
+        nft("add table ip other");
+        let events = awaited(&mut monitor);
+        let told = events.iter().filter(|&event| *event != Event::Overrun).cloned().collect::<Vec<_>>();
+        assert_eq!(
+            subjects(&told),
+            [(Family::Ip, "other", &Subject::Table)],
+            "and nothing of ours is laid at nft's door"
+        );
+    });
+}
+
+#[test]
+fn a_transaction_that_touches_very_many_things_is_an_overrun() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().expect("opened");
+        let tables: Vec<String> = (0..1000).map(|index| format!("add table ip t{index}")).collect();
+        nft(&tables.join("; "));
+        let events = awaited(&mut monitor);
+        assert!(events.contains(&Event::Overrun));
+        assert!(events.len() <= 257, "bounded: {}", events.len());
+    });
+}

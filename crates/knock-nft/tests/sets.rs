@@ -1,0 +1,175 @@
+//! Sets of the administrator's.
+
+mod support;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use knock_nft::{AddressElement, Error, IpVersion, Lifetime, Outcome, SetAddress, UnusableSet, UserSets};
+use support::{HOUR, MINUTE, in_namespace, nft};
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn set(text: &str) -> SetAddress {
+    text.parse().expect("a set")
+}
+
+fn opened() -> UserSets {
+    UserSets::open().expect("opened")
+}
+
+#[test]
+fn a_set_of_each_family_that_can_hold_addresses_serves() {
+    in_namespace(|| {
+        let mut sets = opened();
+        for family in ["ip", "ip6", "inet", "bridge", "netdev"] {
+            nft(&format!(
+                "add table {family} filter; add set {family} filter v4 {{ type ipv4_addr; flags timeout; }}; \
+                 add set {family} filter v6 {{ type ipv6_addr; flags dynamic, timeout; timeout 1h; size 10; }}"
+            ));
+            let (v4, v6) = (set(&format!("{family} filter v4")), set(&format!("{family} filter v6")));
+            sets.inspect(&v4, IpVersion::V4).expect("usable");
+            sets.inspect(&v6, IpVersion::V6).expect("usable");
+            for (set, granted) in [(&v4, address("192.0.2.1")), (&v6, address("2001:db8::1"))] {
+                let lifetime = Lifetime { timeout: HOUR, remaining: MINUTE };
+                assert_eq!(sets.grant(set, granted, "ssh", lifetime), Ok(Outcome::Done));
+                let listed = sets.list(set).expect("listed");
+                assert_eq!((listed.len(), listed[0].address, listed[0].comment.as_str()), (1, granted, "ssh"));
+                let lifetime = listed[0].lifetime.expect("not permanent");
+                assert_eq!(lifetime.timeout, HOUR, "the set's own default too");
+                assert!(lifetime.remaining <= MINUTE);
+
+                assert_eq!(sets.grant(set, granted, "again", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+                let listed = sets.list(set).expect("listed");
+                assert_eq!((listed.len(), listed[0].comment.as_str()), (1, "again"));
+                assert!(listed[0].lifetime.expect("not permanent").remaining > MINUTE, "started anew");
+
+                assert_eq!(sets.revoke(set, granted), Ok(Outcome::Done));
+                assert_eq!(sets.list(set).expect("listed"), []);
+                assert_eq!(sets.revoke(set, granted), Ok(Outcome::Done), "there is none any more");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_interval_set_is_refused_because_one_address_would_open_a_range() {
+    in_namespace(|| {
+        nft("add table inet filter; add set inet filter ranges { type ipv4_addr; flags interval, timeout; }");
+        let mut sets = opened();
+        let ranges = set("inet filter ranges");
+        for error in [
+            sets.inspect(&ranges, IpVersion::V4).expect_err("refused"),
+            sets.grant(&ranges, address("10.77.0.2"), "ssh", Lifetime::whole(HOUR)).expect_err("refused"),
+        ] {
+            assert!(matches!(error, Error::UnusableSet { reason: UnusableSet::Interval, .. }), "{error}");
+            assert!(error.to_string().contains("set inet filter ranges cannot be used: it has the flag `interval`"));
+        }
+        assert_eq!(sets.list(&ranges).expect("listed"), []);
+    });
+}
+
+#[test]
+fn each_kind_of_set_that_cannot_serve_is_refused_with_its_reason() {
+    in_namespace(|| {
+        let mut sets = opened();
+        nft("add table inet filter");
+        for (name, definition, reason) in [
+            (
+                "other",
+                "set inet filter other { type ipv6_addr; flags timeout; }",
+                UnusableSet::KeyType { wanted: "ipv4_addr" },
+            ),
+            (
+                "port",
+                "set inet filter port { type inet_service; flags timeout; }",
+                UnusableSet::KeyType { wanted: "ipv4_addr" },
+            ),
+            (
+                "pairs",
+                "set inet filter pairs { type ipv4_addr . inet_service; flags timeout; }",
+                UnusableSet::KeyType { wanted: "ipv4_addr" },
+            ),
+            (
+                "m1",
+                "set inet filter m1 { typeof meta mark; flags timeout; }",
+                UnusableSet::KeyType { wanted: "ipv4_addr" },
+            ),
+            ("lasting", "set inet filter lasting { type ipv4_addr; }", UnusableSet::NoTimeout),
+            ("fixed", "set inet filter fixed { type ipv4_addr; flags constant; }", UnusableSet::Constant),
+            ("m2", "map inet filter m2 { type ipv4_addr : mark; flags timeout; }", UnusableSet::Map),
+        ] {
+            nft(&format!("add {definition}"));
+            let name = set(&format!("inet filter {name}"));
+            let found = sets.inspect(&name, IpVersion::V4).expect_err("refused");
+            assert_eq!(found, Error::UnusableSet { set: name.to_string(), reason });
+            assert_eq!(sets.grant(&name, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Err(found));
+        }
+    });
+}
+
+#[test]
+fn a_set_or_table_that_is_not_there_is_a_distinct_error() {
+    in_namespace(|| {
+        let mut sets = opened();
+        nft("add table inet filter; add set inet filter here { type ipv4_addr; flags timeout; }");
+        for name in ["inet filter missing", "inet missing here", "ip filter here"] {
+            let name = set(name);
+            let error = sets.inspect(&name, IpVersion::V4).expect_err("missing");
+            assert!(error.is_missing(), "{error}");
+            assert!(error.to_string().starts_with(&format!("cannot read the definition of set {name}: No such file")));
+            let lifetime = Lifetime::whole(HOUR);
+            assert!(sets.grant(&name, address("192.0.2.1"), "ssh", lifetime).expect_err("missing").is_missing());
+            assert!(sets.list(&name).expect_err("missing").is_missing());
+            assert_eq!(sets.revoke(&name, address("192.0.2.1")), Ok(Outcome::Done));
+        }
+        sets.inspect(&set("inet filter here"), IpVersion::V4).expect("the connection still works");
+    });
+}
+
+#[test]
+fn the_administrators_own_permanent_address_is_left_alone() {
+    in_namespace(|| {
+        nft("add table inet filter; add set inet filter allowed { type ipv4_addr; flags timeout; }; \
+             add element inet filter allowed { 192.0.2.1 comment \"office\" }");
+        let mut sets = opened();
+        let allowed = set("inet filter allowed");
+        let office = address("192.0.2.1");
+        assert_eq!(sets.grant(&allowed, office, "ssh", Lifetime::whole(MINUTE)), Ok(Outcome::Permanent));
+        assert_eq!(sets.revoke(&allowed, office), Ok(Outcome::Permanent));
+        let expected = AddressElement { address: office, comment: "office".to_owned(), lifetime: None };
+        assert_eq!(sets.list(&allowed), Ok(vec![expected]));
+    });
+}
+
+#[test]
+fn a_full_set_of_the_administrators_keeps_what_it_has() {
+    in_namespace(|| {
+        nft("add table inet filter; add set inet filter one { type ipv4_addr; flags timeout; size 1; }");
+        let mut sets = opened();
+        let one = set("inet filter one");
+        assert_eq!(sets.grant(&one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+        let error = sets.grant(&one, address("192.0.2.2"), "ssh", Lifetime::whole(HOUR)).expect_err("full");
+        assert!(error.is_full(), "{error}");
+        assert_eq!(sets.grant(&one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+        assert_eq!(sets.list(&one).expect("listed").len(), 1);
+    });
+}
+
+#[test]
+fn an_address_in_a_set_expires_by_itself() {
+    in_namespace(|| {
+        nft("add table ip filter; add set ip filter s { type ipv4_addr; flags timeout; }");
+        let mut sets = opened();
+        let name = set("ip filter s");
+        let lifetime = Lifetime { timeout: HOUR, remaining: Duration::from_millis(100) };
+        sets.grant(&name, address("192.0.2.1"), "ssh", lifetime).expect("granted");
+        let start = Instant::now();
+        while !sets.list(&name).expect("listed").is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not expire");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
