@@ -1,3 +1,9 @@
 //! The daemon.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    knockd::knockd_main()
+}

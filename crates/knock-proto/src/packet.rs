@@ -50,8 +50,10 @@ pub enum Ignored {
     OtherProtocol,
     /// No host can have that source address.
     ImpossibleSource,
-    /// More IPv6 extension headers than are followed, or one that hides what comes after it.
+    /// More IPv6 extension headers than are followed.
     ExtensionHeaders,
+    /// An IPv6 routing header names further stations: the packet is not at its destination.
+    NotArrived,
 }
 
 /// Reads an IP packet that begins with its IP header (RFC 791, RFC 8200).
@@ -108,6 +110,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
     let mut next_header = header[6];
     for _ in 0..=EXTENSION_HEADERS_MAX {
         let length = match next_header {
+            43 if *rest.get(3).ok_or(Ignored::Malformed)? != 0 => return Err(Ignored::NotArrived),
             // Hop-by-hop options, routing, destination options: the length in 8 bytes, without the first 8.
             0 | 43 | 60 => (usize::from(*rest.get(1).ok_or(Ignored::Malformed)?) + 1) * 8,
             // Fragment: only the first one has the transport header.

@@ -33,6 +33,12 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// This time less `duration`, at least the epoch.
+    pub fn before(self, duration: Duration) -> Time {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_sub(nanoseconds))
+    }
+
     /// This time and `duration`, at most the last representable time.
     pub fn after(self, duration: Duration) -> Time {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -53,5 +59,6 @@ mod tests {
     #[test]
     fn the_end_of_time_saturates() {
         assert_eq!(Time::ZERO.after(Duration::MAX), Time::from_nanos(u64::MAX));
+        assert_eq!(Time::from_millis(5).before(Duration::MAX), Time::ZERO);
     }
 }

@@ -1,0 +1,135 @@
+//! One command line to run, for the address that knocked.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outcome::{NotRun, Outcome};
+
+/// A step before the command. Where it fails, the command does not run.
+type Before = Box<dyn FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send>;
+/// What is told how the command ended.
+type After = Box<dyn FnOnce(&Outcome) + Send>;
+
+/// Which of a rule's commands it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `command`: refused while the queue is full, and dropped from the queue when the daemon stops.
+    Start,
+    /// `stop_command`: never refused for a full queue, since something would stay open. The schedule of stops bounds
+    /// how many there are.
+    Stop,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Start => "command",
+            Kind::Stop => "stop command",
+        }
+    }
+}
+
+/// A command line for [`super::Commands::submit`].
+pub struct Job {
+    pub(super) rule: Arc<str>,
+    pub(super) source: IpAddr,
+    pub(super) kind: Kind,
+    pub(super) line: Option<String>,
+    pub(super) timeout: Duration,
+    before: Option<Before>,
+    after: Option<After>,
+}
+
+impl Job {
+    /// The command line `line` of `rule` for `source`, each `%IP%` in it replaced by the address. It is ended after
+    /// `timeout`.
+    pub fn new(kind: Kind, rule: impl Into<Arc<str>>, source: IpAddr, line: &str, timeout: Duration) -> Job {
+        let line = Some(substitute(line, source));
+        Job { rule: rule.into(), source, kind, line, timeout, before: None, after: None }
+    }
+
+    /// The rule's name.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.rule
+    }
+
+    /// The address that knocked.
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// The command line; `None` where only the step before it is left.
+    pub fn line(&self) -> Option<&str> {
+        self.line.as_deref()
+    }
+
+    /// With a step that the worker takes before it runs the command, which does not run where the step fails.
+    #[must_use]
+    pub fn before(mut self, step: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static) -> Job {
+        self.before = Some(Box::new(step));
+        self
+    }
+
+    /// With a call at the end, made once by whoever ends it: the worker, or, for a job that is refused or dropped, the
+    /// thread that does so. It comes before the next command of the same rule and address.
+    #[must_use]
+    pub fn after(mut self, call: impl FnOnce(&Outcome) + Send + 'static) -> Job {
+        self.after = Some(Box::new(call));
+        self
+    }
+
+    /// Without a command line: the step before it is all that happens.
+    #[must_use]
+    pub fn without_command(mut self) -> Job {
+        self.line = None;
+        self
+    }
+
+    pub(super) fn take_before(&mut self) -> Option<Before> {
+        self.before.take()
+    }
+
+    pub(super) fn ended(self, outcome: &Outcome) {
+        if let Some(after) = self.after {
+            after(outcome);
+        }
+    }
+
+    pub(super) fn not_run(self, reason: NotRun) {
+        self.ended(&Outcome::NotRun(reason));
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("rule", &self.rule)
+            .field("source", &self.source)
+            .field("kind", &self.kind)
+            .field("line", &self.line)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `line` with each `%IP%` replaced by `address` in numbers: digits, letters a to f, dots and colons, so nothing that
+/// a shell would take for more than a word.
+pub fn substitute(line: &str, address: IpAddr) -> String {
+    line.replace("%IP%", &address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_becomes_the_address() {
+        let v4: IpAddr = [192, 0, 2, 1].into();
+        assert_eq!(substitute("open %IP% '%IP%' %ip% 50%", v4), "open 192.0.2.1 '192.0.2.1' %ip% 50%");
+        let v6: IpAddr = "2001:DB8:0:0::1".parse().expect("an address");
+        assert_eq!(substitute("%IP%%IP%", v6), "2001:db8::12001:db8::1");
+    }
+}

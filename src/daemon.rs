@@ -1,0 +1,209 @@
+//! The daemon: everything that it holds, and the loop that waits for the next thing to happen.
+
+use std::io;
+use std::rc::Rc;
+
+use knock_config::Config;
+use knock_proto::{Effect, Engine, Time};
+
+use crate::clock::now;
+use crate::events::{Event, EventLog};
+use crate::gate::Gate;
+use crate::poller::Poller;
+use crate::signals::Signal;
+use crate::start::ConfigSource;
+use crate::wire::Wire;
+
+/// Packets that are taken from one interface before the others have their turn.
+const PACKETS_IN_A_ROW: usize = 512;
+
+/// What a token of the poller stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    Stop,
+    Reload,
+    Links,
+    Monitor,
+    Listener(usize),
+}
+
+impl Ready {
+    const fn token(self) -> u64 {
+        match self {
+            Ready::Stop => 0,
+            Ready::Reload => 1,
+            Ready::Links => 2,
+            Ready::Monitor => 3,
+            Ready::Listener(index) => 1000 + index as u64,
+        }
+    }
+
+    fn from_token(token: u64) -> Option<Ready> {
+        match token {
+            0 => Some(Ready::Stop),
+            1 => Some(Ready::Reload),
+            2 => Some(Ready::Links),
+            3 => Some(Ready::Monitor),
+            _ => token.checked_sub(1000).and_then(|index| usize::try_from(index).ok()).map(Ready::Listener),
+        }
+    }
+}
+
+/// What the daemon counts beside engine and kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    /// Packets that the capture handed over.
+    pub(crate) packets: u64,
+    /// Packets that were no TCP segment or UDP datagram for a host.
+    pub(crate) malformed: u64,
+    /// Grants that were made or extended.
+    pub(crate) grants: u64,
+    /// Grants that could not be made.
+    pub(crate) failed_grants: u64,
+    /// Grants that ended before their time.
+    pub(crate) revoked: u64,
+    /// Times that the table or a set was put back.
+    pub(crate) restored: u64,
+    /// Reloads that were carried out.
+    pub(crate) reloads: u64,
+}
+
+/// Everything that the daemon holds while it runs.
+pub(crate) struct Daemon {
+    pub(crate) source: ConfigSource,
+    pub(crate) config: Rc<Config>,
+    pub(crate) engine: Engine,
+    pub(crate) wire: Wire,
+    pub(crate) gate: Gate,
+    pub(crate) events: EventLog,
+    pub(crate) counters: Counters,
+    pub(crate) started: Time,
+    pub(crate) stop: Signal,
+    pub(crate) reload: Signal,
+}
+
+impl Daemon {
+    /// Runs until a signal says stop.
+    ///
+    /// # Errors
+    ///
+    /// Where waiting itself fails.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let mut poller = Poller::new()?;
+        poller.watch(&self.stop, Ready::Stop.token())?;
+        poller.watch(&self.reload, Ready::Reload.token())?;
+        poller.watch(self.wire.links(), Ready::Links.token())?;
+        self.watch_replaceable(&poller)?;
+
+        let names = || self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        let states = self.wire.states();
+        let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
+        let message =
+            format_args!("ready: listening on {interfaces} for {} rules: {:.200}", self.config.rules.len(), names());
+        self.events.report(now(), Event::Ready, None, None, message);
+
+        let mut ready = Vec::new();
+        let mut effects = Vec::new();
+        loop {
+            poller.wait(self.next_deadline(), &mut ready)?;
+            for &token in &ready {
+                match Ready::from_token(token) {
+                    Some(Ready::Stop) => {
+                        if self.stop.take() {
+                            return Ok(());
+                        }
+                    }
+                    Some(Ready::Reload) => {
+                        if self.reload.take() && self.reload() {
+                            self.watch_replaceable(&poller)?;
+                            // What else is ready may be about a listener that is gone.
+                            break;
+                        }
+                    }
+                    Some(Ready::Links) => {
+                        if let Err(error) = self.wire.follow() {
+                            log::error!("{error}");
+                        }
+                    }
+                    Some(Ready::Monitor) => self.reconcile(),
+                    Some(Ready::Listener(listener)) => self.drain(listener, &mut effects),
+                    None => {}
+                }
+            }
+            self.tick(now());
+        }
+    }
+
+    /// Watches what a reload may have replaced. What is watched already stays so.
+    fn watch_replaceable(&self, poller: &Poller) -> io::Result<()> {
+        let watch = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        };
+        for (index, listener) in self.wire.listeners().iter().enumerate() {
+            watch(poller.watch(listener.capture(), Ready::Listener(index).token()))?;
+        }
+        match self.gate.monitor() {
+            Some(monitor) => watch(poller.watch(monitor, Ready::Monitor.token())),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes packets from an interface, and does at once what they ask for.
+    fn drain(&mut self, listener: usize, effects: &mut Vec<Effect>) {
+        for _ in 0..PACKETS_IN_A_ROW {
+            let Some(bytes) = self.wire.next(listener) else { return };
+            self.counters.packets += 1;
+            match knock_proto::parse(bytes) {
+                Ok(packet) => {
+                    let now = now();
+                    let local = self.wire.is_local(packet.destination);
+                    self.engine.handle(now, &packet, local, effects);
+                    if !effects.is_empty() {
+                        self.carry_out(now, effects);
+                    }
+                }
+                Err(reason) => {
+                    self.counters.malformed += 1;
+                    log::trace!("ignored a packet: {reason:?}");
+                }
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let now = now();
+        match self.gate.reconcile(now) {
+            Ok(None) => {}
+            Ok(Some(told)) => {
+                self.counters.restored += 1;
+                self.events.report(now, Event::Restored, None, None, format_args!("{told}"));
+            }
+            Err(error) => log::error!("the gate may be open or incomplete: {error}"),
+        }
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now: Time) {
+        while let Some(grant) = self.gate.take_ended(now) {
+            let rule = self.config.rules[grant.rule].name.as_str();
+            let message = format_args!("{rule}: the grant to {} has ended", grant.address);
+            self.events.report(now, Event::Expired, Some(rule), Some(grant.address), message);
+        }
+        if self.engine.next_silent().is_some_and(|due| due <= now) {
+            self.engine.forget_silent(now);
+        }
+        self.events.summarise(now);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let deadlines = [self.gate.ledger().next_end(), self.engine.next_silent(), self.events.next_summary()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Ends everything in the order that leaves nothing open.
+    pub(crate) fn shut_down(mut self) -> Result<(), crate::gate::Error> {
+        self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
+        self.gate.close()
+    }
+}

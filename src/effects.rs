@@ -1,0 +1,79 @@
+//! What the daemon does when a rule was knocked.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_config::Allow;
+use knock_proto::{Effect, Time};
+
+use crate::daemon::Daemon;
+use crate::events::Event;
+use crate::gate;
+
+impl Daemon {
+    /// Carries out the effects, and leaves none.
+    pub(crate) fn carry_out(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Spend { .. } => {}
+                Effect::Grant { rule, source } => {
+                    let timeout = self.config.rules[rule].allow.as_ref().map(Allow::timeout);
+                    // The error is in the log; the knock has no other answer.
+                    let _ = self.grant(now, rule, source, timeout.unwrap_or_default());
+                }
+                Effect::Revoke { rule, granted, source } => {
+                    let by = self.config.rules[rule].name.clone();
+                    let _ = self.revoke(now, granted, source, &by);
+                }
+                Effect::Run { .. } => {}
+            }
+        }
+    }
+
+    /// Grants a rule to an address.
+    pub(crate) fn grant(
+        &mut self,
+        now: Time,
+        rule: usize,
+        address: IpAddr,
+        timeout: Duration,
+    ) -> Result<(), gate::Error> {
+        let name = self.config.rules[rule].name.as_str();
+        let result = self.gate.grant(now, rule, address, timeout);
+        let seconds = timeout.as_secs_f64();
+        match &result {
+            Ok(extended) => {
+                self.counters.grants += 1;
+                let (event, verb) =
+                    if *extended { (Event::Extended, "extended for") } else { (Event::Granted, "granted to") };
+                let message = format_args!("{name}: {verb} {address}, {seconds} s");
+                self.events.report(now, event, Some(name), Some(address), message);
+            }
+            Err(error) => {
+                self.counters.failed_grants += 1;
+                let message = format_args!("{name}: not granted to {address}: {error}");
+                self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);
+            }
+        }
+        result.map(|_| ())
+    }
+
+    /// Ends the grant of a rule to an address; `by` says at whose wish. Returns whether there was one.
+    pub(crate) fn revoke(&mut self, now: Time, rule: usize, address: IpAddr, by: &str) -> Result<bool, gate::Error> {
+        let name = self.config.rules[rule].name.as_str();
+        let result = self.gate.revoke(now, rule, address);
+        match &result {
+            Ok(true) => {
+                self.counters.revoked += 1;
+                let message = format_args!("{name}: the grant to {address} is revoked ({by})");
+                self.events.report(now, Event::Revoked, Some(name), Some(address), message);
+            }
+            Ok(false) => log::debug!("{name}: {address} has no grant to revoke ({by})"),
+            Err(error) => {
+                let message = format_args!("{name}: the grant to {address} could not be revoked: {error}");
+                self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);
+            }
+        }
+        result
+    }
+}

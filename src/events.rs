@@ -1,0 +1,211 @@
+//! The events that an administrator looks for in the log, each with its fields in the journal.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_proto::Time;
+use log::kv::Value;
+use log::{Level, Record};
+
+/// A kind of event: `KNOCK_EVENT` and `MESSAGE_ID` in the journal (systemd.journal-fields(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The daemon listens.
+    Ready,
+    /// The daemon stops.
+    Stopping,
+    /// The configuration was read anew.
+    Reloaded,
+    /// The new configuration is not valid; the old one goes on.
+    ReloadFailed,
+    /// An address was granted what a rule allows.
+    Granted,
+    /// A live grant was extended.
+    Extended,
+    /// A grant ended before its time.
+    Revoked,
+    /// A grant ended in time.
+    Expired,
+    /// A grant could not be carried out.
+    GrantFailed,
+    /// A rule's sequence was knocked, and its command is about to run.
+    Knocked,
+    /// Somebody changed the managed table or a set, and it was put back.
+    Restored,
+}
+
+/// Every event, in the order of the manual.
+pub(crate) const EVENTS: [Event; 11] = [
+    Event::Ready,
+    Event::Stopping,
+    Event::Reloaded,
+    Event::ReloadFailed,
+    Event::Granted,
+    Event::Extended,
+    Event::Revoked,
+    Event::Expired,
+    Event::GrantFailed,
+    Event::Knocked,
+    Event::Restored,
+];
+
+impl Event {
+    /// The value of `KNOCK_EVENT`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Event::Ready => "ready",
+            Event::Stopping => "stopping",
+            Event::Reloaded => "reloaded",
+            Event::ReloadFailed => "reload-failed",
+            Event::Granted => "granted",
+            Event::Extended => "extended",
+            Event::Revoked => "revoked",
+            Event::Expired => "expired",
+            Event::GrantFailed => "grant-failed",
+            Event::Knocked => "knocked",
+            Event::Restored => "restored",
+        }
+    }
+
+    /// The value of `MESSAGE_ID`: for ever the same for this kind of event.
+    pub(crate) const fn message_id(self) -> &'static str {
+        match self {
+            Event::Ready => "d75956351a9543398edaa6940eebaa16",
+            Event::Stopping => "1daef643a8354c15bafef0249926112f",
+            Event::Reloaded => "3e157dee4c0a4aef8843e78f2b5f5054",
+            Event::ReloadFailed => "2d9455cab718438d8ae36c35e2b8c18f",
+            Event::Granted => "d2b772c23f434d9c8d64d0aa184315a7",
+            Event::Extended => "1fab631599214e28bc5f3adddbb18a0c",
+            Event::Revoked => "161926303d7b4b6dabc7bfc83b22a2f1",
+            Event::Expired => "a3aa4a7e04e44d9abe96609e3d62d0d0",
+            Event::GrantFailed => "bfbf22879c39435e83a69dd97157e43b",
+            Event::Knocked => "f0ab7b3c068b43cea165c2a5b4944e48",
+            Event::Restored => "7078171a7e4d421da5d5f85d44c75b31",
+        }
+    }
+
+    const fn level(self) -> Level {
+        match self {
+            Event::GrantFailed | Event::ReloadFailed => Level::Error,
+            Event::Restored => Level::Warn,
+            _ => Level::Info,
+        }
+    }
+}
+
+/// Lines that may follow each other at once.
+const BURST: u32 = 200;
+/// After that, the time for a line.
+const REFILL: Duration = Duration::from_millis(50);
+/// How often is said what was left out.
+const SUMMARY: Duration = Duration::from_secs(10);
+
+/// The log of events, which no flood of knocks can fill.
+#[derive(Debug, Default)]
+pub(crate) struct EventLog {
+    spent: u32,
+    refilled: Time,
+    left_out: u64,
+    left_out_since: Time,
+    left_out_ever: u64,
+}
+
+impl EventLog {
+    /// Logs an event, with the rule and the address that it is about. What comes too fast is counted only.
+    pub(crate) fn report(
+        &mut self,
+        now: Time,
+        event: Event,
+        rule: Option<&str>,
+        source: Option<IpAddr>,
+        message: fmt::Arguments<'_>,
+    ) {
+        if self.may_log(now) {
+            write(event, rule, source, message);
+        } else {
+            if self.left_out == 0 {
+                self.left_out_since = now;
+            }
+            self.left_out += 1;
+            self.left_out_ever += 1;
+        }
+    }
+
+    /// Says how many lines were left out, where that is due.
+    pub(crate) fn summarise(&mut self, now: Time) {
+        if self.next_summary().is_some_and(|due| due <= now) {
+            log::warn!("{} events came too fast and are not in the log", std::mem::take(&mut self.left_out));
+        }
+    }
+
+    /// When [`EventLog::summarise`] has something to say.
+    pub(crate) fn next_summary(&self) -> Option<Time> {
+        (self.left_out > 0).then(|| self.left_out_since.after(SUMMARY))
+    }
+
+    /// How many lines were left out since the start.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out_ever
+    }
+
+    fn may_log(&mut self, now: Time) -> bool {
+        let refill = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
+        if refill > 0 {
+            self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
+            self.refilled = now;
+        }
+        let may = self.spent < BURST;
+        self.spent += u32::from(may);
+        may
+    }
+}
+
+fn write(event: Event, rule: Option<&str>, source: Option<IpAddr>, message: fmt::Arguments<'_>) {
+    let source = source.map(|source| source.to_string());
+    let mut fields = vec![("MESSAGE_ID", Value::from(event.message_id())), ("KNOCK_EVENT", Value::from(event.name()))];
+    fields.extend(rule.map(|rule| ("KNOCK_RULE", Value::from(rule))));
+    fields.extend(source.as_deref().map(|source| ("KNOCK_SOURCE", Value::from(source))));
+    let fields = fields.as_slice();
+    if event.level() <= log::max_level() {
+        let mut record = Record::builder();
+        record.level(event.level()).target("knockd").key_values(&fields);
+        log::logger().log(&record.args(message).build());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_names_and_ids_of_their_own() {
+        for (index, event) in EVENTS.iter().enumerate() {
+            assert_eq!(event.message_id().len(), 32);
+            assert!(event.message_id().bytes().all(|byte| byte.is_ascii_hexdigit()));
+            for other in &EVENTS[..index] {
+                assert_ne!(event.message_id(), other.message_id());
+                assert_ne!(event.name(), other.name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_of_events_is_counted_not_logged() {
+        let mut log = EventLog::default();
+        let start = Time::from_millis(1_000_000);
+        for _ in 0..1000 {
+            log.report(start, Event::Granted, None, None, format_args!("granted"));
+        }
+        assert_eq!(log.left_out(), 800);
+        let due = log.next_summary().expect("lines were left out");
+        assert_eq!(due, start.after(SUMMARY));
+        log.summarise(due);
+        assert_eq!((log.next_summary(), log.left_out()), (None, 800));
+        // Twenty lines a second are let through.
+        for _ in 0..1000 {
+            log.report(start.after(Duration::from_secs(1)), Event::Granted, None, None, format_args!("granted"));
+        }
+        assert_eq!(log.left_out(), 1780);
+    }
+}

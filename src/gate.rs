@@ -1,0 +1,282 @@
+//! The gate: what is granted to whom, in the kernel's sets and in the daemon's record, and that the two agree.
+
+mod own_sets;
+mod place;
+mod reconfigure;
+mod repair;
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use knock_config::{Allow, Config, OnStop};
+use knock_nft::{Element, ElementKey, ManagedTable, Monitor, TableSpec};
+use knock_proto::{Knock, Time};
+
+use crate::ledger::{Grant, Ledger};
+use own_sets::OwnSets;
+use place::{Place, Wanted, holder, places, wanted};
+
+pub(crate) use own_sets::SetState;
+
+/// What is granted to whom.
+pub(crate) struct Gate {
+    config: Rc<Config>,
+    ledger: Ledger,
+    /// `None` where no rule guards a port.
+    table: Option<ManagedTable>,
+    sets: OwnSets,
+    /// Where the kernel does not keep others from changing what is ours.
+    monitor: Option<Monitor>,
+    /// Whether the table was made at this start, not found.
+    fresh: bool,
+}
+
+/// A grant could not be carried out, or the gate not be set up.
+pub(crate) type Error = knock_nft::Error;
+
+impl Gate {
+    /// Sets the managed table up, or takes up the one that a daemon before this one left, with its live grants; and
+    /// looks at the administrator's sets.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses, the table is somebody else's, or a set can't be used. Nothing half-made is left.
+    pub(crate) fn open(config: Rc<Config>, now: Time) -> Result<Gate, Error> {
+        let mut gate = Gate {
+            ledger: Ledger::default(),
+            table: None,
+            sets: OwnSets::open(&config)?,
+            monitor: None,
+            fresh: false,
+            config,
+        };
+        let held = gate.sets.list();
+        gate.adopt_sets(now, held);
+        if let Some(spec) = table_spec(&gate.config) {
+            let (table, elements) = ManagedTable::set_up(spec)?;
+            gate.fresh = elements.is_empty();
+            gate.table = Some(table);
+            if let Err(error) = gate.adopt(now, &elements).and_then(|()| gate.watch()) {
+                gate.abandon();
+                return Err(error);
+            }
+        } else {
+            gate.watch()?;
+        }
+        Ok(gate)
+    }
+
+    /// Takes up what was found in the managed table: the grants of rules that are still there.
+    fn adopt(&mut self, now: Time, elements: &[Element]) -> Result<(), Error> {
+        let rules = &self.config.rules;
+        for element in elements {
+            let Some(rule) = rules.iter().position(|rule| rule.name == element.comment) else { continue };
+            if places(&rules[rule], element.key.address).contains(&Place::Port(element.key.port)) {
+                self.ledger.insert(found(rule, element.key.address, now, element.timeout, element.remaining));
+            }
+        }
+        // What is in the table and not in the record belongs to rules or ports that are gone, and the other way round
+        // a rule may have got a port.
+        let wanted = wanted(&self.ledger, rules);
+        let is_wanted = |key: &ElementKey| wanted.contains_key(&(key.address, Place::Port(key.port)));
+        let gone: Vec<ElementKey> = elements.iter().map(|element| element.key).filter(|key| !is_wanted(key)).collect();
+        let missing = wanted.iter().filter_map(|((address, place), wanted)| {
+            let Place::Port(port) = place else { return None };
+            let key = ElementKey { address: *address, port: *port };
+            let there = elements.iter().any(|element| element.key == key);
+            (!there).then(|| element(key, wanted, now))
+        });
+        let missing: Vec<Element> =
+            if gone.len() + wanted.len() == elements.len() { Vec::new() } else { missing.collect() };
+        if !self.ledger.is_empty() {
+            log::info!("took up {} grants that were live", self.ledger.len());
+        }
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if !gone.is_empty() {
+            table.revoke(&gone)?;
+        }
+        if !missing.is_empty() {
+            table.grant(&missing)?;
+        }
+        Ok(())
+    }
+
+    fn adopt_sets(&mut self, now: Time, held: Vec<own_sets::Held>) {
+        for held in held {
+            let Some(rule) = self.config.rules.iter().position(|rule| rule.name == held.rule) else { continue };
+            if places(&self.config.rules[rule], held.address).contains(&Place::Set(held.set)) {
+                self.ledger.insert(found(rule, held.address, now, held.timeout, held.remaining));
+            }
+        }
+    }
+
+    /// Listens for changes by others, where they can make any.
+    fn watch(&mut self) -> Result<(), Error> {
+        let unowned = self.table.as_ref().is_some_and(|table| !table.is_owned());
+        if !unowned && self.sets.is_empty() {
+            self.monitor = None;
+            return Ok(());
+        }
+        let mut monitor = match self.monitor.take() {
+            Some(monitor) => monitor,
+            None => Monitor::open()?,
+        };
+        self.table.iter().for_each(|table| monitor.ignore(table.port_id()));
+        self.sets.port_id().into_iter().for_each(|port| monitor.ignore(port));
+        self.monitor = Some(monitor);
+        Ok(())
+    }
+
+    /// Grants a rule to an address for `timeout`. Returns whether it was granted already, and now lasts longer.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; what was granted before goes on.
+    pub(crate) fn grant(&mut self, now: Time, rule: usize, address: IpAddr, timeout: Duration) -> Result<bool, Error> {
+        let before = self.ledger.get(rule, address).copied();
+        let extended = self.ledger.grant(rule, address, now, timeout);
+        let result = self.put(now, rule, address);
+        if result.is_err() {
+            match before {
+                Some(before) => self.ledger.insert(before),
+                None => drop(self.ledger.take(rule, address)),
+            }
+        }
+        result.map(|()| extended)
+    }
+
+    /// Makes the kernel's elements for a rule and an address what the record says.
+    fn put(&mut self, now: Time, rule: usize, address: IpAddr) -> Result<(), Error> {
+        let mut add = Vec::new();
+        let mut remove = Vec::new();
+        for place in places(&self.config.rules[rule], address) {
+            let holder = holder(&self.ledger, &self.config.rules, address, &place);
+            match (place, holder) {
+                (Place::Port(port), None) => remove.push(ElementKey { address, port }),
+                (Place::Port(port), Some(grant)) => {
+                    let rule = self.config.rules[grant.rule].name.clone();
+                    add.push(element(ElementKey { address, port }, &Wanted { rule, grant: *grant }, now));
+                }
+                (Place::Set(set), None) => self.sets.revoke(&set, address)?,
+                (Place::Set(set), Some(grant)) => {
+                    let remaining = grant.expires.since(now);
+                    self.sets.grant(&set, address, &self.config.rules[grant.rule].name, grant.timeout, remaining)?;
+                }
+            }
+        }
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if !remove.is_empty() {
+            match table.revoke(&remove) {
+                Err(error) if error.is_missing() => self.restore(now)?,
+                result => result?,
+            }
+        }
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if !add.is_empty() {
+            match table.grant(&add) {
+                // Somebody deleted the table, and the notification is still to come.
+                Err(error) if error.is_missing() => self.restore(now)?,
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the grant of a rule to an address. Returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; the grant is live then.
+    pub(crate) fn revoke(&mut self, now: Time, rule: usize, address: IpAddr) -> Result<bool, Error> {
+        let Some(grant) = self.ledger.take(rule, address) else { return Ok(false) };
+        if let Err(error) = self.put(now, rule, address) {
+            self.ledger.insert(grant);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Takes a grant that has ended out of the record. The kernel has ended it by itself.
+    pub(crate) fn take_ended(&mut self, now: Time) -> Option<Grant> {
+        self.ledger.take_ended(now)
+    }
+
+    /// The record of live grants.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether the kernel keeps others from changing the managed table; `None` where there is none.
+    pub(crate) fn owned(&self) -> Option<bool> {
+        self.table.as_ref().map(ManagedTable::is_owned)
+    }
+
+    /// The administrator's sets that rules use.
+    pub(crate) fn set_states(&self) -> Vec<SetState> {
+        self.sets.states()
+    }
+
+    /// What to poll for changes by others.
+    pub(crate) fn monitor(&self) -> Option<BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        self.monitor.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Ends the gate as the configuration says: removes the table, or leaves it with its live grants.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses to remove it.
+    pub(crate) fn close(mut self) -> Result<(), Error> {
+        match (self.table.take(), self.config.nftables.on_stop) {
+            (Some(table), OnStop::Remove) => table.remove(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the gate after a failed start: what was found stays and guards, what was made goes.
+    pub(crate) fn abandon(mut self) {
+        if let Some(table) = self.table.take()
+            && self.fresh
+            && let Err(error) = table.remove()
+        {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// A grant that was found in the kernel.
+fn found(rule: usize, address: IpAddr, now: Time, timeout: Duration, remaining: Duration) -> Grant {
+    let since = now.before(timeout.saturating_sub(remaining));
+    Grant { rule, address, since, expires: now.after(remaining), timeout }
+}
+
+fn element(key: ElementKey, wanted: &Wanted, now: Time) -> Element {
+    let remaining = wanted.grant.expires.since(now).max(Duration::from_millis(1));
+    Element { key, comment: wanted.rule.clone(), timeout: wanted.grant.timeout.max(remaining), remaining }
+}
+
+/// The managed table that the configuration asks for; `None` where no rule guards a port.
+fn table_spec(config: &Config) -> Option<TableSpec> {
+    let mut guarded = guarded_ports(config);
+    guarded.sort_unstable();
+    guarded.dedup();
+    (!guarded.is_empty()).then(|| TableSpec {
+        name: config.nftables.table.clone(),
+        guarded,
+        exempt_interfaces: config.nftables.exempt_interfaces.clone(),
+        owner: config.nftables.owner,
+        max_grants: config.limits.grants,
+    })
+}
+
+/// The ports that are closed to whoever has no grant, in the order of the rules.
+pub(crate) fn guarded_ports(config: &Config) -> Vec<Knock> {
+    let ports = config.rules.iter().filter_map(|rule| match &rule.allow {
+        Some(Allow::Ports { ports, .. }) => Some(ports),
+        _ => None,
+    });
+    ports.flatten().copied().collect()
+}

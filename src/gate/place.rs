@@ -1,0 +1,71 @@
+//! Where a grant stands in the kernel. Pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use knock_config::{Allow, Rule, SetName};
+use knock_proto::{Knock, Time};
+
+use crate::ledger::{Grant, Ledger};
+
+/// What a grant adds an element to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// The managed table, for this guarded port.
+    Port(Knock),
+    /// A set of the administrator's.
+    Set(SetName),
+}
+
+/// Where a grant of that rule to that address stands; nowhere where the rule has no set for its address family.
+pub(crate) fn places(rule: &Rule, address: IpAddr) -> Vec<Place> {
+    match &rule.allow {
+        None => Vec::new(),
+        Some(Allow::Ports { ports, .. }) => ports.iter().copied().map(Place::Port).collect(),
+        Some(Allow::Sets { v4, v6, .. }) => {
+            let set = if address.is_ipv4() { v4 } else { v6 };
+            set.iter().cloned().map(Place::Set).collect()
+        }
+    }
+}
+
+/// The grant that an element stands for: of those to the address that stand there, the one that lasts longest.
+pub(crate) fn holder<'a>(ledger: &'a Ledger, rules: &[Rule], address: IpAddr, place: &Place) -> Option<&'a Grant> {
+    ledger
+        .of_address(address)
+        .filter(|grant| places(&rules[grant.rule], address).contains(place))
+        .max_by_key(|grant| (grant.expires, grant.rule))
+}
+
+/// An element as it should be in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The name of the rule.
+    pub(crate) rule: String,
+    /// The grant that it stands for.
+    pub(crate) grant: Grant,
+}
+
+impl Wanted {
+    fn since_and_until(&self) -> (Time, Time) {
+        (self.grant.since, self.grant.expires)
+    }
+
+    /// Whether the kernel need not be told of a change from the one to the other.
+    pub(crate) fn same_element(&self, other: &Wanted) -> bool {
+        self.rule == other.rule && self.since_and_until() == other.since_and_until()
+    }
+}
+
+/// Every element that should be in the kernel.
+pub(crate) fn wanted(ledger: &Ledger, rules: &[Rule]) -> HashMap<(IpAddr, Place), Wanted> {
+    let mut all: HashMap<(IpAddr, Place), Wanted> = HashMap::new();
+    for grant in ledger.iter() {
+        for place in places(&rules[grant.rule], grant.address) {
+            // The grants come in the order of their ends: the last one holds.
+            let rule = rules[grant.rule].name.clone();
+            all.insert((grant.address, place), Wanted { rule, grant: *grant });
+        }
+    }
+    all
+}

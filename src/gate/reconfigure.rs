@@ -1,0 +1,137 @@
+//! Taking up another configuration while grants are live.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use knock_config::{Config, Rule};
+use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
+use knock_proto::Time;
+
+use super::own_sets::OwnSets;
+use super::place::{Place, Wanted, wanted};
+use super::{Error, Gate, element, table_spec};
+use crate::ledger::Grant;
+
+/// The elements that should be in the kernel.
+type Elements = HashMap<(IpAddr, Place), Wanted>;
+
+impl Gate {
+    /// Takes up another configuration: rules, guarded ports and timeouts are replaced in one transaction. Grants of
+    /// rules that remain go on, at the ports that are now theirs; the others end, and are returned with the old numbers
+    /// of their rules.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses or a set can't be used; everything is as it was then.
+    pub(crate) fn reconfigure(&mut self, config: Rc<Config>, now: Time) -> Result<Vec<Grant>, Error> {
+        let sets = OwnSets::open(&config)?;
+        let before = wanted(&self.ledger, &self.config.rules);
+        let mut ledger = self.ledger.clone();
+        let remains = |old: usize| {
+            let same = |rule: &Rule| rule.name == self.config.rules[old].name && rule.allow.is_some();
+            config.rules.iter().position(same)
+        };
+        let ended = ledger.renumber(remains);
+        let after = wanted(&ledger, &config.rules);
+        self.reconfigure_table(&config, now, &before, &after)?;
+        self.ledger = ledger;
+
+        for (address, place) in before.keys().filter(|key| !after.contains_key(key)) {
+            if let Place::Set(set) = place
+                && let Err(error) = self.sets.revoke(set, *address)
+            {
+                log::warn!("{error}");
+            }
+        }
+        self.sets = sets;
+        self.config = config;
+        for ((address, place), wanted) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
+            if let Place::Set(set) = place {
+                let remaining = wanted.grant.expires.since(now);
+                if let Err(error) = self.sets.grant(set, *address, &wanted.rule, wanted.grant.timeout, remaining) {
+                    log::warn!("{error}");
+                }
+            }
+        }
+        self.watch()?;
+        Ok(ended)
+    }
+
+    fn reconfigure_table(
+        &mut self,
+        config: &Config,
+        now: Time,
+        before: &Elements,
+        after: &Elements,
+    ) -> Result<(), Error> {
+        let (old, new) = (&self.config.nftables, &config.nftables);
+        match (table_spec(config), self.table.take()) {
+            (None, None) => Ok(()),
+            (None, Some(table)) => table.remove(),
+            (Some(spec), Some(mut table)) if old.table == new.table && old.owner == new.owner => {
+                let result = change(&mut table, spec, now, before, after);
+                self.table = Some(table);
+                result
+            }
+            (Some(spec), Some(table)) if old.table == new.table => {
+                // Who owns the table changes with the socket: the old one lets go of it, and it guards all the time.
+                drop(table);
+                self.table = Some(take_over(spec, now, after)?);
+                Ok(())
+            }
+            (Some(spec), previous) => {
+                // The new table stands before the old one goes.
+                match take_over(spec, now, after) {
+                    Ok(table) => self.table = Some(table),
+                    Err(error) => {
+                        self.table = previous;
+                        return Err(error);
+                    }
+                }
+                previous.map_or(Ok(()), ManagedTable::remove)
+            }
+        }
+    }
+}
+
+fn key_of(address: &IpAddr, place: &Place) -> Option<ElementKey> {
+    match place {
+        Place::Port(port) => Some(ElementKey { address: *address, port: *port }),
+        Place::Set(_) => None,
+    }
+}
+
+/// Changes the table that stands: the elements that no rule wants any more go with the old rules, in one transaction.
+fn change(
+    table: &mut ManagedTable,
+    spec: TableSpec,
+    now: Time,
+    before: &Elements,
+    after: &Elements,
+) -> Result<(), Error> {
+    let gone = before.keys().filter(|key| !after.contains_key(key));
+    let gone: Vec<ElementKey> = gone.filter_map(|(address, place)| key_of(address, place)).collect();
+    table.apply(spec, &gone)?;
+    let unchanged = |key: &(IpAddr, Place), new: &Wanted| before.get(key).is_some_and(|old| old.same_element(new));
+    let changed = after.iter().filter(|(key, new)| !unchanged(key, new));
+    let changed: Vec<Element> =
+        changed.filter_map(|((address, place), new)| Some(element(key_of(address, place)?, new, now))).collect();
+    if changed.is_empty() { Ok(()) } else { table.grant(&changed) }
+}
+
+/// Sets the table up, or takes up what stands there, and makes its elements what is wanted.
+fn take_over(spec: TableSpec, now: Time, after: &Elements) -> Result<ManagedTable, Error> {
+    let (mut table, found) = ManagedTable::set_up(spec)?;
+    let is_wanted = |key: &ElementKey| after.contains_key(&(key.address, Place::Port(key.port)));
+    let gone: Vec<ElementKey> = found.iter().map(|element| element.key).filter(|key| !is_wanted(key)).collect();
+    if !gone.is_empty() {
+        table.revoke(&gone)?;
+    }
+    let all = after.iter().filter_map(|((address, place), wanted)| Some(element(key_of(address, place)?, wanted, now)));
+    let all: Vec<Element> = all.collect();
+    if !all.is_empty() {
+        table.grant(&all)?;
+    }
+    Ok(table)
+}

@@ -1,0 +1,167 @@
+//! The record of live grants: who was granted which rule, until when. Pure.
+//!
+//! The kernel's sets do the work and expire by themselves; this is what is put back into them when somebody flushes
+//! them, what `knockctl grants` answers from, and what tells which grant of two that cover the same port lasts longer.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_proto::Time;
+
+/// A live grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// The index of the rule.
+    pub(crate) rule: usize,
+    /// To whom.
+    pub(crate) address: IpAddr,
+    /// When it was first granted, of the grant that goes on since.
+    pub(crate) since: Time,
+    /// When it ends.
+    pub(crate) expires: Time,
+    /// How long it was granted for.
+    pub(crate) timeout: Duration,
+}
+
+/// The live grants.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    grants: HashMap<(IpAddr, usize), Grant>,
+    by_end: BTreeSet<(Time, IpAddr, usize)>,
+    /// The rules granted to each address.
+    by_address: HashMap<IpAddr, Vec<usize>>,
+}
+
+impl Ledger {
+    /// Notes a grant from `now` on. One that is live goes on with the new end.
+    ///
+    /// Returns whether it was live.
+    pub(crate) fn grant(&mut self, rule: usize, address: IpAddr, now: Time, timeout: Duration) -> bool {
+        let before = self.take(rule, address);
+        let since = before.map_or(now, |grant| grant.since);
+        self.insert(Grant { rule, address, since, expires: now.after(timeout), timeout });
+        before.is_some()
+    }
+
+    /// Notes a grant that was found, in place of what is known of it.
+    pub(crate) fn insert(&mut self, grant: Grant) {
+        self.take(grant.rule, grant.address);
+        self.by_end.insert((grant.expires, grant.address, grant.rule));
+        self.by_address.entry(grant.address).or_default().push(grant.rule);
+        self.grants.insert((grant.address, grant.rule), grant);
+    }
+
+    /// Ends a grant; `None` where there is none.
+    pub(crate) fn take(&mut self, rule: usize, address: IpAddr) -> Option<Grant> {
+        let grant = self.grants.remove(&(address, rule))?;
+        self.by_end.remove(&(grant.expires, address, rule));
+        if let Some(rules) = self.by_address.get_mut(&address) {
+            rules.retain(|&other| other != rule);
+            if rules.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+        Some(grant)
+    }
+
+    /// The live grant of that rule to that address.
+    pub(crate) fn get(&self, rule: usize, address: IpAddr) -> Option<&Grant> {
+        self.grants.get(&(address, rule))
+    }
+
+    /// The live grants to an address.
+    pub(crate) fn of_address(&self, address: IpAddr) -> impl Iterator<Item = &Grant> {
+        let rules = self.by_address.get(&address).map(Vec::as_slice).unwrap_or_default();
+        rules.iter().filter_map(move |&rule| self.get(rule, address))
+    }
+
+    /// All live grants, the one that ends first in front.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Grant> {
+        self.by_end.iter().filter_map(|&(_, address, rule)| self.get(rule, address))
+    }
+
+    /// Takes out a grant that has ended by `now`; `None` when there is no more.
+    pub(crate) fn take_ended(&mut self, now: Time) -> Option<Grant> {
+        let &(expires, address, rule) = self.by_end.first()?;
+        if expires > now {
+            return None;
+        }
+        self.take(rule, address)
+    }
+
+    /// When the next grant ends.
+    pub(crate) fn next_end(&self) -> Option<Time> {
+        self.by_end.first().map(|entry| entry.0)
+    }
+
+    /// How many grants are live.
+    pub(crate) fn len(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// Whether no grant is live.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
+    /// Renumbers the rules: `new_index` gives the new number of a rule, or `None` where its grants end.
+    ///
+    /// Returns the grants that end so, with the old numbers.
+    pub(crate) fn renumber(&mut self, new_index: impl Fn(usize) -> Option<usize>) -> Vec<Grant> {
+        let old = std::mem::take(self);
+        let mut ended = Vec::new();
+        for grant in old.iter() {
+            match new_index(grant.rule) {
+                Some(rule) => self.insert(Grant { rule, ..*grant }),
+                None => ended.push(*grant),
+            }
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, number])
+    }
+
+    #[test]
+    fn granting_again_extends_the_one_grant() {
+        let mut ledger = Ledger::default();
+        assert!(!ledger.grant(0, client(1), Time::from_millis(1000), HOUR));
+        assert!(ledger.grant(0, client(1), Time::from_millis(5000), HOUR));
+        let grant = ledger.get(0, client(1)).expect("it is live");
+        assert_eq!((grant.since, grant.expires), (Time::from_millis(1000), Time::from_millis(5000).after(HOUR)));
+        assert_eq!((ledger.len(), ledger.iter().count(), ledger.of_address(client(1)).count()), (1, 1, 1));
+    }
+
+    #[test]
+    fn grants_end_in_order_and_in_time() {
+        let mut ledger = Ledger::default();
+        ledger.grant(0, client(1), Time::from_millis(0), Duration::from_millis(20));
+        ledger.grant(1, client(1), Time::from_millis(0), Duration::from_millis(10));
+        assert_eq!(ledger.next_end(), Some(Time::from_millis(10)));
+        assert_eq!(ledger.take_ended(Time::from_millis(9)), None);
+        assert_eq!(ledger.take_ended(Time::from_millis(20)).map(|grant| grant.rule), Some(1));
+        assert_eq!(ledger.take_ended(Time::from_millis(20)).map(|grant| grant.rule), Some(0));
+        assert!(ledger.is_empty() && ledger.next_end().is_none() && ledger.of_address(client(1)).next().is_none());
+    }
+
+    #[test]
+    fn renumbering_keeps_the_grants_of_rules_that_remain() {
+        let mut ledger = Ledger::default();
+        for rule in 0..3 {
+            ledger.grant(rule, client(1), Time::ZERO, HOUR);
+        }
+        let ended = ledger.renumber(|rule| [Some(2), None, Some(0)][rule]);
+        assert_eq!(ended.iter().map(|grant| grant.rule).collect::<Vec<_>>(), [1]);
+        assert!(ledger.get(0, client(1)).is_some() && ledger.get(1, client(1)).is_none());
+        assert_eq!(ledger.len(), 2);
+    }
+}

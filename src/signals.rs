@@ -1,0 +1,58 @@
+//! Signals as descriptors that become readable.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+/// One or more signals.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    readable: UnixStream,
+}
+
+impl Signal {
+    /// TERM and INT: the daemon is to stop.
+    ///
+    /// # Errors
+    ///
+    /// Where there are no more descriptors.
+    pub(crate) fn stop() -> io::Result<Signal> {
+        Signal::of(&[SIGTERM, SIGINT])
+    }
+
+    /// HUP: the daemon is to read its configuration anew.
+    ///
+    /// # Errors
+    ///
+    /// Where there are no more descriptors.
+    pub(crate) fn reload() -> io::Result<Signal> {
+        Signal::of(&[SIGHUP])
+    }
+
+    fn of(signals: &[i32]) -> io::Result<Signal> {
+        let (readable, writable) = UnixStream::pair()?;
+        readable.set_nonblocking(true)?;
+        for &signal in signals {
+            pipe::register(signal, writable.try_clone()?)?;
+        }
+        Ok(Signal { readable })
+    }
+
+    /// Whether it came since this was last asked.
+    pub(crate) fn take(&mut self) -> bool {
+        let mut came = false;
+        while let Ok(1..) = self.readable.read(&mut [0; 16]) {
+            came = true;
+        }
+        came
+    }
+}
+
+impl AsFd for Signal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readable.as_fd()
+    }
+}

@@ -1,0 +1,289 @@
+//! The wire: the packet sockets and the interfaces that they listen on.
+
+use std::net::IpAddr;
+
+use knock_capture::{Capture, FilterClass, FilterSpec, LinkChange, Links, Program, Statistics};
+use knock_config::Interfaces;
+use knock_proto::Watch;
+
+/// The packet sockets, each bound to its interface for as long as there is one.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    links: Links,
+    program: Program,
+    listeners: Vec<Listener>,
+    changes: Vec<LinkChange>,
+    /// What the sockets lost that were closed since.
+    past: Statistics,
+}
+
+/// A packet socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The name in the configuration; `None`: every interface.
+    name: Option<String>,
+    capture: Capture,
+    /// The index that it is bound to; 0 is every interface.
+    bound: Option<u32>,
+}
+
+/// The state of an interface that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InterfaceState {
+    /// The name in the configuration, or `any`.
+    pub(crate) name: String,
+    /// `up`, `down` or `absent`.
+    pub(crate) state: &'static str,
+}
+
+/// Why the wire can't be listened on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The socket or the links.
+    #[error(transparent)]
+    Capture(#[from] knock_capture::Error),
+    /// The filter.
+    #[error(transparent)]
+    Filter(#[from] knock_capture::filter::TooLong),
+}
+
+impl Error {
+    /// Whether the kernel refused for lack of a capability.
+    pub(crate) fn is_permission(&self) -> bool {
+        matches!(self, Error::Capture(error) if error.is_permission())
+    }
+}
+
+impl Wire {
+    /// Opens a socket for each of the interfaces. One that is not there is waited for.
+    ///
+    /// # Errors
+    ///
+    /// Where packet sockets are not permitted, or the kernel takes no filter.
+    pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<Wire, Error> {
+        let mut wire = Wire {
+            links: Links::open()?,
+            program: program(watches)?,
+            listeners: Vec::new(),
+            changes: Vec::new(),
+            past: Statistics::default(),
+        };
+        wire.listen(interfaces)?;
+        Ok(wire)
+    }
+
+    /// Listens for other ports and on other interfaces. No packet to a port of both is lost on an interface of both.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wire::open`]; everything stays as it was then.
+    pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
+        let program = program(watches)?;
+        let before = std::mem::replace(&mut self.program, program);
+        if let Err(error) = self.listen(interfaces) {
+            self.program = before;
+            return Err(error);
+        }
+        for listener in &mut self.listeners {
+            listener.capture.set_filter(&self.program)?;
+        }
+        self.warn_if_coarse();
+        Ok(())
+    }
+
+    fn listen(&mut self, interfaces: &Interfaces) -> Result<(), Error> {
+        let wanted: Vec<Option<String>> = match interfaces {
+            Interfaces::Any => vec![None],
+            Interfaces::Named(names) => names.iter().cloned().map(Some).collect(),
+        };
+        let mut added = Vec::new();
+        for name in &wanted {
+            if !self.listeners.iter().any(|listener| listener.name == *name) {
+                added.push(Listener { name: name.clone(), capture: Capture::open(&self.program)?, bound: None });
+            }
+        }
+        let (kept, closed) =
+            std::mem::take(&mut self.listeners).into_iter().partition(|listener| wanted.contains(&listener.name));
+        self.listeners = kept;
+        for mut listener in closed as Vec<Listener> {
+            if let Ok(statistics) = listener.capture.statistics() {
+                self.past.received += statistics.received;
+                self.past.dropped += statistics.dropped;
+            }
+        }
+        for mut listener in added {
+            if listener.bind(&self.links).is_none() {
+                let name = listener.name.as_deref().unwrap_or("any");
+                log::warn!("interface {name} is not there; knocks are heard on it as soon as it appears");
+            }
+            self.listeners.push(listener);
+        }
+        self.warn_if_coarse();
+        Ok(())
+    }
+
+    fn warn_if_coarse(&self) {
+        if self.listeners.iter().any(|listener| listener.capture.coarse()) {
+            log::warn!(
+                "there are too many knock ports for an exact kernel filter, or too little memory for it \
+                 (sysctl net.core.optmem_max): packets to other ports wake the daemon too, which then ignores them"
+            );
+        }
+    }
+
+    /// What to poll for changes of the interfaces.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// What to poll for packets.
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Whether the address is one of this host.
+    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
+        self.links.is_local(address)
+    }
+
+    /// The next packet of that listener, from its IP header on.
+    ///
+    /// `None` where nothing is queued. An interface that went down or away is logged when [`Wire::follow`] hears of it.
+    pub(crate) fn next(&mut self, listener: usize) -> Option<&[u8]> {
+        let listener = self.listeners.get_mut(listener)?;
+        match listener.capture.next() {
+            Ok(packet) => packet,
+            Err(error) if error.is_link_state() => {
+                log::debug!("{}: {error}", listener.name.as_deref().unwrap_or("any"));
+                None
+            }
+            Err(error) => {
+                log::error!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Takes up what changed on the interfaces: says so, and binds where there is something new to bind to.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel's notifications can't be read.
+    pub(crate) fn follow(&mut self) -> Result<(), Error> {
+        let mut changes = std::mem::take(&mut self.changes);
+        let result = self.links.read(&mut changes);
+        for change in changes.drain(..) {
+            self.take_up(&change);
+        }
+        self.changes = changes;
+        Ok(result?)
+    }
+
+    fn take_up(&mut self, change: &LinkChange) {
+        let any = self.listeners.iter().any(|listener| listener.name.is_none());
+        let concerns = |index: u32, name: &str| {
+            any || self.listeners.iter().any(|l| l.bound == Some(index) || l.name.as_deref() == Some(name))
+        };
+        match change {
+            LinkChange::Appeared { index, name } if concerns(*index, name) => {
+                log::info!("interface {name} appeared (index {index})");
+            }
+            LinkChange::Disappeared { index, name } if concerns(*index, name) => {
+                log::warn!("interface {name} is gone; knocks are heard on it again when it is back");
+            }
+            LinkChange::Up { index, name } if concerns(*index, name) => {
+                log::info!("interface {name} is up; knocks are heard on it");
+            }
+            LinkChange::Down { index, name } if concerns(*index, name) => {
+                log::warn!("interface {name} is down; knocks are heard on it again when it is up");
+            }
+            LinkChange::Renamed { index, from, to } if concerns(*index, from) || concerns(*index, to) => {
+                log::warn!("interface {from} is now called {to}; knocks are still heard on it");
+            }
+            LinkChange::AddressAdded { name, address, .. } => {
+                log::debug!("interface {name} has the address {address} now");
+            }
+            LinkChange::AddressRemoved { name, address, .. } => {
+                log::debug!("interface {name} no longer has the address {address}");
+            }
+            _ => {}
+        }
+        if let LinkChange::Disappeared { index, .. } = change {
+            for listener in &mut self.listeners {
+                if listener.bound == Some(*index) {
+                    listener.bound = None;
+                }
+            }
+        }
+        if let LinkChange::Appeared { .. } | LinkChange::Renamed { .. } | LinkChange::Disappeared { .. } = change {
+            for listener in &mut self.listeners {
+                listener.bind(&self.links);
+            }
+        }
+    }
+
+    /// The state of each interface that is listened on.
+    pub(crate) fn states(&self) -> Vec<InterfaceState> {
+        let state = |listener: &Listener| {
+            let name = listener.name.clone().unwrap_or_else(|| "any".to_owned());
+            let link = self.links.interfaces().find(|link| listener.bound == Some(link.index));
+            let state = match (listener.bound, link) {
+                (Some(0), _) => "up",
+                (_, Some(link)) if link.up => "up",
+                (_, Some(_)) => "down",
+                (_, None) => "absent",
+            };
+            InterfaceState { name, state }
+        };
+        self.listeners.iter().map(state).collect()
+    }
+
+    /// What the kernel counted at all sockets, those that were closed too.
+    pub(crate) fn statistics(&mut self) -> Statistics {
+        let mut sum = self.past;
+        for listener in &mut self.listeners {
+            match listener.capture.statistics() {
+                Ok(statistics) => {
+                    sum.received += statistics.received;
+                    sum.dropped += statistics.dropped;
+                }
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        sum
+    }
+}
+
+impl Listener {
+    /// What to poll.
+    pub(crate) fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
+    /// Binds to the interface of its name, where there is one that it is not bound to yet. An interface that got
+    /// another name is kept until one has the name that is wanted.
+    fn bind(&mut self, links: &Links) -> Option<u32> {
+        let wanted = match &self.name {
+            None => Some(0),
+            Some(name) => links.interface(name).map(|link| link.index),
+        };
+        let wanted = wanted.or(self.bound)?;
+        if self.bound != Some(wanted) {
+            match self.capture.bind(wanted) {
+                Ok(()) => self.bound = Some(wanted),
+                // It went away in this moment; there will be a notification.
+                Err(error) if error.is_link_state() => self.bound = None,
+                Err(error) => {
+                    log::error!("{}: {error}", self.name.as_deref().unwrap_or("any"));
+                    self.bound = None;
+                }
+            }
+        }
+        self.bound
+    }
+}
+
+fn program(watches: &[Watch]) -> Result<Program, Error> {
+    let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
+    Ok(Program::new(&FilterSpec { classes: watches.iter().map(class).collect() })?)
+}
