@@ -24,6 +24,13 @@ pub struct ElementKey {
     pub port: Knock,
 }
 
+impl ElementKey {
+    /// With an IPv4-mapped address as the IPv4 one, as the kernel lists it.
+    pub(crate) fn canonical(&self) -> ElementKey {
+        ElementKey { address: self.address.to_canonical(), port: self.port }
+    }
+}
+
 /// A grant in the managed table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {

@@ -254,7 +254,7 @@ fn advice(operation: Operation, errno: Errno) -> &'static str {
         }
         (_, Errno::INVAL) => "the kernel takes the request for malformed; it may be too old",
         (_, Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) => {
-            "the kernel does not have this; it needs nf_tables with inet tables (Linux 5.2 or later, modules nf_tables, nft_fib_inet, nft_ct)"
+            "the kernel does not have this; it needs nf_tables with inet tables (Linux 5.10 or later, modules nf_tables, nft_fib_inet, nft_ct)"
         }
         (_, Errno::BUSY) => "it is in use; a constant set cannot be changed",
         (_, Errno::MSGSIZE | Errno::NOBUFS) => {
@@ -293,7 +293,7 @@ mod tests {
             (Operation::AddElement, Errno::NOENT, ["cannot add an element to", "it is not there"]),
             (Operation::AddSet, Errno::EXIST, ["cannot add a set to", "of another type"]),
             (Operation::AddElement, Errno::INVAL, ["cannot add an element to", "flags timeout"]),
-            (Operation::AddTable, Errno::OPNOTSUPP, ["cannot add or claim", "Linux 5.2 or later"]),
+            (Operation::AddTable, Errno::OPNOTSUPP, ["cannot add or claim", "Linux 5.10 or later"]),
             (Operation::Exchange, Errno::NOBUFS, ["cannot talk to nf_tables about", "rmem_max"]),
         ] {
             let message = message(operation, errno);

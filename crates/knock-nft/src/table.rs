@@ -17,6 +17,8 @@ use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 const REVOKE_ATTEMPTS: usize = 8;
 
+/// How many answers surely fit the socket's buffer. Of more keys that are missing only the first are reported.
+const FEW_KEYS: usize = 128;
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless somebody lowered it.
 const SMALL_TRANSACTION: usize = 1000;
@@ -113,10 +115,18 @@ impl ManagedTable {
 
     fn apply_current(&mut self, fits: bool, remove: &[ElementKey]) -> Result<(), Error> {
         if fits {
-            self.without_missing(remove, |writer, spec| writer.replace(spec))?;
-            return self.remember();
+            match self.without_missing(remove, |writer, spec| writer.replace(spec)) {
+                // As in `transact`: what does not fit follows.
+                Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
+                    self.without_missing(&[], |writer, spec| writer.replace(spec))?;
+                    self.revoke(remove)?;
+                }
+                result => result?,
+            }
+            self.remember();
+            return Ok(());
         }
-        let removed: HashSet<&ElementKey> = remove.iter().collect();
+        let removed: HashSet<ElementKey> = remove.iter().map(|key| key.canonical()).collect();
         let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
         grants.retain(|grant| !removed.contains(&grant.key));
         let grants = fitting(grants, self.spec.max_grants);
@@ -162,12 +172,12 @@ impl ManagedTable {
         self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))
     }
 
-    /// Ends grants. Those that do not exist, or no longer, do no harm.
+    /// Ends grants, up to 1000 in a transaction. Those that do not exist, or no longer, do no harm.
     ///
     /// # Errors
     /// [`Error::Kernel`] where the kernel refuses.
     pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<(), Error> {
-        self.without_missing(keys, |_, _| ())
+        keys.chunks(SMALL_TRANSACTION).try_for_each(|keys| self.without_missing(keys, |_, _| ()))
     }
 
     /// Lists the grants. The kernel takes half a second for 100,000 of them, and longer for the last ones than for the first.
@@ -250,7 +260,8 @@ impl ManagedTable {
             match self.transact(plan, flags, grants) {
                 Ok(()) => {
                     self.owned = flags & FLAG_OWNER != 0;
-                    return self.remember();
+                    self.remember();
+                    return Ok(());
                 }
                 Err(refusal) => {
                     let unknown = refusal.first.operation == Operation::AddTable
@@ -332,23 +343,29 @@ impl ManagedTable {
             if !refusal.all().all(is_missing) {
                 return Err(refusal.into_error(object(&self.spec.name)));
             }
-            let missing: HashSet<usize> =
-                refusal.all().filter_map(|failure| failure.index?.checked_sub(before)).collect();
-            let mut index = 0;
-            keys.retain(|_| {
-                index += 1;
-                !missing.contains(&(index - 1))
-            });
+            if keys.len() > FEW_KEYS {
+                let present = read_remaining_grants(&mut self.connection, &self.spec.name)?;
+                let present: HashSet<ElementKey> = present.into_iter().map(|grant| grant.key).collect();
+                keys.retain(|key| present.contains(&key.canonical()));
+            } else {
+                let missing: HashSet<usize> =
+                    refusal.all().filter_map(|failure| failure.index?.checked_sub(before)).collect();
+                let mut index = 0;
+                keys.retain(|_| {
+                    index += 1;
+                    !missing.contains(&(index - 1))
+                });
+            }
             last = Some(refusal);
         }
         last.map_or(Ok(()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
     }
 
-    /// Takes down how the table is now, for [`ManagedTable::intact`].
-    fn remember(&mut self) -> Result<(), Error> {
-        let layout = Layout::read(&mut self.connection, &self.spec.name)?;
+    /// Takes down how the table is now, for [`ManagedTable::intact`]. Where it cannot be read, or somebody was quicker, that
+    /// will find it damaged.
+    fn remember(&mut self) {
+        let layout = Layout::read(&mut self.connection, &self.spec.name).ok().flatten();
         self.layout = layout.filter(|layout| layout.is_made_of(&self.spec));
-        Ok(())
     }
 }
 

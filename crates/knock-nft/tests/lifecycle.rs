@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knock_nft::{Element, Error, ManagedTable};
 use knock_proto::Knock;
-use support::{HOUR, element, elements, in_namespace, key, made, nft, objects, spec, try_nft};
+use support::{HOUR, element, elements, in_namespace, key, made, many, nft, objects, spec, try_nft};
 
 /// The grants in the order of their addresses.
 fn sorted(mut grants: Vec<Element>) -> Vec<Element> {
@@ -187,9 +187,10 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         assert!(table.intact().expect("read"));
 
         other.max_grants = 5;
-        table.apply(other.clone(), &[]).expect("another size");
+        table.grant(&[element("192.0.2.3", HOUR)]).expect("granted");
+        table.apply(other.clone(), &[key("::ffff:192.0.2.3")]).expect("another size");
         assert_ne!(objects("table")[0]["handle"], handle);
-        assert_eq!(table.list().expect("listed").len(), 1);
+        assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
         assert_eq!(table.spec(), &other);
 
         other.name = "other".to_owned();
@@ -273,5 +274,40 @@ fn a_refused_transaction_leaves_no_half_made_table() {
         table.apply(impossible, &[]).expect_err("refused");
         assert_eq!(nft("list ruleset"), before);
         assert!(table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn a_reload_may_take_away_thousands_of_grants_of_which_most_are_over() {
+    in_namespace(|| {
+        let mut large = spec();
+        large.max_grants = 100_000;
+        let mut table = made(large.clone());
+        let grants = many(10_000, HOUR);
+        table.grant(&grants[9_000..]).expect("granted");
+        let keys: Vec<_> = grants[..9_999].iter().map(|grant| grant.key).collect();
+        table.apply(large, &keys).expect("applied");
+        assert_eq!(table.list().expect("listed").len(), 1);
+        table.revoke(&keys).expect("revoked");
+        assert_eq!(table.list().expect("listed").len(), 1);
+    });
+}
+
+#[test]
+fn whoever_lost_the_table_to_another_owner_is_told_so() {
+    in_namespace(|| {
+        let mut first = made(spec());
+        let mut owned = spec();
+        owned.owner = true;
+        let (_second, _) = ManagedTable::set_up(owned.clone()).expect("taken over");
+        let error = first.grant(&[element("192.0.2.1", HOUR)]).expect_err("not permitted");
+        assert!(error.is_permission() && error.to_string().contains("another process owns the table"), "{error}");
+        for error in [
+            first.apply(owned, &[]).expect_err("owned"),
+            first.restore(&[]).expect_err("owned"),
+            first.remove().expect_err("owned"),
+        ] {
+            assert!(matches!(error, Error::Owned { .. }), "{error}");
+        }
     });
 }
