@@ -262,14 +262,30 @@ fn a_grant_opens_its_port_alone() {
     });
 }
 
+/// More than fits into one transaction where net.core.wmem_max bounds it, even at twenty times its usual value.
+#[test]
+fn fifty_thousand_grants_are_restored() {
+    in_namespace(|| {
+        let mut large = spec();
+        large.max_grants = 0;
+        let mut table = made(large);
+        let mut grants = many(50_000, HOUR);
+        for grant in &mut grants {
+            grant.comment = "a-rule-with-a-name-of-sixty-four-letters-which-is-the-longest-one".to_owned();
+        }
+        table.restore(&grants).expect("restored");
+        assert_eq!(table.list().expect("listed").len(), 50_000);
+        assert!(table.intact().expect("read"));
+    });
+}
+
 #[test]
 fn so_many_are_restored_in_a_user_namespace_too_where_the_sockets_buffer_is_bounded() {
     let program = std::env::current_exe().expect("a path");
-    let name = "a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds";
     let output = std::process::Command::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
         .arg(program)
-        .args(["--exact", name])
+        .args(["--exact", "fifty_thousand_grants_are_restored"])
         .output()
         .expect("unshare is installed");
     let text = String::from_utf8_lossy(&output.stdout);
