@@ -12,6 +12,7 @@ mod concerns;
 mod document;
 mod duration;
 mod file;
+pub mod import;
 mod model;
 mod nearest;
 mod nft_name;

@@ -203,7 +203,7 @@ fn command_text(raw: Option<String>, path: &FieldPath, checker: &mut Checker<'_>
     Some(text)
 }
 
-fn target_address(text: &str) -> Result<IpAddr, Cause> {
+pub(crate) fn target_address(text: &str) -> Result<IpAddr, Cause> {
     let value = || format!("\"{}\"", excerpt(text));
     let address = text.parse::<IpAddr>().map_err(|_| Cause::Target { value: value() })?;
     if let Some(plain) = mapped(address) {

@@ -1,0 +1,111 @@
+//! Replaces commands that open and close the firewall by `allow` and `revoke`, or says how they could be.
+
+use serde_json::{Value, json};
+
+use crate::Family;
+use crate::import::Findings;
+use crate::import::door::{Commands, Door};
+use crate::import::firewall::{Act, Opening, recognise};
+use crate::import::json::{inline, port};
+use crate::nft_name::set_name;
+
+/// How long a grant lasts where knock left a door open until it was closed by another one.
+const OPEN_ENDED: &str = "1h";
+
+/// What the commands of a door do to the firewall, for IPv4 and IPv6 sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Effect {
+    v4: Opening,
+    v6: Opening,
+}
+
+/// Replaces what can be replaced where `native` says so, and notes it in either case.
+pub(super) fn replace(doors: &mut [Door], native: bool, findings: &mut Findings) {
+    let starts: Vec<_> = doors.iter().map(|door| effect(&door.start)).collect();
+    let stops: Vec<_> = doors.iter().map(|door| effect(&door.stop)).collect();
+    let mut allows: Vec<Option<Value>> = vec![None; doors.len()];
+    let mut closers: Vec<(usize, usize)> = Vec::new();
+    for (index, start) in starts.iter().enumerate() {
+        let Some((Act::Open, opened)) = start else { continue };
+        let closes = |other: usize| {
+            starts[other] == Some((Act::Close, opened.clone())) && doors[other].stop == Commands::default()
+        };
+        let closed_by: Vec<usize> = (0..doors.len()).filter(|other| closes(*other)).collect();
+        let timeout = match &stops[index] {
+            Some((Act::Close, closed)) if closed == opened => json!(doors[index].stop_after),
+            None if doors[index].stop == Commands::default() && !closed_by.is_empty() => json!(OPEN_ENDED),
+            _ => continue,
+        };
+        if let Some(allow) = allow(opened, timeout) {
+            allows[index] = Some(allow);
+            closers.extend(closed_by.into_iter().map(|closer| (closer, index)));
+        }
+    }
+    for (index, allow) in allows.into_iter().enumerate() {
+        let Some(allow) = allow else { continue };
+        let timed = doors[index].stop != Commands::default();
+        note_allow(&doors[index], &allow, timed, native, findings);
+        if native {
+            doors[index].allow = Some(allow);
+        }
+    }
+    for (closer, opener) in closers {
+        let name = doors[opener].name.clone();
+        if doors[closer].revoke.is_some() {
+            continue;
+        }
+        let written = if native { "is written" } else { "could stand" };
+        let text = format!("\"revoke\": \"{name}\" {written} in place of the command: it ends the grant of that rule");
+        findings.note(doors[closer].line, text);
+        if native {
+            doors[closer].revoke = Some(name);
+        }
+    }
+}
+
+/// What both commands do, where both are known and do the same kind of thing.
+fn effect(commands: &Commands) -> Option<(Act, Effect)> {
+    let (act, v4) = recognise(commands.v4.as_deref()?)?;
+    let (act6, v6) = recognise(commands.v6.as_deref()?)?;
+    (act == act6).then_some((act, Effect { v4, v6 }))
+}
+
+fn allow(effect: &Effect, timeout: Value) -> Option<Value> {
+    match (&effect.v4, &effect.v6) {
+        (Opening::Ports(ports), Opening::Ports(ports6)) if ports == ports6 => {
+            let ports: Vec<Value> = ports.iter().copied().map(port).collect();
+            Some(json!({"ports": ports, "timeout": timeout}))
+        }
+        (Opening::Set(set), Opening::Set(set6)) if set == set6 => match set_name(set).ok()?.family {
+            // One command for both kinds of address worked for one of them; which, the table tells or IPv4 it is.
+            Family::Ip6 => Some(json!({"set6": set, "timeout": timeout})),
+            _ => Some(json!({"set": set, "timeout": timeout})),
+        },
+        (Opening::Set(set), Opening::Set(set6)) => {
+            let wrong = set_name(set).ok()?.family == Family::Ip6 || set_name(set6).ok()?.family == Family::Ip;
+            (!wrong).then(|| json!({"set": set, "set6": set6, "timeout": timeout}))
+        }
+        _ => None,
+    }
+}
+
+fn note_allow(door: &Door, allow: &Value, timed: bool, native: bool, findings: &mut Findings) {
+    let shown = inline(allow);
+    let commands = if timed { "the start and stop commands" } else { "the command" };
+    let mut text = if native {
+        format!("\"allow\": {shown} is written in place of {commands}")
+    } else {
+        format!("\"allow\": {shown} could stand in place of {commands}: no shell, and it always ends in time")
+    };
+    if !timed {
+        text.push_str(&format!("; knock left the door open until it was closed, a grant ends after {OPEN_ENDED}"));
+    }
+    text.push_str(match allow.get("ports") {
+        Some(_) => {
+            "; it is for IPv4 and IPv6 sources, and the managed table closes the ports to others: a rule or policy of your own that drops them has to go, or \
+             use your own set"
+        }
+        None => "; the set must have the timeout flag",
+    });
+    findings.note(door.line, text);
+}

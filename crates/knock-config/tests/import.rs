@@ -1,0 +1,485 @@
+//! Configurations of knock, taken over.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use knock_config::import::{Imported, import};
+use knock_config::{Allow, Trigger, parse};
+use knock_proto::{Knock, TcpFlags};
+use proptest::prelude::*;
+
+fn imported(text: &str, native: bool) -> Imported {
+    let imported = import("knockd.conf", text, native).unwrap_or_else(|errors| panic!("{errors:?}"));
+    parse("config.json", &imported.json).unwrap_or_else(|error| panic!("{error}\n{}", imported.json));
+    imported
+}
+
+fn notes(imported: &Imported) -> Vec<String> {
+    imported.notes.iter().map(ToString::to_string).collect()
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let errors = import("knockd.conf", text, false).expect_err(text);
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// Two doors, as the sample that Debian ships: one opens, the other closes.
+const TWO_DOORS: &str = "\
+[options]
+\tUseSyslog
+\tInterface = enp1s0
+
+# ssh
+[openSSH]
+\tsequence    = 7000,8000,9000
+\tseq_timeout = 5
+\tcommand     = /sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+\ttcpflags    = syn
+
+[closeSSH]
+\tsequence    = 9000,8000,7000
+\tseq_timeout = 25
+\tcommand     = /sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+\ttcpflags    = syn
+";
+
+#[test]
+fn a_door_to_open_and_one_to_close_keep_their_commands() {
+    let imported = imported(TWO_DOORS, false);
+    assert_eq!(
+        imported.json,
+        r#"{
+  "interface": "enp1s0",
+  "timeout": 25,
+  "log": {"target": "syslog"},
+  "rules": [
+    {
+      "name": "openSSH",
+      "sequence": [7000, 8000, 9000],
+      "timeout": 5,
+      "command": "/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"
+    },
+    {
+      "name": "closeSSH",
+      "sequence": [9000, 8000, 7000],
+      "command": "/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"
+    }
+  ]
+}
+"#
+    );
+    let syn = "TCPFlags = syn also matches SYN+ACK, the answers to this host's own connections; here ACK, RST and FIN must \
+               be clear (write \"tcp_flags\": \"syn\" for knock's meaning)";
+    assert_eq!(
+        notes(&imported),
+        [
+            "line 6: \"allow\": {\"ports\": [22], \"timeout\": \"1h\"} could stand in place of the command: no shell, and \
+             it always ends in time; knock left the door open until it was closed, a grant ends after 1h; it is for IPv4 \
+             and IPv6 sources, and the managed table closes the ports to others: a rule or policy of your own that drops \
+             them has to go, or use your own set"
+                .to_owned(),
+            "line 6: a command is killed after 30 seconds here; `command_timeout` allows more".to_owned(),
+            format!("line 10: {syn}"),
+            "line 12: \"revoke\": \"openSSH\" could stand in place of the command: it ends the grant of that rule"
+                .to_owned(),
+            format!("line 16: {syn}"),
+        ]
+    );
+}
+
+#[test]
+fn a_native_import_grants_and_revokes() {
+    let imported = imported(TWO_DOORS, true);
+    let config = parse("config.json", &imported.json).expect("valid").config;
+    let allow = Allow::Ports { ports: vec![Knock::tcp(22)], timeout: Duration::from_secs(3600) };
+    assert_eq!((config.rules[0].allow.as_ref(), config.rules[0].command.as_ref()), (Some(&allow), None));
+    assert_eq!((config.rules[1].revoke, config.rules[1].command.as_ref()), (Some(0), None));
+    assert!(!notes(&imported).iter().any(|note| note.contains("killed")), "no command is left to be killed");
+}
+
+#[test]
+fn a_start_and_a_stop_command_become_a_timed_command_or_a_grant() {
+    let text = "[options]\nlogfile = /var/log/knockd.log\n[mail]\nsequence = 2222:udp,3333:tcp,4444:UDP\n\
+                seq_timeout = 15\ntcpflags = SYN, !ack\n\
+                start_command = iptables -I INPUT 1 -p tcp -s %IP%/32 -m state --state NEW -m multiport --dports 25,587 -j ACCEPT\n\
+                cmd_timeout = 5\n\
+                stop_command = /usr/sbin/iptables -w -D INPUT -s %IP% -p tcp -m multiport --dports 25,587 -j ACCEPT\n";
+    let kept = imported(text, false);
+    let rule = parse("config.json", &kept.json).expect("valid").config.rules.remove(0);
+    assert_eq!(rule.trigger, Trigger::Sequence(vec![Knock::udp(2222), Knock::tcp(3333), Knock::udp(4444)]));
+    assert_eq!(rule.timeout, Duration::from_secs(15));
+    assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::SYN, clear: TcpFlags::ACK });
+    assert_eq!(rule.stop.expect("a stop command").after, Duration::from_secs(5));
+    let log = "line 2: LogFile = /var/log/knockd.log: there is no log file; the log goes to the journal, to syslog or to \
+               standard error, which can be sent to a file";
+    assert!(notes(&kept).contains(&log.to_owned()));
+    let eth0 = "line 1: no Interface: knock's default eth0 is written; \"any\" would listen on all";
+    assert!(notes(&kept).contains(&eth0.to_owned()));
+
+    let native = imported(text, true);
+    assert!(native.json.contains(r#""allow": {"ports": [25, 587], "timeout": 5}"#), "{}", native.json);
+    assert!(!native.json.contains("command"), "{}", native.json);
+}
+
+#[test]
+fn knocks_defaults_are_written_where_ours_differ() {
+    let text = "[a]\nsequence = 1,2\nstart_command = x\nstop_command = y\n";
+    let config = parse("config.json", &imported(text, false).json).expect("valid").config;
+    assert_eq!(config.rules[0].timeout, Duration::from_secs(25));
+    assert_eq!(config.rules[0].stop.as_ref().expect("a stop command").after, Duration::from_secs(10));
+    assert_eq!(config.interfaces, knock_config::Interfaces::Named(vec!["eth0".to_owned()]));
+}
+
+#[test]
+fn one_time_sequences_target_and_odd_flags_are_kept() {
+    let text =
+        "[a]\nOne_Time_Sequences = /etc/knockd/smtp_sequences\nTCPFlags = fin,!ack\nTarget = 192.0.2.9\nCommand = x";
+    let json = imported(text, false).json;
+    for member in [
+        r#""one_time_sequences": "/etc/knockd/smtp_sequences""#,
+        r#""tcp_flags": "fin,!ack""#,
+        r#""target": "192.0.2.9""#,
+    ] {
+        assert!(json.contains(member), "{json}");
+    }
+}
+
+#[test]
+fn ipv6_commands_fall_back_unless_they_are_empty() {
+    for (lines, expected) in [
+        ("command = a\nstop_command = b", vec![("command", "a"), ("stop_command", "b")]),
+        ("command = a\ncommand_6 = c", vec![("command", "a"), ("command6", "c")]),
+        ("command = a\ncommand_6 =", vec![("command", "a"), ("command6", ":")]),
+        ("command_6 = c", vec![("command", ":"), ("command6", "c")]),
+        ("", vec![("command", ":")]),
+        ("stop_command = b", vec![("command", ":")]),
+        (
+            "command = a\nstop_command = b\nstop_command_6 = d",
+            vec![("command", "a"), ("stop_command", "b"), ("stop_command6", "d")],
+        ),
+        ("command = a\nstop_command_6 = d", vec![("command", "a"), ("stop_command", ":"), ("stop_command6", "d")]),
+        (
+            "command = a\ncommand_6 =\nstop_command = b",
+            vec![("command", "a"), ("command6", ":"), ("stop_command", "b"), ("stop_command6", ":")],
+        ),
+    ] {
+        let json = imported(&format!("[a]\nsequence = 1,2\n{lines}\n"), false).json;
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let rule = value["rules"][0].as_object().expect("a rule");
+        let commands: Vec<(&str, &str)> = rule
+            .iter()
+            .filter(|(key, _)| key.contains("command"))
+            .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+            .collect();
+        assert_eq!(commands, expected, "{lines}");
+    }
+}
+
+#[test]
+fn names_that_no_rule_can_have_are_mapped() {
+    let text =
+        "[open ssh]\nsequence=1,2\ncommand=x\n[open_ssh]\nsequence=2,1\ncommand=y\n[ä]\nsequence=3,1\ncommand=z\n";
+    let imported = imported(text, false);
+    for name in [r#""name": "open_ssh""#, r#""name": "open_ssh-2""#, r#""name": "_""#] {
+        assert!(imported.json.contains(name), "{}", imported.json);
+    }
+    let note =
+        "line 1: door `open ssh` becomes rule `open_ssh`: names are unique, of at most 64 letters, digits, `_.-`";
+    assert!(notes(&imported).contains(&note.to_owned()));
+}
+
+#[test]
+fn what_never_had_an_effect_is_left_out_with_a_note() {
+    let imported = imported("[options]\npidfile=/p\n[a]\nsequence=1,2\ncmd_timeout=3\nstop_command=y\n", false);
+    let notes = notes(&imported);
+    for note in [
+        "line 2: PidFile: there is none, for the daemon stays in the foreground",
+        "line 3: door `a` runs no command; `:` stands for it, and the knock is logged",
+        "line 3: no TCPFlags: knock counts every TCP segment to a port; here a knock is a connection's first packet (SYN \
+         without ACK, RST and FIN)",
+        "line 5: Cmd_Timeout without a stop command means nothing; it is left out",
+        "line 6: a stop command without a start command never ran; it is left out",
+    ] {
+        assert!(notes.contains(&note.to_owned()), "{note}: {notes:#?}");
+    }
+    assert!(!imported.json.contains("stop"), "{}", imported.json);
+}
+
+#[test]
+fn timed_commands_are_noted_once() {
+    let door = |name| format!("[{name}]\nsequence=1,2\ncommand=x\nstop_command=y\ntcpflags=syn,!ack\n");
+    let notes = notes(&imported(&format!("[options]\ninterface=eth0\n{}{}", door("a"), door("b")), false));
+    assert_eq!(
+        notes,
+        [
+            "line 3: a command is killed after 30 seconds here; `command_timeout` allows more",
+            "line 3: a stop command runs once, counted from the last knock, also when the daemon stops or is started \
+             again; knock ran one for each knock and lost them when it stopped",
+        ]
+    );
+}
+
+#[test]
+fn every_known_firewall_command_becomes_a_grant() {
+    for (start, stop, expected) in [
+        (
+            "ufw allow from %IP% to any port 22 proto tcp",
+            "ufw delete allow from %IP% to any port 22 proto tcp",
+            r#"{"ports": [22], "timeout": 10}"#,
+        ),
+        (
+            "sudo ufw insert 1 allow proto udp from %IP% to any port 53",
+            "ufw delete allow proto udp from %IP% to any port 53",
+            r#"{"ports": ["53/udp"], "timeout": 10}"#,
+        ),
+        (
+            "ufw allow from %IP% to any port 53",
+            "ufw delete allow from %IP% to any port 53",
+            r#"{"ports": [53, "53/udp"], "timeout": 10}"#,
+        ),
+        (
+            "firewall-cmd --add-rich-rule='rule family=\"ipv4\" source address=\"%IP%\" port port=\"22\" protocol=\"tcp\" accept'",
+            "firewall-cmd --remove-rich-rule 'rule family=ipv4 source address=%IP% port protocol=tcp port=22 accept'",
+            r#"{"ports": [22], "timeout": 10}"#,
+        ),
+        (
+            "nft add element inet filter knock '{ %IP% timeout 1h }'",
+            "nft delete element inet filter knock { %IP% }",
+            r#"{"set": "inet filter knock", "timeout": 10}"#,
+        ),
+        (
+            "nft add element ip6 filter knock {%IP%}",
+            "nft delete element ip6 filter knock {%IP%}",
+            r#"{"set6": "ip6 filter knock", "timeout": 10}"#,
+        ),
+        (
+            "ip6tables --append INPUT --source %IP%/128 --protocol udp --destination-port 51820 --jump ACCEPT",
+            "ip6tables --delete INPUT --source %IP%/128 --protocol udp --destination-port 51820 --jump ACCEPT",
+            r#"{"ports": ["51820/udp"], "timeout": 10}"#,
+        ),
+    ] {
+        let text = format!("[a]\nsequence=1,2\nstart_command={start}\nstop_command={stop}\n");
+        let json = imported(&text, true).json;
+        assert!(json.contains(&format!("\"allow\": {expected}")), "{start}\n{json}");
+        assert!(!json.contains("command"), "{json}");
+    }
+}
+
+#[test]
+fn commands_for_both_kinds_of_address_become_one_grant() {
+    let text = "[a]\nsequence=1,2\nstart_command=nft add element inet f k4 {%IP%}\nstart_command_6=nft add element inet f k6 {%IP%}\n\
+                stop_command=nft delete element inet f k4 {%IP%}\nstop_command_6=nft delete element inet f k6 {%IP%}\n";
+    let json = imported(text, true).json;
+    assert!(json.contains(r#""allow": {"set": "inet f k4", "set6": "inet f k6", "timeout": 10}"#), "{json}");
+}
+
+#[test]
+fn a_command_that_does_anything_else_stays() {
+    let stop = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+    for start in [
+        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; mail root",
+        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT && x",
+        "iptables -A FORWARD -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT -s %IP% -p tcp --dport 23 -j ACCEPT",
+        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j DROP",
+        "iptables -A INPUT -s %IP% -p tcp --dport 22:23 -j ACCEPT",
+        "iptables -A INPUT -s %IP% -p tcp --syn -j ACCEPT",
+        "iptables -A INPUT -s 10.0.0.1 -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT -i eth1 -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -t nat -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT -s '%IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT -s $(echo %IP%) -p tcp --dport 22 -j ACCEPT",
+        "/usr/local/sbin/knock_add -i -c INPUT -p tcp -d 22 -f %IP%",
+        "iptables",
+    ] {
+        let text = format!("[a]\nsequence=1,2\nstart_command={start}\nstop_command={stop}\n");
+        let json = imported(&text, true).json;
+        assert!(json.contains("\"command\"") && !json.contains("allow"), "{start}\n{json}");
+    }
+}
+
+#[test]
+fn what_knock_misreads_or_refuses_is_an_error_with_its_line() {
+    for (text, expected) in [
+        ("", "1: there is no door; write a section such as [openSSH] with a Sequence"),
+        ("x = 1", "1: `x` stands before the first [section]; move it into [options] or a door"),
+        ("[]\nsequence=1", "1: the section has no name; write one between the brackets"),
+        ("[Options]\nsequence=1", "1: knock's section names heed case, so [Options] is a door; write [options]"),
+        ("[options]\nUseSyslog=1", "2: UseSyslog takes no value; knock refuses it too: write `UseSyslog` alone"),
+        ("[options]\nInterface", "2: `Interface` has no value; write `Interface = …`"),
+        ("[options]\nInterface = a/b", "2: `a/b` is not the name of an interface; write one as in `eth0`"),
+        ("[options]\nSequence = 1", "2: `Sequence` is a key of a door; move it into one"),
+        ("[options]\nfoo = 1", "2: knock has no key `foo`; mend or delete it"),
+        ("[a]\nsequence=1\nLogFile = /x", "3: `LogFile` is an option of knock's [options]; move it there"),
+        (
+            "[a]\nsequence=1\nstart_comand=x",
+            "3: knock has no key `start_comand`; did you mean `start_command`? mend or delete it",
+        ),
+        (
+            "[a]\nsequence=1\n; x",
+            "3: `; x` is neither a [section], nor `Key = value`, nor a # comment at the start of a line; mend or delete it",
+        ),
+        (
+            "[a]\nsequence=1\nsequence=2",
+            "3: `sequence` stands twice in its section, first in line 2; delete one of the two",
+        ),
+        (
+            "[a]\nsequence=1\ncommand=x\nstart_command=y",
+            "4: `start_command` stands twice in its section, first in line 3; delete one of the two",
+        ),
+        ("[a]\ncommand=x", "1: the door has nothing to knock; write `Sequence` or `One_Time_Sequences`"),
+        (
+            "[a]\nsequence=1\none_time_sequences=/x",
+            "3: the door has both `Sequence` and `One_Time_Sequences`; delete one of the two",
+        ),
+        (
+            "[a]\nsequence=7000-7010",
+            "2: `7000-7010` is a range, of which knock silently takes the first port alone; write each port on its own",
+        ),
+        (
+            "[a]\nsequence=abc",
+            "2: `abc` is not a port, which knock silently reads as 0; write a number from 1 to 65535",
+        ),
+        ("[a]\nsequence=1,,2", "2: `` is not a port, which knock silently reads as 0; write a number from 1 to 65535"),
+        (
+            "[a]\nsequence=12 34",
+            "2: `12 34` is not a port, which knock silently reads as 12; write a number from 1 to 65535",
+        ),
+        (
+            "[a]\nsequence=70000",
+            "2: port 70000 is not between 1 and 65535; knock silently reads it as 4464: write what was meant",
+        ),
+        (
+            "[a]\nsequence=-5",
+            "2: port -5 is not between 1 and 65535; knock silently reads it as 65531: write what was meant",
+        ),
+        ("[a]\nsequence=0", "2: port 0 is not between 1 and 65535; knock silently reads it as 0: write what was meant"),
+        ("[a]\nsequence=1:sctp", "2: `sctp` is not a protocol; write tcp or udp"),
+        (
+            "[a]\nsequence=1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6",
+            "2: 33 knocks are more than 32; write a shorter sequence",
+        ),
+        (
+            "[a]\nsequence=1\nseq_timeout=abc",
+            "3: `abc` is not a whole number of seconds from 1 to 31536000 (a year); write one",
+        ),
+        (
+            "[a]\nsequence=1\ncmd_timeout=0",
+            "3: `0` is not a whole number of seconds from 1 to 31536000 (a year); write one",
+        ),
+        (
+            "[a]\nsequence=1\ntcpflags=foo",
+            "3: `foo` cannot be TCPFlags: `foo` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before it \
+             where it must be clear",
+        ),
+        (
+            "[a]\nsequence=1\ntarget=host",
+            "3: Target: \"host\" is not an IP address; write one as in \"192.0.2.1\" or \"2001:db8::1\", without port, prefix \
+             or name",
+        ),
+        ("[a]\none_time_sequences=x", "2: `x` is not an absolute path; begin it with `/`"),
+        ("[a]\nsequence=1\ncommand=x\0", "3: the value holds a NUL character; delete it"),
+    ] {
+        assert_eq!(errors(text), [format!("knockd.conf:{expected}")], "{text:?}");
+    }
+}
+
+#[test]
+fn all_errors_are_reported_in_the_order_of_the_lines() {
+    let lines: Vec<String> = errors("[a]\nsequence=0,x\nfoo=1\n[b]\n[c]\nsequence=1\ntarget=z\n")
+        .iter()
+        .filter_map(|error| error.split(':').nth(1).map(str::to_owned))
+        .collect();
+    assert_eq!(lines, ["2", "2", "3", "4", "7"]);
+}
+
+#[test]
+fn more_doors_than_rules_are_refused() {
+    let mut text = String::new();
+    for number in 0..1025 {
+        writeln!(text, "[d{number}]\nsequence={},1\ncommand=x", number + 2).expect("a string can be written");
+    }
+    assert_eq!(errors(&text), ["knockd.conf:1: 1025 doors are more than 1024; leave out some"]);
+}
+
+#[test]
+fn comments_stand_at_the_start_of_a_line_only() {
+    let imported = imported("  # x = 1\n[a]\n# [b]\nsequence = 1,2\ncommand = a # b = c\n", false);
+    assert!(imported.json.contains(r##""command": "a # b = c""##), "{}", imported.json);
+}
+
+fn door_name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_ äö\"\\\\.-]{1,70}"
+        .prop_map(|name| name.trim().to_owned())
+        .prop_filter("a name", |name| !name.is_empty() && !name.eq_ignore_ascii_case("options"))
+}
+
+fn command() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ -~]{0,30}",
+        Just(String::new()),
+        Just("iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT".to_owned()),
+        Just("iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT".to_owned()),
+        Just("nft add element inet f k {%IP%}".to_owned()),
+        Just("nft delete element inet f k {%IP%}".to_owned()),
+        Just("nft add element ip6 f k {%IP%}".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_knock_accepts_becomes_a_valid_configuration(
+        doors in proptest::collection::vec(
+            (
+                door_name(),
+                proptest::collection::vec((1u16.., any::<bool>()), 1..33),
+                proptest::option::of(1u32..100_000),
+                proptest::option::of(proptest::sample::select(vec!["syn", "SYN,!ack", "fin", "!rst, urg"])),
+                proptest::collection::vec(proptest::option::of(command()), 4),
+                proptest::option::of(1u32..100_000),
+            ),
+            1..5,
+        ),
+        syslog in any::<bool>(),
+        native in any::<bool>(),
+    ) {
+        let mut text = String::new();
+        if syslog {
+            text.push_str("[options]\nUseSyslog\n");
+        }
+        for (name, knocks, seq_timeout, flags, commands, cmd_timeout) in &doors {
+            let knocks: Vec<String> =
+                knocks.iter().map(|(port, udp)| format!("{port}{}", if *udp { ":udp" } else { "" })).collect();
+            writeln!(text, "[{name}]\nSequence = {}", knocks.join(", ")).expect("a string");
+            let timeouts = [("Seq_Timeout", seq_timeout), ("Cmd_Timeout", cmd_timeout)];
+            for (key, seconds) in timeouts.iter().filter_map(|(key, value)| value.map(|value| (key, value))) {
+                writeln!(text, "{key}={seconds}").expect("a string");
+            }
+            if let Some(flags) = flags {
+                writeln!(text, "TCPFlags={flags}").expect("a string");
+            }
+            let keys = ["Command", "Start_Command_6", "Stop_Command", "Stop_Command_6"];
+            for (key, command) in keys.iter().zip(commands).filter_map(|(key, value)| value.as_ref().map(|value| (key, value))) {
+                writeln!(text, "{key} = {command}").expect("a string");
+            }
+        }
+        let imported = import("knockd.conf", &text, native);
+        let imported = imported.map_err(|errors| TestCaseError::fail(format!("{errors:?}\n{text}")))?;
+        let loaded = parse("config.json", &imported.json);
+        let config = loaded.map_err(|error| TestCaseError::fail(format!("{error}\n{}", imported.json)))?.config;
+        prop_assert_eq!(config.rules.len(), doors.len());
+        for (rule, (_, knocks, seq_timeout, ..)) in config.rules.iter().zip(&doors) {
+            let knocks = knocks.iter().map(|(port, udp)| if *udp { Knock::udp(*port) } else { Knock::tcp(*port) });
+            prop_assert_eq!(&rule.trigger, &Trigger::Sequence(knocks.collect()));
+            prop_assert_eq!(rule.timeout, Duration::from_secs(seq_timeout.unwrap_or(25).into()));
+        }
+    }
+
+    #[test]
+    fn no_text_panics(text in "(\\[[a-c]?\\]|sequence|command|=|[ -~]|\n|ä|\0){0,80}", native in any::<bool>()) {
+        if let Ok(imported) = import("knockd.conf", &text, native) {
+            prop_assert!(parse("config.json", &imported.json).is_ok(), "{}", imported.json);
+        }
+    }
+}
