@@ -1,0 +1,75 @@
+//! How long after the last knock the port opens.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::packet::{Flags, Packet, Transport};
+use crate::reply::Answer;
+use crate::wire::Wire;
+
+/// The source port of the knocks and probes.
+const SOURCE_PORT: u16 = 45_000;
+/// When a round is given up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A measurement: knock, and send SYNs to the guarded port until one is answered.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    /// The server.
+    pub server: IpAddr,
+    /// The TCP ports to knock.
+    pub sequence: Vec<u16>,
+    /// The guarded TCP port, with a service behind it.
+    pub port: u16,
+    /// The time between two probes.
+    pub interval: Duration,
+    /// The address that the first round comes from; each further round comes from the next one, whose port is still
+    /// closed. The server routes answers to them here.
+    pub first_source: Ipv4Addr,
+}
+
+impl Latency {
+    /// Runs one round after another; the time from the last knock to the first probe that was answered, of each.
+    pub fn run(&self, wire: &Wire, rounds: u32) -> Result<Vec<Duration>> {
+        (0..rounds).map(|round| self.round(wire, round)).collect()
+    }
+
+    fn round(&self, wire: &Wire, round: u32) -> Result<Duration> {
+        let source = Ipv4Addr::from(u32::from(self.first_source).wrapping_add(round));
+        let source = SocketAddr::new(source.into(), SOURCE_PORT);
+        let guarded = SocketAddr::new(self.server, self.port);
+        if wire.syn_answer(source, guarded)?.is_some() {
+            return Err(Error::TimedOut { what: format!("the closed port {guarded} (it is open)"), seconds: 0.0 });
+        }
+        for port in &self.sequence {
+            wire.send(&Packet::syn(source, SocketAddr::new(self.server, *port), 1))?;
+        }
+        let knocked = Instant::now();
+        let mut probed: Vec<Instant> = Vec::new();
+        while knocked.elapsed() < PATIENCE {
+            let number = u32::try_from(probed.len()).unwrap_or(u32::MAX);
+            let now = Instant::now();
+            wire.send(&Packet::syn(source, guarded, number << 8))?;
+            probed.push(now);
+            while let Some(reply) = wire.receive(now + self.interval)? {
+                // The acknowledgment names the probe that was let in.
+                let answered = (reply.acknowledgment.wrapping_sub(1) >> 8) as usize;
+                if reply.from == guarded
+                    && matches!(reply.answer, Answer::Tcp(flags) if flags.has(Flags::SYN))
+                    && let Some(sent) = probed.get(answered)
+                {
+                    self.reset(wire, source, guarded, reply.acknowledgment)?;
+                    return Ok(sent.duration_since(knocked));
+                }
+            }
+        }
+        Err(Error::TimedOut { what: format!("the opening of {guarded} for {source}"), seconds: PATIENCE.as_secs_f32() })
+    }
+
+    /// Takes back the half-open connection.
+    fn reset(&self, wire: &Wire, source: SocketAddr, guarded: SocketAddr, sequence: u32) -> Result<()> {
+        let transport = Transport::Tcp { flags: Flags::RST, sequence, acknowledgment: 0 };
+        wire.send(&Packet { transport, ..Packet::tcp(source, guarded, Flags::RST) })
+    }
+}

@@ -1,0 +1,31 @@
+//! What knockd's tests and benchmarks stand on: network namespaces, raw packets, scans, floods, probes and echo
+//! servers. Nothing here is part of the product.
+//!
+//! All of it needs CAP_NET_ADMIN and CAP_NET_RAW, as root or in `unshare -Urnm`, and touches only namespaces that it
+//! made itself.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod error;
+mod flood;
+mod latency;
+mod namespace;
+mod network;
+mod packet;
+mod probe;
+mod random;
+mod reply;
+mod scan;
+mod wire;
+
+pub use echo::Echo;
+pub use error::{Error, Result};
+pub use flood::{Flood, Sent};
+pub use latency::Latency;
+pub use namespace::Namespace;
+pub use network::{Host, Network, SERVER_V4, SERVER_V6};
+pub use packet::{Flags, Fragment, Packet, Transport};
+pub use probe::{Reach, Session, tcp, udp};
+pub use reply::{Answer, Reply};
+pub use scan::Order;
+pub use wire::{Mac, Wire, neighbour};

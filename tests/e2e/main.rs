@@ -1,0 +1,19 @@
+//! knockd as a whole: the real daemon, the real client and real packets between network namespaces.
+//!
+//! Each test makes its own namespaces, so all of them run at once. They need root, or `unshare -Urnm cargo test`;
+//! without that they fail and say so. `cargo build --workspace --bins` first: they run `knock-cli` too.
+#![forbid(unsafe_code)]
+
+mod support;
+
+mod commands;
+mod configuration;
+mod grants;
+mod hostile;
+mod interfaces;
+mod main_job;
+mod matching;
+mod process;
+mod scans;
+mod sessions;
+mod testkit;

@@ -1,0 +1,56 @@
+//! The daemon and the client as child processes, and what nft shows of the kernel.
+
+mod client;
+mod daemon;
+mod nft;
+mod wait;
+
+use std::net::{IpAddr, SocketAddr};
+
+use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
+
+pub(crate) use client::{Client, PATIENCE, answer, knock_cli};
+pub(crate) use daemon::{Check, Daemon, Options, check};
+pub(crate) use nft::{Element, element, elements, table_exists};
+pub(crate) use wait::{DEADLINE, wait_until};
+
+/// A network with that many clients; the test fails here where namespaces are not permitted.
+pub(crate) fn network(clients: u8) -> Network {
+    Network::new(clients).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The server's port, at its IPv4 address.
+pub(crate) fn at4(port: u16) -> SocketAddr {
+    (SERVER_V4, port).into()
+}
+
+/// The server's port, at its IPv6 address.
+pub(crate) fn at6(port: u16) -> SocketAddr {
+    (SERVER_V6, port).into()
+}
+
+/// The server's port, at its address of the family that `source` has.
+pub(crate) fn at(source: IpAddr, port: u16) -> SocketAddr {
+    if source.is_ipv4() { at4(port) } else { at6(port) }
+}
+
+/// A packet socket of the first client towards the server.
+pub(crate) fn wire(network: &Network) -> Wire {
+    network.client().wire(&network.server).expect("a packet socket for the client")
+}
+
+/// A SYN to each of the server's ports in turn, from `source`, each with its own sequence number.
+pub(crate) fn syns(source: IpAddr, ports: &[u16]) -> Vec<Packet> {
+    let from = SocketAddr::new(source, 40_000);
+    (1..).zip(ports).map(|(number, port)| Packet::syn(from, at(source, *port), number * 1000)).collect()
+}
+
+/// Knocks from `source` by raw SYNs.
+pub(crate) fn knock(wire: &Wire, source: IpAddr, ports: &[u16]) {
+    wire.send_all(&syns(source, ports)).expect("the knock is sent");
+}
+
+/// Waits until that address has a grant for that port ("22/tcp" is `("tcp", 22)`).
+pub(crate) fn wait_for_grant(server: &Host, source: IpAddr, service: (&str, u16)) -> Element {
+    wait_until(&format!("{source} has a grant for {service:?}"), || element(server, source, service))
+}
