@@ -4,6 +4,7 @@
 
 pub mod args;
 mod clock;
+pub mod commands;
 mod daemon;
 mod effects;
 mod events;
@@ -15,6 +16,7 @@ mod reload;
 mod rules;
 mod signals;
 mod start;
+pub mod stops;
 mod wire;
 
 pub use start::knockd_main;

@@ -61,6 +61,11 @@ impl Job {
         self.source
     }
 
+    /// The time limit.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The command line; `None` where only the step before it is left.
     pub fn line(&self) -> Option<&str> {
         self.line.as_deref()

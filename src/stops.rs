@@ -1,0 +1,342 @@
+//! The schedule of stop commands: what was opened is closed in time, whatever becomes of the daemon in between.
+//!
+//! [`StopSchedule::arm`] enters a stop command and hands back the start command with two steps added: before it the
+//! entry is put on disk, by the worker and for all that wait for it at once, so that neither the event loop nor
+//! another knock waits for fsync(2); where that fails the command does not run. After it, a failure is noted.
+//! A stop command leaves the disk when it has run, so a crash in between runs it again rather than never.
+//!
+//! Entries are told apart by rule, address and command line. A knock while such an entry is pending puts its time off
+//! and runs no second start command, for one stop command could not undo two. What an entry runs is what was
+//! configured when it was made: after an edited configuration the old command still closes what the old one opened.
+//!
+//! Nothing here asks a clock what time it is.
+
+mod disk;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use knock_config::{Stop, StopOnStop};
+use knock_proto::Time;
+
+use crate::commands::{Job, Kind, Outcome, substitute};
+use disk::{Disk, Opened};
+pub use disk::{DiskError, Problem};
+use record::Record;
+
+/// The most stop commands that can be pending.
+pub const PENDING_MAX: usize = 100_000;
+
+/// When a stop command that could not be started is tried again, and when one that was handed out is looked after;
+/// doubled each time, up to 64 times as long.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// One point in time on both clocks: the monotonic one, which counts, and the wall clock, which goes on over a reboot.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// `CLOCK_BOOTTIME`.
+    pub boottime: Time,
+    /// `CLOCK_REALTIME`.
+    pub wall: SystemTime,
+}
+
+/// There are [`PENDING_MAX`] pending stop commands, so nothing more may be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{PENDING_MAX} stop commands are pending, which is the most; the command is not run, or nothing would undo it")]
+pub struct ScheduleFull;
+
+/// A pending stop command, for who asks what is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The rule's name, which the configuration may no longer have.
+    pub rule: Arc<str>,
+    /// The address that knocked.
+    pub source: IpAddr,
+    /// When it runs.
+    pub due: Time,
+}
+
+/// The pending stop commands. All methods are for the event loop and take no longer than memory does, except
+/// [`StopSchedule::open`] and [`StopSchedule::flush`].
+#[derive(Debug)]
+pub struct StopSchedule {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    entries: Mutex<Entries>,
+    /// Locked while writing: who waits for it finds its entry written by who was before.
+    disk: Mutex<Disk>,
+}
+
+type Key = (Arc<str>, IpAddr, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_id: BTreeMap<u64, Entry>,
+    by_key: HashMap<Key, u64>,
+    due: BTreeSet<(Time, u64)>,
+    last_id: u64,
+    /// Counts the changes, so that the disk can be compared with this.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    /// Where it stands in [`Entries::due`]: the record's time at first, later that of the next try.
+    look: Time,
+    /// What it undoes is done, or about to be, as far as is known.
+    opened: bool,
+    /// It was handed out and has not ended yet.
+    in_flight: bool,
+    tries: u32,
+}
+
+impl StopSchedule {
+    /// Takes up what is pending in `state_dir`, which is made where it is missing. `boot` tells whether the monotonic
+    /// clock is still the same ([`boot_id`]). Nothing that is found there keeps the daemon from starting; the problems
+    /// are for the log.
+    pub fn open(state_dir: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+        let Opened { disk, file, problems } = Disk::open(state_dir, at.wall, boot);
+        let mut entries = Entries::default();
+        if let Some(file) = file {
+            let same_boot = !boot.is_empty() && file.boot_id == boot;
+            for mut record in file.stops {
+                record.translate(at, same_boot);
+                let key = record.key();
+                let due = record.due_boottime;
+                match entries.by_key.get(&key).copied() {
+                    Some(id) => entries.put_off(id, |earlier| earlier.due_boottime = earlier.due_boottime.max(due)),
+                    // A reboot has undone what was opened, so the next knock has to open it again.
+                    None => entries.insert(key, record, same_boot),
+                };
+            }
+        }
+        let shared = Shared { entries: Mutex::new(entries), disk: Mutex::new(disk) };
+        (StopSchedule { shared: Arc::new(shared) }, problems)
+    }
+
+    /// Enters the stop command of the rule whose command is `start`, and returns what has to be submitted: `start` with
+    /// the steps that this needs, or, where the same is pending already, only the step that puts its new time on disk.
+    ///
+    /// # Errors
+    ///
+    /// Where too many are pending; the command must not run then.
+    pub fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Job, ScheduleFull> {
+        let (rule, source) = (Arc::clone(start.rule()), start.source());
+        let line: Arc<str> = substitute(stop.command.line(source), source).into();
+        let key = (Arc::clone(&rule), source, Arc::clone(&line));
+        let record = Record {
+            rule,
+            source,
+            line,
+            timeout: start.timeout(),
+            after: stop.after,
+            on_stop: stop.on_stop,
+            due_boottime: at.boottime.after(stop.after),
+            due_wall: at.wall.checked_add(stop.after).unwrap_or(at.wall),
+        };
+        let mut entries = self.shared.entries();
+        let known = entries.by_key.get(&key).copied();
+        let is_open = known.and_then(|id| entries.by_id.get(&id)).is_some_and(|entry| entry.opened && !entry.in_flight);
+        let opened = match known {
+            Some(id) if is_open => {
+                entries.put_off(id, |pending| *pending = record);
+                None
+            }
+            Some(id) => {
+                entries.remove(id);
+                Some(entries.insert(key, record, true))
+            }
+            None if entries.by_id.len() >= PENDING_MAX => return Err(ScheduleFull),
+            None => Some(entries.insert(key, record, true)),
+        };
+        let generation = entries.generation;
+        drop(entries);
+
+        let shared = Arc::clone(&self.shared);
+        let job = start.before(move || Ok(shared.commit(generation)?));
+        Ok(match opened {
+            None => job.without_command(),
+            Some(id) => {
+                let shared = Arc::clone(&self.shared);
+                job.after(move |outcome| shared.start_ended(id, outcome))
+            }
+        })
+    }
+
+    /// The stop commands that have to run now, each to be submitted.
+    pub fn due(&self, now: Time) -> Vec<Job> {
+        let mut entries = self.shared.entries();
+        let mut jobs = Vec::new();
+        while let Some(&(look, id)) = entries.due.first()
+            && look <= now
+        {
+            jobs.extend(self.hand_out(&mut entries, id, now));
+        }
+        jobs
+    }
+
+    /// When [`StopSchedule::due`] has something to do.
+    pub fn next_due(&self) -> Option<Time> {
+        self.shared.entries().due.first().map(|&(look, _)| look)
+    }
+
+    /// The daemon stops: what is to run then, each to be submitted. The others stay on disk, as does what there is no
+    /// time for, which runs when the daemon starts again.
+    pub fn at_stop(&self, at: Moment) -> Vec<Job> {
+        let mut entries = self.shared.entries();
+        let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
+        let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();
+        let mut jobs = Vec::new();
+        for id in ids {
+            entries.put_off(id, |record| {
+                record.due_boottime = record.due_boottime.min(at.boottime);
+                record.due_wall = record.due_wall.min(at.wall);
+            });
+            jobs.extend(self.hand_out(&mut entries, id, at.boottime));
+        }
+        jobs
+    }
+
+    /// Puts everything on disk that is not there yet. It waits for the disk: for the end of the daemon, not for the
+    /// event loop.
+    ///
+    /// # Errors
+    ///
+    /// Where the state directory cannot be written.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        let generation = self.shared.entries().generation;
+        self.shared.commit(generation)
+    }
+
+    /// What is pending, the next first.
+    pub fn pending(&self) -> Vec<Pending> {
+        let entries = self.shared.entries();
+        let pending = |entry: &Entry| {
+            let Record { rule, source, due_boottime: due, .. } = &entry.record;
+            Pending { rule: Arc::clone(rule), source: *source, due: *due }
+        };
+        let mut list: Vec<_> = entries.by_id.values().map(pending).collect();
+        list.sort_by_key(|pending| pending.due);
+        list
+    }
+
+    fn hand_out(&self, entries: &mut Entries, id: u64, now: Time) -> Option<Job> {
+        let entry = entries.by_id.get_mut(&id)?;
+        let job = (!entry.in_flight).then(|| {
+            entry.in_flight = true;
+            let Record { rule, source, line, timeout, .. } = &entry.record;
+            let shared = Arc::clone(&self.shared);
+            Job::new(Kind::Stop, Arc::clone(rule), *source, line, *timeout)
+                .after(move |outcome| shared.stop_ended(id, outcome))
+        });
+        let next = now.after(RETRY * (1 << entry.tries.min(6)));
+        entry.tries += 1;
+        entries.look_at(id, next);
+        job
+    }
+}
+
+/// The kernel's name for this boot (random(4)); empty where it cannot be read, which is taken for another boot.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+impl Shared {
+    /// No code panics while it holds the lock, so what a poisoned one guards is whole.
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the changes up to `generation` on disk, with all that have come since.
+    fn commit(&self, generation: u64) -> Result<(), DiskError> {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if disk.written() >= generation {
+            return Ok(());
+        }
+        let (generation, records) = {
+            let entries = self.entries();
+            (entries.generation, entries.by_id.values().map(|entry| entry.record.clone()).collect())
+        };
+        disk.write(generation, records)
+    }
+
+    fn start_ended(&self, id: u64, outcome: &Outcome) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.by_id.get_mut(&id) else { return };
+        match outcome {
+            Outcome::Succeeded | Outcome::NothingToRun => {}
+            // There is nothing to undo. The disk learns of it with the next change.
+            Outcome::NotRun(_) if !entry.in_flight => entries.remove(id),
+            // Perhaps half of it was done: it is undone in time, and the next knock tries again.
+            _ => entry.opened = false,
+        }
+    }
+
+    fn stop_ended(&self, id: u64, outcome: &Outcome) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.by_id.get_mut(&id) else { return };
+        if !outcome.has_run() {
+            entry.in_flight = false;
+            return;
+        }
+        let (rule, source) = (Arc::clone(&entry.record.rule), entry.record.source);
+        entries.remove(id);
+        let generation = entries.generation;
+        drop(entries);
+        if let Err(error) = self.commit(generation) {
+            log::warn!(
+                "rule {rule}: the stop command for {source} has run, but may run again at the next start: {error}"
+            );
+        }
+    }
+}
+
+impl Entries {
+    fn insert(&mut self, key: Key, record: Record, opened: bool) -> u64 {
+        self.last_id += 1;
+        self.generation += 1;
+        let (id, look) = (self.last_id, record.due_boottime);
+        self.by_key.insert(key, id);
+        self.due.insert((look, id));
+        self.by_id.insert(id, Entry { record, look, opened, in_flight: false, tries: 0 });
+        id
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(entry) = self.by_id.remove(&id) {
+            self.generation += 1;
+            self.due.remove(&(entry.look, id));
+            self.by_key.remove(&entry.record.key());
+        }
+    }
+
+    /// Changes a record in all but its key.
+    fn put_off(&mut self, id: u64, change: impl FnOnce(&mut Record)) -> u64 {
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            change(&mut entry.record);
+            self.generation += 1;
+            let due = entry.record.due_boottime;
+            self.look_at(id, due);
+        }
+        id
+    }
+
+    fn look_at(&mut self, id: u64, look: Time) {
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            self.due.remove(&(entry.look, id));
+            entry.look = look;
+            self.due.insert((look, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
