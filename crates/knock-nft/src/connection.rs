@@ -145,7 +145,7 @@ impl Connection {
         let mut failures = failures.into_iter();
         match failures.next() {
             Some(first) => Err(Refusal { first, rest: failures.collect() }),
-            None if acknowledged => Ok(()),
+            None if acknowledged && !overrun => Ok(()),
             None => Err(exchange(Errno::NOBUFS)),
         }
     }

@@ -8,7 +8,7 @@ use crate::connection::Connection;
 use crate::element::{Element, read_comment, read_elements, read_grant_key, read_port};
 use crate::error::{Error, Operation};
 use crate::ruleset::{COMMENT, FAMILY, FLAG_OWNER, GATE, GRANTS4, GRANTS6, GUARDED, MARK, PREROUTING, PRIORITY, sets};
-use crate::table::TableSpec;
+use crate::spec::TableSpec;
 
 /// How an error names the managed table.
 pub(crate) fn object(table: &str) -> String {

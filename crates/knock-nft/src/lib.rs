@@ -17,6 +17,7 @@ mod monitor;
 mod name;
 mod ruleset;
 mod set;
+mod spec;
 mod table;
 
 pub use element::{AddressElement, Element, ElementKey, Lifetime};
@@ -26,4 +27,5 @@ pub use monitor::{Actor, Event, Monitor, Notice, Subject};
 pub use name::check_table_name;
 pub use rustix::io::Errno;
 pub use set::{IpVersion, Outcome, ParseSetAddressError, SetAddress, UserSets};
-pub use table::{ManagedTable, TableSpec};
+pub use spec::TableSpec;
+pub use table::ManagedTable;

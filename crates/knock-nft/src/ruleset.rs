@@ -26,10 +26,10 @@
 //! not by its tracked state: tracking begins with the rule that asks for it, and would take each session that was open
 //! before for a new one. What has ACK or RST belongs to a connection whose SYN was let in, or earns a reset.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::net::IpAddr;
 
-use knock_proto::{Knock, Protocol};
+use knock_proto::Protocol;
 use nftnl::{Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
@@ -38,7 +38,7 @@ use crate::error::Operation;
 use crate::expression::{Expression, REGISTER_1, register};
 use crate::family::Family;
 use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
-use crate::table::TableSpec;
+use crate::spec::TableSpec;
 
 /// The family of the managed table.
 pub(crate) const FAMILY: u8 = Family::Inet.number();
@@ -308,22 +308,4 @@ fn push_element(message: &mut ElementsMessage, element: &Element) {
     let whole = milliseconds(element.timeout);
     let timeout = Timeout { whole, remaining: milliseconds(element.remaining).min(whole) };
     message.push(KeyBytes::grant(&element.key).as_slice(), Some(timeout), &comment_record(&element.comment));
-}
-
-impl TableSpec {
-    /// Whether a UDP port is guarded. Only then is connection tracking asked for, which costs each packet of the host.
-    pub(crate) fn guards_udp(&self) -> bool {
-        self.guarded.iter().any(|&Knock { protocol, .. }| protocol == Protocol::Udp)
-    }
-
-    /// How many rules the gate has.
-    pub(crate) fn gate_rules(&self) -> usize {
-        5 + usize::from(self.guards_udp()) + self.exempt_interfaces.len()
-    }
-
-    /// The name for C.
-    pub(crate) fn c_name(&self) -> CString {
-        // Checked names have no NUL.
-        CString::new(self.name.as_str()).unwrap_or_default()
-    }
 }

@@ -4,15 +4,14 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::time::Duration;
 
-use knock_proto::Knock;
 use rustix::io::Errno;
 
 use crate::connection::{Connection, Failure, Refusal};
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::layout::{Layout, TableState, object, read_grants, read_remaining_grants};
-use crate::name::{check_interface_name, check_table_name};
-use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
+use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, GRANTS4, Writer, grants_of};
+use crate::spec::TableSpec;
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 const REVOKE_ATTEMPTS: usize = 8;
@@ -22,21 +21,6 @@ const FEW_KEYS: usize = 128;
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless somebody lowered it.
 const SMALL_TRANSACTION: usize = 1000;
-
-/// What the managed table shall be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableSpec {
-    /// Its name, in the family inet; see [`crate::check_table_name`].
-    pub name: String,
-    /// The ports that only a grant opens.
-    pub guarded: Vec<Knock>,
-    /// Interfaces from which everything is let in; by name, at most 15 bytes each. They need not exist.
-    pub exempt_interfaces: Vec<String>,
-    /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
-    pub owner: bool,
-    /// The most grants at a time, to each IP version; 0: no bound.
-    pub max_grants: u32,
-}
 
 /// The managed table in the network namespace of the thread that set it up.
 ///
@@ -251,7 +235,7 @@ impl ManagedTable {
     fn build(&mut self, layout: Option<&Layout>, plan: Plan, grants: &[Element]) -> Result<(), Error> {
         // A kernel that does not have both flags must not be given one: owned and not persistent fails open.
         let flags: &[u32] = if self.spec.owner { &[FLAG_OWNER | FLAG_PERSIST, 0] } else { &[0] };
-        let mut refused = None;
+        let mut unsupported = Errno::OPNOTSUPP;
         for &flags in flags {
             let plan = match layout {
                 Some(layout) if layout.fits(&self.spec) => replaceable(layout.table().flags, flags).unwrap_or(plan),
@@ -266,16 +250,14 @@ impl ManagedTable {
                 Err(refusal) => {
                     let unknown = refusal.first.operation == Operation::AddTable
                         && matches!(refusal.first.errno, Errno::OPNOTSUPP | Errno::INVAL);
-                    let error = refusal.into_error(object(&self.spec.name));
                     if !unknown {
-                        return Err(error);
+                        return Err(refusal.into_error(object(&self.spec.name)));
                     }
-                    refused = Some(error);
+                    unsupported = refusal.first.errno;
                 }
             }
         }
-        // Both were refused, for there is always at least one.
-        Err(refused.unwrap_or_else(|| Error::kernel(Operation::AddTable, object(&self.spec.name), Errno::OPNOTSUPP)))
+        Err(Error::kernel(Operation::AddTable, object(&self.spec.name), unsupported))
     }
 
     fn transact(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
@@ -391,7 +373,7 @@ fn fitting(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
     let (mut v4, mut v6) = (0, 0);
     let before = grants.len();
     grants.retain(|grant| {
-        let count = if grants_of(grant.key.address) == crate::ruleset::GRANTS4 { &mut v4 } else { &mut v6 };
+        let count = if grants_of(grant.key.address) == GRANTS4 { &mut v4 } else { &mut v6 };
         *count += 1;
         *count <= bound
     });
@@ -399,11 +381,4 @@ fn fitting(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
         log::warn!("{} grants do not fit into the managed table and end now; raise its size", before - grants.len());
     }
     grants
-}
-
-impl TableSpec {
-    fn check(&self) -> Result<(), Error> {
-        check_table_name(&self.name)?;
-        self.exempt_interfaces.iter().try_for_each(|name| check_interface_name(name))
-    }
 }
