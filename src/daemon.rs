@@ -2,20 +2,28 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use knock_config::Config;
 use knock_proto::{Effect, Engine, Time};
 
-use crate::clock::now;
+use crate::clock::{moment, now};
+use crate::commands::Commands;
 use crate::events::{Event, EventLog};
 use crate::gate::Gate;
+use crate::hooks;
 use crate::poller::Poller;
 use crate::signals::Signal;
 use crate::start::ConfigSource;
+use crate::stops::StopSchedule;
 use crate::wire::Wire;
 
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
+
+/// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
+const LAST_COMMANDS: Duration = Duration::from_secs(30);
 
 /// What a token of the poller stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +83,10 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) wire: Wire,
     pub(crate) gate: Gate,
+    /// Shared with the thread that runs what a reload asks for.
+    pub(crate) commands: Arc<Commands>,
+    /// `None` where no rule has ever had a stop command.
+    pub(crate) stops: Option<StopSchedule>,
     pub(crate) events: EventLog,
     pub(crate) counters: Counters,
     pub(crate) started: Time,
@@ -95,11 +107,10 @@ impl Daemon {
         poller.watch(self.wire.links(), Ready::Links.token())?;
         self.watch_replaceable(&poller)?;
 
-        let names = || self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
         let states = self.wire.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
-        let message =
-            format_args!("ready: listening on {interfaces} for {} rules: {:.200}", self.config.rules.len(), names());
+        let names = self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        let message = format_args!("ready: listening on {interfaces}; rules: {names:.200}");
         self.events.report(now(), Event::Ready, None, None, message);
 
         let mut ready = Vec::new();
@@ -187,13 +198,25 @@ impl Daemon {
     fn tick(&mut self, now: Time) {
         while let Some(grant) = self.gate.take_ended(now) {
             let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("{rule}: the grant to {} has ended", grant.address);
+            let message = format_args!("rule {rule}: the grant to {} has ended", grant.address);
             self.events.report(now, Event::Expired, Some(rule), Some(grant.address), message);
         }
         if self.engine.next_silent().is_some_and(|due| due <= now) {
             self.engine.forget_silent(now);
         }
+        if self.next_stop().is_some_and(|due| due <= now)
+            && let Some(stops) = &self.stops
+        {
+            for job in stops.due(now) {
+                // A refusal is logged, and tried again.
+                let _ = self.commands.submit(job);
+            }
+        }
         self.events.summarise(now);
+    }
+
+    fn next_stop(&self) -> Option<Time> {
+        self.stops.as_ref().and_then(StopSchedule::next_due)
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -201,9 +224,26 @@ impl Daemon {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Ends everything in the order that leaves nothing open.
+    /// Ends everything: what was opened by commands is closed, then the gate goes as the configuration says.
+    ///
+    /// # Errors
+    ///
+    /// Where the table can't be removed.
     pub(crate) fn shut_down(mut self) -> Result<(), crate::gate::Error> {
         self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
+        self.commands.close();
+        if let Some(stops) = &self.stops {
+            for job in stops.at_stop(moment()) {
+                let _ = self.commands.submit(job);
+            }
+        }
+        self.commands.drain(LAST_COMMANDS);
+        if let Some(stops) = &self.stops
+            && let Err(error) = stops.flush()
+        {
+            log::error!("{error}");
+        }
+        hooks::run(&self.commands, &hooks::teardowns(&self.config));
         self.gate.close()
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use knock_config::Allow;
 use knock_proto::{Effect, Time};
 
+use crate::clock::moment;
+use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::gate;
@@ -25,9 +27,35 @@ impl Daemon {
                     let by = self.config.rules[rule].name.clone();
                     let _ = self.revoke(now, granted, source, &by);
                 }
-                Effect::Run { .. } => {}
+                Effect::Run { rule, source } => self.run_command(now, rule, source),
             }
         }
+    }
+
+    /// Hands the rule's command to a worker.
+    fn run_command(&mut self, now: Time, rule: usize, source: IpAddr) {
+        let rule = &self.config.rules[rule];
+        let Some(command) = &rule.command else { return };
+        let name = rule.name.as_str();
+        self.events.report(
+            now,
+            Event::Knocked,
+            Some(name),
+            Some(source),
+            format_args!("rule {name}: {source} has knocked"),
+        );
+        let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
+        let job = match (&rule.stop, &self.stops) {
+            (Some(stop), Some(stops)) => match stops.arm(moment(), job, stop) {
+                Ok(job) => job,
+                Err(full) => return log::error!("rule {name}: {full}"),
+            },
+            // The schedule is opened with the configuration; without it nothing would be closed again.
+            (Some(_), None) => return log::error!("rule {name}: there is no schedule of stop commands"),
+            (None, _) => job,
+        };
+        // A refusal is logged by the queue.
+        let _ = self.commands.submit(job);
     }
 
     /// Grants a rule to an address.
@@ -46,12 +74,12 @@ impl Daemon {
                 self.counters.grants += 1;
                 let (event, verb) =
                     if *extended { (Event::Extended, "extended for") } else { (Event::Granted, "granted to") };
-                let message = format_args!("{name}: {verb} {address}, {seconds} s");
+                let message = format_args!("rule {name}: {verb} {address}, {seconds} s");
                 self.events.report(now, event, Some(name), Some(address), message);
             }
             Err(error) => {
                 self.counters.failed_grants += 1;
-                let message = format_args!("{name}: not granted to {address}: {error}");
+                let message = format_args!("rule {name}: not granted to {address}: {error}");
                 self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);
             }
         }
@@ -65,12 +93,12 @@ impl Daemon {
         match &result {
             Ok(true) => {
                 self.counters.revoked += 1;
-                let message = format_args!("{name}: the grant to {address} is revoked ({by})");
+                let message = format_args!("rule {name}: the grant to {address} is revoked ({by})");
                 self.events.report(now, Event::Revoked, Some(name), Some(address), message);
             }
-            Ok(false) => log::debug!("{name}: {address} has no grant to revoke ({by})"),
+            Ok(false) => log::debug!("rule {name}: {address} has no grant to revoke ({by})"),
             Err(error) => {
-                let message = format_args!("{name}: the grant to {address} could not be revoked: {error}");
+                let message = format_args!("rule {name}: the grant to {address} could not be revoked: {error}");
                 self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);
             }
         }

@@ -19,6 +19,7 @@ use own_sets::OwnSets;
 use place::{Place, Wanted, holder, places, wanted};
 
 pub(crate) use own_sets::SetState;
+pub(crate) use place::opens;
 
 /// What is granted to whom.
 pub(crate) struct Gate {
@@ -196,6 +197,40 @@ impl Gate {
             return Err(error);
         }
         Ok(true)
+    }
+
+    /// Ends all grants, those in the managed table in one transaction. Returns them.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; the grants in the managed table are live then.
+    pub(crate) fn revoke_all(&mut self, now: Time) -> Result<Vec<Grant>, Error> {
+        let live = wanted(&self.ledger, &self.config.rules);
+        for (address, place) in live.keys() {
+            if let Place::Set(set) = place {
+                self.sets.revoke(set, *address)?;
+            }
+        }
+        let key = |(address, place): &(IpAddr, Place)| match place {
+            Place::Port(port) => Some(ElementKey { address: *address, port: *port }),
+            Place::Set(_) => None,
+        };
+        let keys: Vec<ElementKey> = live.keys().filter_map(key).collect();
+        let record = std::mem::take(&mut self.ledger);
+        let result = match &mut self.table {
+            Some(table) if !keys.is_empty() => match table.revoke(&keys) {
+                Err(error) if error.is_missing() => self.restore(now),
+                result => result,
+            },
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => Ok(record.iter().copied().collect()),
+            Err(error) => {
+                self.ledger = record;
+                Err(error)
+            }
+        }
     }
 
     /// Takes a grant that has ended out of the record. The kernel has ended it by itself.

@@ -9,6 +9,7 @@ mod daemon;
 mod effects;
 mod events;
 mod gate;
+mod hooks;
 mod ledger;
 mod logging;
 mod poller;

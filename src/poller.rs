@@ -55,6 +55,15 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, descriptor, EventData::new_u64(token), flags)?)
     }
 
+    /// Waits for the descriptor no longer.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not watched.
+    pub(crate) fn forget(&self, descriptor: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, descriptor)?)
+    }
+
     /// Waits until a descriptor is ready or the deadline is reached, and leaves the tokens of those that are ready in
     /// `ready`. A signal ends the wait as well.
     ///

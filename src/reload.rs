@@ -1,11 +1,14 @@
 //! Reading the configuration anew, while everything goes on.
 
 use std::rc::Rc;
+use std::thread;
 
 use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::events::Event;
+use crate::hooks;
 use crate::rules::{engine_rules, engine_settings};
+use crate::start::open_stops;
 
 impl Daemon {
     /// Takes up what the configuration file says now. Where it is not valid, or the kernel refuses what it asks for,
@@ -54,12 +57,23 @@ impl Daemon {
         self.engine.reconfigure(now, rules, &settings);
         for grant in ended {
             let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("{rule}: the grant to {} is revoked (reload)", grant.address);
+            let message = format_args!("rule {rule}: the grant to {} is revoked (reload)", grant.address);
             self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
         }
+        let hooks = hooks::changes(&self.config, &config);
         self.config = config;
+        if self.stops.is_none() {
+            self.stops = open_stops(&self.config);
+        }
+        if !hooks.is_empty() {
+            // Nobody's knock waits for them.
+            let commands = self.commands.clone();
+            thread::spawn(move || hooks::run(&commands, &hooks));
+        }
+        log::set_max_level(self.source.log_level.unwrap_or(self.config.log.level));
         self.counters.reloads += 1;
-        let message = format_args!("reloaded: {} rules", self.config.rules.len());
+        let names = self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        let message = format_args!("reloaded: rules: {names:.200}");
         self.events.report(now, Event::Reloaded, None, None, message);
         Ok(())
     }

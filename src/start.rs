@@ -4,19 +4,23 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use clap::Parser;
-use knock_config::{ConfigError, Interfaces, Loaded};
+use knock_config::{Config, ConfigError, Interfaces, Loaded, LogTarget};
 use knock_proto::Engine;
 
 use crate::args::Args;
-use crate::clock::now;
+use crate::clock::{moment, now};
+use crate::commands::Commands;
 use crate::daemon::{Counters, Daemon};
 use crate::events::EventLog;
 use crate::gate::Gate;
+use crate::hooks;
 use crate::logging;
 use crate::rules::{engine_rules, engine_settings};
 use crate::signals::Signal;
+use crate::stops::{StopSchedule, boot_id};
 use crate::wire::Wire;
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
@@ -45,6 +49,7 @@ impl Failure {
 pub(crate) struct ConfigSource {
     pub(crate) file: PathBuf,
     interfaces: Option<Interfaces>,
+    pub(crate) log_level: Option<log::LevelFilter>,
 }
 
 impl ConfigSource {
@@ -76,27 +81,16 @@ pub fn knockd_main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    // What is wrong with the configuration is said before the configuration can say where.
-    let early_level = args.log_level().unwrap_or(log::LevelFilter::Info);
-    let source = ConfigSource { file: args.config.clone(), interfaces: interfaces(args) };
+    let source = ConfigSource { file: args.config.clone(), interfaces: interfaces(args), log_level: args.log_level() };
     let loaded = source.load();
-    let (target, level) = match &loaded {
-        Ok(loaded) => (loaded.config.log.target, args.log_level().unwrap_or(loaded.config.log.level)),
-        Err(_) => (None, early_level),
-    };
-    let target = args.log_target().or(target);
-    let checking_or_broken = args.check || loaded.is_err() && args.log.is_none();
-    let target = if checking_or_broken && args.check { Some(knock_config::LogTarget::Stderr) } else { target };
-    logging::start(target, level).map_err(|error| {
-        eprintln!("error: {error}");
-        Failure::Other(String::new())
-    })?;
+    start_log(args, loaded.as_ref().ok())?;
     let loaded = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
     if args.check {
-        println!("{}: valid, {} rules", args.config.display(), loaded.config.rules.len());
+        let (file, rules) = (args.config.display(), loaded.config.rules.len());
+        println!("{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
         return Ok(());
     }
     let mut daemon = start(source, loaded)?;
@@ -104,6 +98,18 @@ fn run(args: &Args) -> Result<(), Failure> {
     let closed = daemon.shut_down();
     result.map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
     closed.map_err(|error| Failure::new(false, error))
+}
+
+/// Starts the log where the command line says, else where the configuration says; a check, and what is wrong with the
+/// configuration, is for whoever sits in front of it.
+fn start_log(args: &Args, loaded: Option<&Loaded>) -> Result<(), Failure> {
+    let level = loaded.map_or(log::LevelFilter::Info, |loaded| loaded.config.log.level);
+    let target = args.log_target().or_else(|| loaded.and_then(|loaded| loaded.config.log.target));
+    let target = if args.check { Some(LogTarget::Stderr) } else { target };
+    logging::start(target, args.log_level().unwrap_or(level)).map_err(|error| {
+        eprintln!("error: {error}");
+        Failure::Other(String::new())
+    })
 }
 
 fn interfaces(args: &Args) -> Option<Interfaces> {
@@ -131,16 +137,52 @@ fn start(source: ConfigSource, loaded: Loaded) -> Result<Daemon, Failure> {
         knock_nft::Error::UnusableSet { .. } => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
     })?;
+    let commands = match Commands::new(config.limits.commands, config.limits.command_queue) {
+        Ok(commands) => Arc::new(commands),
+        Err(error) => {
+            gate.abandon();
+            return Err(Failure::Other(format!("cannot make a pipe: {error}")));
+        }
+    };
+    let stops = open_stops(&config);
+    hooks::run(&commands, &hooks::setups(&config));
     Ok(Daemon {
         source,
         config,
         engine,
         wire,
         gate,
+        commands,
+        stops,
         events: EventLog::default(),
         counters: Counters::default(),
         started: now(),
         stop,
         reload,
     })
+}
+
+/// Opens the schedule of stop commands, where a rule has one or some are pending from before.
+pub(crate) fn open_stops(config: &Config) -> Option<StopSchedule> {
+    let directory = state_directory(config);
+    if config.rules.iter().all(|rule| rule.stop.is_none()) && !StopSchedule::is_in(&directory) {
+        return None;
+    }
+    let (stops, problems) = StopSchedule::open(&directory, moment(), &boot_id());
+    for problem in problems {
+        log::error!("{problem}");
+    }
+    let pending = stops.pending().len();
+    if pending > 0 {
+        log::info!("{pending} stop commands are pending from before");
+    }
+    Some(stops)
+}
+
+/// Where what must outlive the daemon is kept.
+fn state_directory(config: &Config) -> PathBuf {
+    // systemd separates several by colons (systemd.exec(5), StateDirectory=); the first is ours.
+    let from_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
+    let configured = config.state_dir.clone();
+    configured.or_else(from_systemd).unwrap_or_else(|| PathBuf::from("/var/lib/knockd"))
 }

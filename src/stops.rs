@@ -122,6 +122,11 @@ impl StopSchedule {
         (StopSchedule { shared: Arc::new(shared) }, problems)
     }
 
+    /// Whether a schedule was left in `state_dir`, by this daemon or one before it.
+    pub fn is_in(state_dir: &Path) -> bool {
+        Disk::is_in(state_dir)
+    }
+
     /// Enters the stop command of the rule whose command is `start`, and returns what has to be submitted: `start` with
     /// the steps that this needs, or, where the same is pending already, only the step that puts its new time on disk.
     ///

@@ -166,7 +166,7 @@ impl OwnSets {
     }
 }
 
-fn address_of(name: &SetName) -> SetAddress {
+pub(super) fn address_of(name: &SetName) -> SetAddress {
     let family = match name.family {
         knock_config::Family::Ip => knock_nft::Family::Ip,
         knock_config::Family::Ip6 => knock_nft::Family::Ip6,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use knock_config::{Allow, Rule, SetName};
 use knock_proto::{Knock, Time};
 
+use super::own_sets::address_of;
 use crate::ledger::{Grant, Ledger};
 
 /// What a grant adds an element to.
@@ -27,6 +28,15 @@ pub(crate) fn places(rule: &Rule, address: IpAddr) -> Vec<Place> {
             set.iter().cloned().map(Place::Set).collect()
         }
     }
+}
+
+/// What a grant of that rule to that address opens, for people: guarded ports (`22/tcp`), sets (`inet filter ssh4`).
+pub(crate) fn opens(rule: &Rule, address: IpAddr) -> Vec<String> {
+    let text = |place| match place {
+        Place::Port(port) => port.to_string(),
+        Place::Set(set) => address_of(&set).to_string(),
+    };
+    places(rule, address).into_iter().map(text).collect()
 }
 
 /// The grant that an element stands for: of those to the address that stand there, the one that lasts longest.

@@ -77,6 +77,10 @@ pub(super) struct Opened {
 }
 
 impl Disk {
+    pub(super) fn is_in(directory: &Path) -> bool {
+        directory.join(NAME).exists()
+    }
+
     pub(super) fn open(path: &Path, wall: SystemTime, boot: &str) -> Opened {
         let mut problems = Vec::new();
         let place = StateDir::open(path);

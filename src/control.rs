@@ -1,0 +1,12 @@
+//! The control socket: what `knockctl` asks, and what the daemon answers. docs/control-protocol.md is the reference.
+
+mod answers;
+pub(crate) mod client;
+mod connection;
+mod listing;
+pub(crate) mod protocol;
+mod server;
+mod socket;
+
+pub(crate) use server::{CONNECTIONS_MAX, Server};
+pub(crate) use socket::{DEFAULT_PATH, Error, place};

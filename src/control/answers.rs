@@ -1,0 +1,211 @@
+//! What the daemon does for each request, and what it answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_config::{Allow, OnStop, nearest};
+use knock_proto::Time;
+use serde_json::Value;
+
+use super::listing::Outgoing;
+use super::protocol::{Code, Command, Granted, Interface, Refusal, Reloaded, Revoked, Set, Status, Table};
+use super::socket::Peer;
+use crate::daemon::Daemon;
+use crate::events::Event;
+use crate::gate;
+use crate::reload::NotReloaded;
+
+/// An answer, and whether listeners were replaced on the way to it.
+pub(crate) struct Reply {
+    pub(crate) answer: Outgoing,
+    pub(crate) reloaded: bool,
+}
+
+impl Daemon {
+    /// Does what is asked.
+    pub(crate) fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Reply {
+        let reloads = self.counters.reloads;
+        let answer = match command {
+            Command::Status {} => Ok(Outgoing::result(&self.status(now))),
+            Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
+            Command::Grant { rule, address, timeout } => {
+                self.grant_by_hand(now, peer, &rule, address.to_canonical(), timeout.as_ref())
+            }
+            Command::Revoke { address, rule } => {
+                self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical())
+            }
+            Command::RevokeAll {} => self.revoke_all(now, peer),
+            Command::Reload {} => self.reload_by_hand(now, peer),
+        };
+        let answer = answer.unwrap_or_else(Outgoing::refusal);
+        Reply { answer, reloaded: self.counters.reloads != reloads }
+    }
+
+    fn status(&mut self, now: Time) -> Status {
+        let config = self.config.clone();
+        let guarded = || {
+            let mut guarded = gate::guarded_ports(&config);
+            guarded.sort_unstable();
+            guarded.dedup();
+            guarded.iter().map(ToString::to_string).collect()
+        };
+        let table = |owned| Table {
+            name: config.nftables.table.clone(),
+            owned,
+            on_stop: match config.nftables.on_stop {
+                OnStop::Remove => "remove".to_owned(),
+                OnStop::Keep => "keep".to_owned(),
+            },
+            guarded: guarded(),
+        };
+        let file = &self.source.file;
+        let interface = |state: crate::wire::InterfaceState| Interface { name: state.name, state: state.state.to_owned() };
+        let set = |state: gate::SetState| Set { name: state.name, problem: state.problem };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.since(self.started).as_secs_f64(),
+            configuration: std::path::absolute(file).as_ref().unwrap_or(file).display().to_string(),
+            rules: config.rules.len(),
+            interfaces: self.wire.states().into_iter().map(interface).collect(),
+            table: self.gate.owned().map(table),
+            sets: self.gate.set_states().into_iter().map(set).collect(),
+            grants: self.gate.ledger().len(),
+            sources: self.engine.sources(),
+            counters: self.all_counters(),
+        }
+    }
+
+    fn all_counters(&mut self) -> BTreeMap<String, u64> {
+        let (engine, wire, own) = (self.engine.counters(), self.wire.statistics(), self.counters);
+        let all = [
+            ("kernel_received", wire.received),
+            ("kernel_dropped", wire.dropped),
+            ("packets", own.packets),
+            ("malformed", own.malformed),
+            ("ignored", engine.ignored),
+            ("knocks", engine.knocks),
+            ("retransmissions", engine.retransmissions),
+            ("tripwires", engine.tripwires),
+            ("evicted", engine.evicted),
+            ("completed", engine.completed),
+            ("granted", own.grants),
+            ("grants_failed", own.failed_grants),
+            ("revoked", own.revoked),
+            ("restored", own.restored),
+            ("reloads", own.reloads),
+            ("events_left_out", self.events.left_out()),
+        ];
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn grants(&self, now: Time, rule: Option<&str>, address: Option<IpAddr>) -> Result<Outgoing, Refusal> {
+        let rule = rule.map(|name| self.rule(name)).transpose()?;
+        let ledger = self.gate.ledger();
+        let wanted = |grant: &&crate::ledger::Grant| grant.expires > now && rule.is_none_or(|rule| grant.rule == rule);
+        let mut grants: Vec<_> = match address {
+            Some(address) => ledger.of_address(address).filter(wanted).copied().collect(),
+            None => ledger.iter().filter(wanted).copied().collect(),
+        };
+        grants.sort_by_key(|grant| grant.expires);
+        Ok(Outgoing::grants(self.config.clone(), now, grants))
+    }
+
+    fn grant_by_hand(
+        &mut self,
+        now: Time,
+        peer: Peer,
+        name: &str,
+        address: IpAddr,
+        timeout: Option<&Value>,
+    ) -> Result<Outgoing, Refusal> {
+        let rule = self.rule(name)?;
+        let Some(allow) = &self.config.rules[rule].allow else {
+            let message = format!("rule {name} has no `allow`, so there is nothing to grant; {}", self.grantable());
+            return Err(Refusal::new(Code::NothingToGrant, message));
+        };
+        if gate::opens(&self.config.rules[rule], address).is_empty() {
+            let (version, key) = if address.is_ipv4() { ("IPv4", "set") } else { ("IPv6", "set6") };
+            let message = format!(
+                "rule {name} opens nothing to an {version} address such as {address}; give its `allow` a `{key}`"
+            );
+            return Err(Refusal::new(Code::NothingToGrant, message));
+        }
+        let timeout = match timeout {
+            None => allow.timeout(),
+            Some(value) => knock_config::grant_timeout(value)
+                .map_err(|cause| Refusal::new(Code::BadValue, format!("the timeout: {cause}")))?,
+        };
+        let by = format!("uid {}", peer.uid);
+        self.grant(now, rule, address, timeout, Some(&by)).map_err(|error| failed(&error))?;
+        Ok(Outgoing::result(&Granted { rule: name.to_owned(), address, timeout_seconds: timeout.as_secs_f64() }))
+    }
+
+    fn revoke_by_hand(
+        &mut self,
+        now: Time,
+        peer: Peer,
+        rule: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Outgoing, Refusal> {
+        let rules: Vec<usize> = match rule {
+            Some(name) => vec![self.rule(name)?],
+            None => self.gate.ledger().of_address(address).map(|grant| grant.rule).collect(),
+        };
+        let by = format!("by uid {}", peer.uid);
+        let mut revoked = 0;
+        for rule in rules {
+            revoked += usize::from(self.revoke(now, rule, address, &by).map_err(|error| failed(&error))?);
+        }
+        Ok(Outgoing::result(&Revoked { revoked }))
+    }
+
+    fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
+        let ended = self.gate.revoke_all(now).map_err(|error| failed(&error))?;
+        for grant in &ended {
+            let rule = self.config.rules[grant.rule].name.as_str();
+            let message = format_args!("{rule}: the grant to {} is revoked (by uid {})", grant.address, peer.uid);
+            self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
+        }
+        self.counters.revoked += ended.len() as u64;
+        Ok(Outgoing::result(&Revoked { revoked: ended.len() }))
+    }
+
+    fn reload_by_hand(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
+        log::info!("uid {} asks for a reload", peer.uid);
+        match self.reload_or_report(now) {
+            Ok(warnings) => Ok(Outgoing::result(&Reloaded { rules: self.config.rules.len(), warnings })),
+            Err(NotReloaded::Invalid(reasons)) => Err(Refusal::new(Code::InvalidConfiguration, reasons)),
+            Err(NotReloaded::Failed(reasons)) => Err(Refusal::new(Code::Failed, reasons)),
+        }
+    }
+
+    /// The index of the rule of that name.
+    fn rule(&self, name: &str) -> Result<usize, Refusal> {
+        let rules = &self.config.rules;
+        rules.iter().position(|rule| rule.name == name).ok_or_else(|| {
+            let meant = match nearest(name, rules.iter().map(|rule| rule.name.as_str())) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => self.grantable(),
+            };
+            Refusal::new(Code::NoSuchRule, format!("there is no rule {name:.64}; {meant}"))
+        })
+    }
+
+    /// The rules that can be granted, for a message.
+    fn grantable(&self) -> String {
+        const NAMED: usize = 8;
+        let rules = self.config.rules.iter().filter(|rule| rule.allow.is_some());
+        let names: Vec<&str> = rules.map(|rule| rule.name.as_str()).collect();
+        match names.as_slice() {
+            [] => "no rule has an `allow`".to_owned(),
+            names if names.len() <= NAMED => format!("rules that have one: {}", names.join(", ")),
+            names => format!("rules that have one: {} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
+        }
+    }
+}
+
+fn failed(error: &gate::Error) -> Refusal {
+    Refusal::new(Code::Failed, error.to_string())
+}

@@ -1,0 +1,204 @@
+//! An answer on its way out, which is made piece by piece where it is long.
+
+use std::io::{self, ErrorKind, Write};
+use std::rc::Rc;
+use std::vec;
+
+use knock_config::Config;
+use knock_proto::Time;
+use serde::Serialize;
+
+use super::protocol::{Answer, Grant, Refusal, VERSION};
+use crate::{gate, ledger};
+
+/// A listing is made in pieces of about this many bytes.
+const PIECE: usize = 64 << 10;
+/// Bytes that are written before packets have their turn.
+const BYTES_IN_A_ROW: usize = 256 << 10;
+
+/// An answer on its way out.
+pub(crate) struct Outgoing {
+    buffer: Vec<u8>,
+    written: usize,
+    rest: Option<Listing>,
+}
+
+/// Whether an answer is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All of it.
+    Done,
+    /// There is more to write.
+    More,
+}
+
+/// Live grants, as they were when they were asked for.
+struct Listing {
+    config: Rc<Config>,
+    now: Time,
+    grants: vec::IntoIter<ledger::Grant>,
+    first: bool,
+}
+
+impl Outgoing {
+    /// A result.
+    pub(crate) fn result(result: &impl Serialize) -> Outgoing {
+        Outgoing::whole(&Answer { version: VERSION, result: Some(result), error: None })
+    }
+
+    /// A refusal.
+    pub(crate) fn refusal(refusal: Refusal) -> Outgoing {
+        Outgoing::whole(&Answer::<()> { version: VERSION, result: None, error: Some(refusal) })
+    }
+
+    fn whole<T: Serialize>(answer: &Answer<T>) -> Outgoing {
+        // These types have neither maps with other keys than text nor anything else that can't be JSON.
+        let mut buffer = serde_json::to_vec(answer).unwrap_or_default();
+        buffer.push(b'\n');
+        Outgoing { buffer, written: 0, rest: None }
+    }
+
+    /// Live grants: [`super::protocol::Grants`].
+    pub(crate) fn grants(config: Rc<Config>, now: Time, grants: Vec<ledger::Grant>) -> Outgoing {
+        let buffer = format!("{{\"version\":{VERSION},\"result\":{{\"grants\":[").into_bytes();
+        let rest = Listing { config, now, grants: grants.into_iter(), first: true };
+        Outgoing { buffer, written: 0, rest: Some(rest) }
+    }
+
+    /// Writes as much as is taken at once.
+    ///
+    /// # Errors
+    ///
+    /// Where the peer is gone.
+    pub(crate) fn write_to(&mut self, mut stream: impl Write) -> io::Result<Progress> {
+        let mut in_a_row = 0;
+        while in_a_row < BYTES_IN_A_ROW {
+            if self.written == self.buffer.len() && !self.refill() {
+                return Ok(Progress::Done);
+            }
+            match stream.write(&self.buffer[self.written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.written += count;
+                    in_a_row += count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Makes the next piece; `false` where there is none.
+    fn refill(&mut self) -> bool {
+        let Some(listing) = &mut self.rest else { return false };
+        self.buffer.clear();
+        self.written = 0;
+        while self.buffer.len() < PIECE {
+            let Some(grant) = listing.grants.next() else {
+                self.buffer.extend_from_slice(b"]}}\n");
+                self.rest = None;
+                return true;
+            };
+            if !std::mem::take(&mut listing.first) {
+                self.buffer.push(b',');
+            }
+            // A vector takes everything, and the type is as plain as those above.
+            let _ = serde_json::to_writer(&mut self.buffer, &listing.entry(&grant));
+        }
+        true
+    }
+}
+
+impl Listing {
+    fn entry(&self, grant: &ledger::Grant) -> Grant {
+        let rule = &self.config.rules[grant.rule];
+        Grant {
+            rule: rule.name.clone(),
+            address: grant.address,
+            opens: gate::opens(rule, grant.address),
+            age_seconds: self.now.since(grant.since).as_secs_f64(),
+            remaining_seconds: grant.expires.since(self.now).as_secs_f64(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::protocol::Grants;
+
+    /// Takes a few bytes, then none for once, as a slow reader does.
+    struct Slow {
+        taken: Vec<u8>,
+        full: bool,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.full = !self.full;
+            if self.full {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let count = bytes.len().min(70_001);
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn listing(count: u32) -> Outgoing {
+        let text = r#"{"rules": [{"name": "ssh", "sequence": [7000, 9000, 8000],
+            "allow": {"ports": [22, "51820/udp"], "timeout": "1h"}}]}"#;
+        let config = Rc::new(knock_config::parse("config.json", text).expect("it is valid").config);
+        let now = Time::from_millis(90_000);
+        let address = |number| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+        let expires = now.after(Duration::from_secs(60));
+        let grant = |number| ledger::Grant {
+            rule: 0,
+            address: address(number),
+            since: now.before(Duration::from_secs(30)),
+            expires,
+            timeout: Duration::from_secs(90),
+        };
+        Outgoing::grants(config, now, (0..count).map(grant).collect())
+    }
+
+    #[test]
+    fn a_listing_arrives_whole_at_a_slow_reader() {
+        for count in [0, 1, 20_000] {
+            let mut outgoing = listing(count);
+            let mut slow = Slow { taken: Vec::new(), full: false };
+            let mut turns = 0;
+            while outgoing.write_to(&mut slow).expect("it takes") == Progress::More {
+                turns += 1;
+                assert!(outgoing.buffer.len() < PIECE + 1024, "one piece is held at a time");
+                assert!(turns < 10_000);
+            }
+            assert!(slow.taken.ends_with(b"\n"));
+            let answer: Answer<Grants> = serde_json::from_slice(&slow.taken).expect("one document");
+            let grants = answer.result.expect("a result").grants;
+            assert_eq!(grants.len(), count as usize);
+            if let Some(last) = grants.last() {
+                assert_eq!(last.address, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + count - 1)));
+                assert_eq!(last.opens, ["22/tcp", "51820/udp"]);
+                assert_eq!((last.age_seconds, last.remaining_seconds), (30.0, 60.0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_fast_reader_does_not_keep_packets_waiting() {
+        let mut outgoing = listing(20_000);
+        let mut taken = Vec::new();
+        assert_eq!(outgoing.write_to(&mut taken).expect("it takes"), Progress::More);
+        assert!(taken.len() <= BYTES_IN_A_ROW + PIECE + 1024, "{}", taken.len());
+    }
+}

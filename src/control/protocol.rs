@@ -1,0 +1,263 @@
+//! The messages of the control protocol: a request is one line of JSON, an answer too.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of the protocol. A daemon of another version refuses the request.
+pub(crate) const VERSION: u64 = 1;
+/// Bytes of a request, its final newline not among them.
+pub(crate) const REQUEST_MAX: usize = 4096;
+
+/// What is asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Command {
+    /// How it is. Answered by [`Status`].
+    Status {},
+    /// The live grants, those of a rule or of an address only. Answered by [`Grants`].
+    Grants {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+    },
+    /// Grants a rule to an address. Answered by [`Granted`].
+    Grant {
+        rule: String,
+        address: IpAddr,
+        /// A number of seconds or a text such as `"10m"`; the rule's own by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<Value>,
+    },
+    /// Ends the grants to an address, that of a rule only. Answered by [`Revoked`].
+    Revoke {
+        address: IpAddr,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    /// Ends all grants. Answered by [`Revoked`].
+    RevokeAll {},
+    /// Reads the configuration anew. Answered by [`Reloaded`].
+    Reload {},
+}
+
+impl Command {
+    /// The line to send, with its newline.
+    pub(crate) fn to_line(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(object) = value.as_object_mut() {
+            object.insert("version".to_owned(), VERSION.into());
+        }
+        format!("{value}\n")
+    }
+
+    /// The command of a line that came.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for whoever sent it.
+    pub(crate) fn parse(line: &[u8]) -> Result<Command, Refusal> {
+        let bad = |message: String| Refusal::new(Code::BadRequest, message);
+        let mut value: Value =
+            serde_json::from_slice(line).map_err(|error| bad(format!("the request is not JSON: {error}")))?;
+        let object = value.as_object_mut().ok_or_else(|| bad("the request is not a JSON object".to_owned()))?;
+        match object.remove("version") {
+            Some(version) if version.as_u64() == Some(VERSION) => {}
+            Some(version) => {
+                let message = format!("this daemon speaks version {VERSION} of the control protocol, not {version:.20}");
+                return Err(Refusal::new(Code::Version, message));
+            }
+            None => return Err(bad(format!("the request has no version; add \"version\": {VERSION}"))),
+        }
+        serde_json::from_value(value).map_err(|error| bad(format!("the request is not understood: {error}")))
+    }
+}
+
+/// An answer: either a result or an error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answer<T> {
+    pub(crate) version: u64,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<T>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<Refusal>,
+}
+
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    /// For people: what was refused, why, and what to do.
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into() }
+    }
+}
+
+/// The kind of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Code {
+    /// Not a request of this protocol.
+    BadRequest,
+    /// A request of another version.
+    Version,
+    /// A request that is longer than [`REQUEST_MAX`].
+    TooLarge,
+    /// No request in time.
+    Timeout,
+    /// Too many connections.
+    Busy,
+    /// The peer may not ask.
+    NotPermitted,
+    /// No rule of that name.
+    NoSuchRule,
+    /// A rule that allows nothing, or nothing to such an address.
+    NothingToGrant,
+    /// A value that is out of its range.
+    BadValue,
+    /// The new configuration is not valid.
+    InvalidConfiguration,
+    /// It was tried, and it failed.
+    Failed,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The daemon's version.
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_seconds: f64,
+    /// The configuration file, as an absolute path.
+    pub(crate) configuration: String,
+    /// The number of rules.
+    pub(crate) rules: usize,
+    pub(crate) interfaces: Vec<Interface>,
+    /// The managed table; `null` where no rule guards a port.
+    pub(crate) table: Option<Table>,
+    /// The administrator's sets that rules add to.
+    pub(crate) sets: Vec<Set>,
+    /// The number of live grants.
+    pub(crate) grants: usize,
+    /// Sources whose knocks are remembered.
+    pub(crate) sources: usize,
+    /// What was counted since the start, by name; docs/control-protocol.md explains each.
+    pub(crate) counters: BTreeMap<String, u64>,
+}
+
+/// An interface that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Interface {
+    /// Its name, or `any`.
+    pub(crate) name: String,
+    /// `up`, `down` or `absent`.
+    pub(crate) state: String,
+}
+
+/// The managed table, in family inet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    /// Whether the kernel keeps others from changing it.
+    pub(crate) owned: bool,
+    /// What becomes of it when the daemon is stopped: `remove` or `keep`.
+    pub(crate) on_stop: String,
+    /// The guarded ports.
+    pub(crate) guarded: Vec<String>,
+}
+
+/// A set of the administrator's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Set {
+    /// `FAMILY TABLE SET`.
+    pub(crate) name: String,
+    /// Why it can't be used now.
+    pub(crate) problem: Option<String>,
+}
+
+/// The live grants, the one that ends first in front.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Grants {
+    pub(crate) grants: Vec<Grant>,
+}
+
+/// A live grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    pub(crate) rule: String,
+    pub(crate) address: IpAddr,
+    /// What is open to the address: guarded ports (`22/tcp`), or a set (`inet filter knock_ssh4`).
+    pub(crate) opens: Vec<String>,
+    /// How long ago it was granted, extensions apart.
+    pub(crate) age_seconds: f64,
+    pub(crate) remaining_seconds: f64,
+}
+
+/// A grant was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Granted {
+    pub(crate) rule: String,
+    pub(crate) address: IpAddr,
+    pub(crate) timeout_seconds: f64,
+}
+
+/// Grants were ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Revoked {
+    /// How many.
+    pub(crate) revoked: usize,
+}
+
+/// The configuration was read anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    /// The number of rules now.
+    pub(crate) rules: usize,
+    pub(crate) warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(line: &str) -> Refusal {
+        Command::parse(line.as_bytes()).expect_err(line)
+    }
+
+    #[test]
+    fn a_request_comes_back_as_it_was_sent() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        for command in [
+            Command::Status {},
+            Command::Grants { rule: Some("ssh".to_owned()), address: None },
+            Command::Grant { rule: "ssh".to_owned(), address, timeout: Some(serde_json::json!("10m")) },
+            Command::Revoke { address, rule: None },
+            Command::RevokeAll {},
+            Command::Reload {},
+        ] {
+            let line = command.to_line();
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert_eq!(Command::parse(line.trim_end().as_bytes()), Ok(command));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_why() {
+        assert!(refusal("\0\u{7f}garbage").message.contains("not JSON"));
+        assert!(refusal("[1]").message.contains("not a JSON object"));
+        assert!(refusal(r#"{"command":"status"}"#).message.contains("has no version"));
+        assert!(refusal(r#"{"version":1,"command":"stauts"}"#).message.contains("stauts"));
+        assert!(refusal(r#"{"version":1,"command":"status","x":1}"#).message.contains("unknown field"));
+        assert!(refusal(r#"{"version":1,"command":"revoke","address":"10.0.0.0/8"}"#).message.contains("IP address"));
+        assert_eq!(refusal(r#"{"version":2,"command":"status"}"#).code, Code::Version);
+        // As deep as a request can be.
+        assert_eq!(refusal(&"[".repeat(REQUEST_MAX)).code, Code::BadRequest);
+    }
+}

@@ -1,0 +1,178 @@
+//! The daemon's end of the control socket: a few connections at once, none of which can hold it up.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use knock_proto::Time;
+
+use super::connection::{Connection, PATIENCE, Received};
+use super::listing::Outgoing;
+use super::protocol::{Code, Command, Refusal};
+use super::socket::{Error, Peer, Socket};
+use crate::poller::Poller;
+
+/// Connections at once; one more is told that it is one too many.
+pub(crate) const CONNECTIONS_MAX: usize = 8;
+/// Connections that are accepted before packets have their turn.
+const ACCEPTED_IN_A_ROW: usize = 32;
+/// How long none is accepted after the kernel had no descriptor for one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The control socket and its connections.
+pub(crate) struct Server {
+    socket: Socket,
+    token: u64,
+    connections: [Option<Connection>; CONNECTIONS_MAX],
+    /// Until when none is accepted.
+    paused: Option<Time>,
+}
+
+impl Server {
+    /// Listens at that path; `token` is for the poller, the ones of the connections are
+    /// [`connection_token`](Server::connection_token).
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::listen`].
+    pub(crate) fn open(path: &Path, token: u64) -> Result<Server, Error> {
+        Ok(Server { socket: Socket::listen(path)?, token, connections: Default::default(), paused: None })
+    }
+
+    /// Listens at another path. Whoever is connected stays so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::listen`]; the old path stays then.
+    pub(crate) fn move_to(&mut self, path: &Path) -> Result<(), Error> {
+        if path != self.socket.path() {
+            self.socket = Socket::listen(path)?;
+            self.paused = None;
+        }
+        Ok(())
+    }
+
+    /// Has the poller tell of connections. Needed after [`Server::move_to`] too.
+    ///
+    /// # Errors
+    ///
+    /// Where the poller refuses.
+    pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
+        if self.paused.is_some() {
+            return Ok(());
+        }
+        match poller.watch(self.socket.listener(), self.token) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The token of the connection in that slot.
+    const fn connection_token(&self, slot: usize) -> u64 {
+        self.token + 1 + slot as u64
+    }
+
+    /// The slot of the connection with that token.
+    pub(crate) fn slot(&self, token: u64) -> Option<usize> {
+        let slot = usize::try_from(token.checked_sub(self.token + 1)?).ok()?;
+        (slot < CONNECTIONS_MAX).then_some(slot)
+    }
+
+    /// Accepts who wants to ask, and refuses who may not or is one too many.
+    pub(crate) fn accept(&mut self, now: Time, poller: &Poller) {
+        for _ in 0..ACCEPTED_IN_A_ROW {
+            match self.socket.listener().accept() {
+                Ok((stream, _)) => self.take_up(stream, now, poller),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    log::warn!("cannot accept a connection to the control socket: {error}; trying again in a second");
+                    // It stays readable until there is a descriptor.
+                    if poller.forget(self.socket.listener()).is_ok() {
+                        self.paused = Some(now.after(PAUSE));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_up(&mut self, stream: UnixStream, now: Time, poller: &Poller) {
+        let peer = match stream.set_nonblocking(true).and_then(|()| Peer::of(&stream)) {
+            Ok(peer) => peer,
+            Err(error) => return log::warn!("cannot tell who connected to the control socket: {error}"),
+        };
+        if !self.socket.admits(peer) {
+            log::warn!("refused uid {} at the control socket", peer.uid);
+            let message = "only root, the daemon's own user and members of the group of the control socket may ask";
+            return refuse(&stream, Code::NotPermitted, message);
+        }
+        let Some(slot) = self.connections.iter().position(Option::is_none) else {
+            let message = format!("{CONNECTIONS_MAX} others are connected to the control socket; try again");
+            return refuse(&stream, Code::Busy, &message);
+        };
+        match poller.watch(&stream, self.connection_token(slot)) {
+            Ok(()) => self.connections[slot] = Some(Connection::new(stream, peer, now)),
+            Err(error) => log::warn!("cannot wait for a request at the control socket: {error}"),
+        }
+    }
+
+    /// Goes on with a connection that is ready. Returns a request that is to be answered by [`Server::answer`].
+    pub(crate) fn proceed(&mut self, slot: usize, now: Time, poller: &Poller) -> Option<(Peer, Command)> {
+        let connection = self.connections.get_mut(slot)?.as_mut()?;
+        if !connection.is_asking() {
+            if !connection.send() {
+                self.connections[slot] = None;
+            }
+            return None;
+        }
+        let peer = connection.peer;
+        match connection.receive() {
+            Received::Request(Ok(command)) => return Some((peer, command)),
+            Received::Request(Err(refusal)) => self.answer(slot, Outgoing::refusal(refusal), now, poller),
+            Received::Nothing => {}
+            Received::Gone => self.connections[slot] = None,
+        }
+        None
+    }
+
+    /// Answers the request of that connection.
+    pub(crate) fn answer(&mut self, slot: usize, answer: Outgoing, now: Time, poller: &Poller) {
+        let token = self.connection_token(slot);
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        connection.answer(answer, now);
+        let more = connection.send() && poller.watch_output(&connection.stream, token, true).is_ok();
+        if !more {
+            self.connections[slot] = None;
+        }
+    }
+
+    /// Ends the connections whose time is over, and accepts again after a pause.
+    pub(crate) fn tick(&mut self, now: Time, poller: &Poller) {
+        for slot in &mut self.connections {
+            if let Some(connection) = slot.take_if(|connection| connection.deadline <= now)
+                && connection.is_asking()
+            {
+                let message = format!("no request came within {} seconds", PATIENCE.as_secs());
+                refuse(&connection.stream, Code::Timeout, &message);
+            }
+        }
+        if self.paused.take_if(|until| *until <= now).is_some()
+            && let Err(error) = self.watch(poller)
+        {
+            log::error!("cannot wait for connections to the control socket: {error}");
+        }
+    }
+
+    /// When [`Server::tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.connections.iter().flatten().map(|connection| connection.deadline).chain(self.paused).min()
+    }
+}
+
+/// Says no, to a peer that may not be listening.
+fn refuse(stream: &UnixStream, code: Code, message: &str) {
+    // A fresh socket takes an answer of this size at once.
+    let _ = Outgoing::refusal(Refusal::new(code, message)).write_to(stream);
+}

@@ -1,0 +1,89 @@
+//! The rules' `setup` and `teardown` commands.
+
+use std::time::Duration;
+
+use knock_config::{Config, Rule};
+
+use crate::commands::Commands;
+
+/// A command that runs for a rule, not for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hook {
+    rule: String,
+    /// `setup` or `teardown`.
+    what: &'static str,
+    line: String,
+    timeout: Duration,
+}
+
+fn setup(rule: &Rule) -> Option<Hook> {
+    let line = rule.setup.clone()?;
+    Some(Hook { rule: rule.name.clone(), what: "setup", line, timeout: rule.command_timeout })
+}
+
+fn teardown(rule: &Rule) -> Option<Hook> {
+    let line = rule.teardown.clone()?;
+    Some(Hook { rule: rule.name.clone(), what: "teardown", line, timeout: rule.command_timeout })
+}
+
+/// What runs at start, in the order of the rules.
+pub(crate) fn setups(config: &Config) -> Vec<Hook> {
+    config.rules.iter().filter_map(setup).collect()
+}
+
+/// What runs at stop: what was set up last is torn down first.
+pub(crate) fn teardowns(config: &Config) -> Vec<Hook> {
+    config.rules.iter().rev().filter_map(teardown).collect()
+}
+
+/// What runs at a reload: the teardown of rules that are gone, then the setup of new ones. A rule whose two commands
+/// are the same as before is left alone.
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Hook> {
+    let same = |a: &Rule, b: &Rule| a.name == b.name && a.setup == b.setup && a.teardown == b.teardown;
+    let gone = old.rules.iter().rev().filter(|rule| !new.rules.iter().any(|other| same(rule, other)));
+    let come = new.rules.iter().filter(|rule| !old.rules.iter().any(|other| same(rule, other)));
+    gone.filter_map(teardown).chain(come.filter_map(setup)).collect()
+}
+
+/// Runs them one after the other. One that fails is logged, and the others still run.
+pub(crate) fn run(commands: &Commands, hooks: &[Hook]) {
+    for hook in hooks {
+        commands.run_now(&hook.rule, hook.what, &hook.line, hook.timeout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rules: &[(&str, &str)]) -> Config {
+        let rule = |(name, setup): &(&str, &str)| {
+            format!(
+                r#"{{"name": "{name}", "sequence": [1000], "command": "true",
+                    "setup": "{setup}", "teardown": "undo {setup}"}}"#
+            )
+        };
+        let rules: Vec<String> = rules.iter().map(rule).collect();
+        let text = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+        knock_config::parse("test.json", &text).expect("a valid configuration").config
+    }
+
+    fn lines(hooks: &[Hook]) -> Vec<&str> {
+        hooks.iter().map(|hook| hook.line.as_str()).collect()
+    }
+
+    #[test]
+    fn what_was_set_up_last_is_torn_down_first() {
+        let config = config(&[("a", "one"), ("b", "two")]);
+        assert_eq!(lines(&setups(&config)), ["one", "two"]);
+        assert_eq!(lines(&teardowns(&config)), ["undo two", "undo one"]);
+    }
+
+    #[test]
+    fn a_reload_runs_what_changed() {
+        let old = config(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        let new = config(&[("c", "three"), ("b", "zwei"), ("d", "four")]);
+        assert_eq!(lines(&changes(&old, &new)), ["undo two", "undo one", "zwei", "four"]);
+        assert_eq!(changes(&old, &old), []);
+    }
+}

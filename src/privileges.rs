@@ -1,0 +1,214 @@
+//! Least privilege: once everything is open, the daemon keeps only what it will need, for good.
+//!
+//! What that is follows from the configuration that it starts with, see [`Needs`]; a reload that needs more is refused
+//! ([`Needs::check`]), and a restart, during which the gate stands, gives it.
+//!
+//! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
+//! `no_new_privs` is set, and a [system call filter](call_filter) that knows neither execve(2) nor ptrace(2) is in
+//! force.
+//!
+//! Commands were written for whoever starts the daemon. Where that is root, they get root's powers: the kernel gives a
+//! program of user 0 the whole bounding set at execve(2), whatever little its parent kept (capabilities(7)), so the
+//! bounding set stays, `no_new_privs` is not set, and there is no filter, which they would inherit. Where it is another
+//! user, as under the systemd unit, they get the ambient set, and the daemon keeps what stands there.
+//!
+//! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)): the
+//! first command has to come later.
+
+mod call_filter;
+
+use std::fmt;
+
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
+use knock_config::{Config, Interfaces};
+use rustix::process::geteuid;
+use rustix::thread::{no_new_privs, set_no_new_privs};
+
+/// What the daemon needs after its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// `CAP_NET_ADMIN`: rules grant over netlink.
+    nftables: bool,
+    /// `CAP_NET_RAW`, for socket(2) only: a reload may name another interface. The socket for all interfaces hears
+    /// those that come later too, and one for an interface that is gone is bound anew without it.
+    sockets: bool,
+    /// Programs, with the privileges that the daemon was started with.
+    commands: bool,
+}
+
+/// Privileges could not be given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A capability set.
+    #[error("cannot read or reduce the {set} capability set: {source}; does a system call filter forbid capset or prctl?")]
+    Capabilities {
+        /// Which one.
+        set: &'static str,
+        /// The kernel's answer.
+        source: CapsError,
+    },
+    /// `no_new_privs`.
+    #[error("cannot set no_new_privs: {0}")]
+    NoNewPrivileges(rustix::io::Errno),
+}
+
+/// What a new configuration needs and the daemon has given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp(Needs);
+
+impl std::error::Error for GivenUp {}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lacking = [
+            (self.0.commands, "a rule has a command, and there was none"),
+            (self.0.nftables, "a rule has `allow`, and none had"),
+            (self.0.sockets, "it names interfaces, and did not"),
+        ];
+        let lacking: Vec<&str> = lacking.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
+        write!(
+            f,
+            "the privileges for it were given up at start ({}); restart knockd, which keeps the gate and live grants",
+            lacking.join("; ")
+        )
+    }
+}
+
+impl Needs {
+    /// What this configuration needs; `pending`: stop commands are pending from before, whatever it says.
+    pub(crate) fn of(config: &Config, pending: bool) -> Needs {
+        let mut rules = config.rules.iter();
+        let runs = |rule: &knock_config::Rule| {
+            rule.command.is_some() || rule.stop.is_some() || rule.setup.is_some() || rule.teardown.is_some()
+        };
+        Needs {
+            nftables: rules.any(|rule| rule.allow.is_some()),
+            sockets: matches!(config.interfaces, Interfaces::Named(_)),
+            commands: pending || config.rules.iter().any(runs),
+        }
+    }
+
+    /// Whether the needs of another configuration can be met with what these have kept.
+    ///
+    /// # Errors
+    ///
+    /// What was given up.
+    pub(crate) fn check(self, wanted: Needs) -> Result<(), GivenUp> {
+        let lacking = Needs {
+            nftables: wanted.nftables && !self.nftables,
+            sockets: wanted.sockets && !self.sockets,
+            commands: wanted.commands && !self.commands,
+        };
+        let none = Needs { nftables: false, sockets: false, commands: false };
+        if lacking == none { Ok(()) } else { Err(GivenUp(lacking)) }
+    }
+
+    /// The capabilities that the daemon itself keeps, of those that it has.
+    fn capabilities(self, root: bool) -> CapsHashSet {
+        let wanted = [
+            (self.nftables, Capability::CAP_NET_ADMIN),
+            (self.sockets, Capability::CAP_NET_RAW),
+            // The configuration, one-time sequences and the state directory may be another user's.
+            (root, Capability::CAP_DAC_OVERRIDE),
+            // A command that became another user's has a time limit too.
+            (root && self.commands, Capability::CAP_KILL),
+        ];
+        wanted.into_iter().filter_map(|(wanted, capability)| wanted.then_some(capability)).collect()
+    }
+
+    /// Gives up everything else, for this thread and those that it starts.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; something may be given up already.
+    pub(crate) fn give_up_others(self) -> Result<(), Error> {
+        let root = geteuid().is_root();
+        let mut keep = self.capabilities(root);
+        if self.commands {
+            // Where the kernel adds nothing at execve(2), what commands get is what the daemon has.
+            if root && !no_new_privs().unwrap_or(false) {
+                reduce(&keep)?;
+            }
+            return Ok(());
+        }
+        bound(&keep)?;
+        let _ = caps::clear(None, CapSet::Ambient);
+        keep = reduce(&keep)?;
+        caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable"))?;
+        set_no_new_privs(true).map_err(Error::NoNewPrivileges)?;
+        if let Err(error) = call_filter::install() {
+            log::warn!("there is no system call filter: {error}");
+        }
+        log::debug!("kept the capabilities {keep:?}");
+        Ok(())
+    }
+}
+
+fn failed(set: &'static str) -> impl Fn(CapsError) -> Error {
+    move |source| Error::Capabilities { set, source }
+}
+
+/// Makes the effective and permitted sets no more than `keep`, and returns what they are.
+fn reduce(keep: &CapsHashSet) -> Result<CapsHashSet, Error> {
+    let had = caps::read(None, CapSet::Permitted).map_err(failed("permitted"))?;
+    let keep: CapsHashSet = had.intersection(keep).copied().collect();
+    caps::set(None, CapSet::Effective, &keep).map_err(failed("effective"))?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(failed("permitted"))?;
+    Ok(keep)
+}
+
+/// Makes the bounding set no more than `keep`. Who has no `CAP_SETPCAP` may not, and can't use it either once
+/// `no_new_privs` is set.
+fn bound(keep: &CapsHashSet) -> Result<(), Error> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed("effective"))? {
+        return Ok(());
+    }
+    let bounding = caps::read(None, CapSet::Bounding).map_err(failed("bounding"))?;
+    for &capability in bounding.difference(keep) {
+        caps::drop(None, CapSet::Bounding, capability).map_err(failed("bounding"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANTS: &str = r#"{"name": "ssh", "sequence": [7000, 9000, 8000], "allow": {"ports": [22], "timeout": 60}}"#;
+    const RUNS: &str = r#"{"name": "run", "sequence": [7100, 9100, 8100], "command": "true"}"#;
+
+    fn needs(interface: &str, rules: &str) -> Needs {
+        let text = format!(r#"{{"interface": "{interface}", "rules": [{rules}]}}"#);
+        Needs::of(&knock_config::parse("test.json", &text).expect("a valid configuration").config, false)
+    }
+
+    #[test]
+    fn rules_without_allow_need_no_net_admin() {
+        assert_eq!(needs("any", RUNS).capabilities(false), CapsHashSet::new());
+        assert_eq!(needs("any", GRANTS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
+    }
+
+    #[test]
+    fn every_interface_needs_no_further_socket() {
+        assert_eq!(needs("eth0", RUNS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_RAW]));
+    }
+
+    #[test]
+    fn root_can_still_end_what_its_commands_started() {
+        let kept = needs("any", RUNS).capabilities(true);
+        assert_eq!(kept, CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_KILL]));
+    }
+
+    #[test]
+    fn a_reload_that_needs_what_was_given_up_says_what() {
+        let both = format!("{GRANTS}, {RUNS}");
+        assert_eq!(needs("any", &both).check(needs("any", GRANTS)), Ok(()));
+        let error = needs("any", GRANTS).check(needs("eth0", &both)).expect_err("commands and sockets were given up");
+        assert_eq!(
+            error.to_string(),
+            "the privileges for it were given up at start (a rule has a command, and there was none; it names \
+             interfaces, and did not); restart knockd, which keeps the gate and live grants"
+        );
+    }
+}
