@@ -8,5 +8,5 @@ pub(crate) mod protocol;
 mod server;
 mod socket;
 
-pub(crate) use server::{CONNECTIONS_MAX, Server};
-pub(crate) use socket::{DEFAULT_PATH, Error, place};
+pub(crate) use server::Server;
+pub(crate) use socket::{DEFAULT_PATH, Error, Socket, place};

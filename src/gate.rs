@@ -259,14 +259,15 @@ impl Gate {
         self.monitor.as_ref().map(AsFd::as_fd)
     }
 
-    /// Ends the gate as the configuration says: removes the table, or leaves it with its live grants.
+    /// Ends the gate as the configuration says: removes the table, or leaves it with its live grants. `hand_over`: leaves
+    /// it in any case, to the daemon that is about to start, so that nothing is open in between.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses to remove it.
-    pub(crate) fn close(mut self) -> Result<(), Error> {
+    pub(crate) fn close(mut self, hand_over: bool) -> Result<(), Error> {
         match (self.table.take(), self.config.nftables.on_stop) {
-            (Some(table), OnStop::Remove) => table.remove(),
+            (Some(table), OnStop::Remove) if !hand_over => table.remove(),
             _ => Ok(()),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use knock_config::{Allow, OnStop, nearest};
 use knock_proto::Time;
@@ -11,21 +10,33 @@ use serde_json::Value;
 use super::listing::Outgoing;
 use super::protocol::{Code, Command, Granted, Interface, Refusal, Reloaded, Revoked, Set, Status, Table};
 use super::socket::Peer;
+use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::gate;
+use crate::poller::Poller;
 use crate::reload::NotReloaded;
 
-/// An answer, and whether listeners were replaced on the way to it.
-pub(crate) struct Reply {
-    pub(crate) answer: Outgoing,
-    pub(crate) reloaded: bool,
-}
-
 impl Daemon {
-    /// Does what is asked.
-    pub(crate) fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Reply {
+    /// Goes on with the control socket, or with the connection to it that has this token. Returns whether the
+    /// configuration was read anew.
+    pub(crate) fn serve(&mut self, token: u64, poller: &Poller) -> bool {
         let reloads = self.counters.reloads;
+        let Some(control) = &mut self.control else { return false };
+        match control.slot(token) {
+            None => control.accept(now(), poller),
+            Some(slot) => {
+                if let Some((peer, command)) = control.proceed(slot, now(), poller) {
+                    let answer = self.reply(now(), peer, command);
+                    self.control.iter_mut().for_each(|control| control.answer(slot, answer, now(), poller));
+                }
+            }
+        }
+        self.counters.reloads != reloads
+    }
+
+    /// Does what is asked.
+    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Outgoing {
         let answer = match command {
             Command::Status {} => Ok(Outgoing::result(&self.status(now))),
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
@@ -38,8 +49,7 @@ impl Daemon {
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Reload {} => self.reload_by_hand(now, peer),
         };
-        let answer = answer.unwrap_or_else(Outgoing::refusal);
-        Reply { answer, reloaded: self.counters.reloads != reloads }
+        answer.unwrap_or_else(Outgoing::refusal)
     }
 
     fn status(&mut self, now: Time) -> Status {

@@ -10,7 +10,7 @@ use knock_proto::Time;
 use super::connection::{Connection, PATIENCE, Received};
 use super::listing::Outgoing;
 use super::protocol::{Code, Command, Refusal};
-use super::socket::{Error, Peer, Socket};
+use super::socket::{Peer, Socket};
 use crate::poller::Poller;
 
 /// Connections at once; one more is told that it is one too many.
@@ -30,30 +30,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens at that path; `token` is for the poller, the ones of the connections are
-    /// [`connection_token`](Server::connection_token).
-    ///
-    /// # Errors
-    ///
-    /// As [`Socket::listen`].
-    pub(crate) fn open(path: &Path, token: u64) -> Result<Server, Error> {
-        Ok(Server { socket: Socket::listen(path)?, token, connections: Default::default(), paused: None })
+    /// Serves that socket. The poller knows it by `token`, and its connections by the [`CONNECTIONS_MAX`] tokens after
+    /// that one.
+    pub(crate) fn new(socket: Socket, token: u64) -> Server {
+        Server { socket, token, connections: Default::default(), paused: None }
     }
 
-    /// Listens at another path. Whoever is connected stays so.
-    ///
-    /// # Errors
-    ///
-    /// As [`Socket::listen`]; the old path stays then.
-    pub(crate) fn move_to(&mut self, path: &Path) -> Result<(), Error> {
-        if path != self.socket.path() {
-            self.socket = Socket::listen(path)?;
-            self.paused = None;
-        }
-        Ok(())
+    /// Serves another socket instead. Whoever is connected stays so.
+    pub(crate) fn replace(&mut self, socket: Socket) {
+        self.socket = socket;
+        self.paused = None;
     }
 
-    /// Has the poller tell of connections. Needed after [`Server::move_to`] too.
+    /// Where the socket is.
+    pub(crate) fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Has the poller tell of connections. Needed after [`Server::replace`] too.
     ///
     /// # Errors
     ///
@@ -73,7 +67,7 @@ impl Server {
         self.token + 1 + slot as u64
     }
 
-    /// The slot of the connection with that token.
+    /// The slot of the connection with that token; `None` for the socket's own.
     pub(crate) fn slot(&self, token: u64) -> Option<usize> {
         let slot = usize::try_from(token.checked_sub(self.token + 1)?).ok()?;
         (slot < CONNECTIONS_MAX).then_some(slot)

@@ -39,6 +39,16 @@ pub(crate) fn duration(value: &Value, least: Least) -> Result<Duration, Cause> {
     }
 }
 
+/// How long a grant is to last, from a number of seconds or a text such as `"10m"`, as `allow.timeout` takes it: from a
+/// second to a year.
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write instead.
+pub fn grant_timeout(value: &Value) -> Result<Duration, Cause> {
+    duration(value, SECOND)
+}
+
 fn text_duration(text: &str, shown: &str) -> Result<Option<Duration>, Cause> {
     let unit_start = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_start);

@@ -27,6 +27,7 @@ mod validate;
 mod warning;
 
 pub use concerns::WARNINGS_MAX;
+pub use duration::grant_timeout;
 pub use file::{FILE_MAX, Loaded, load, parse};
 pub use model::{
     Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
@@ -34,7 +35,7 @@ pub use model::{
 };
 pub use nearest::nearest;
 pub use path::FieldPath;
-pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
+pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, printable};
 pub use rules::RULES_MAX;
 pub use schema::schema;
 pub use warning::{Concern, Place, ScanOrder, Warning};

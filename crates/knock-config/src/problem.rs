@@ -329,6 +329,11 @@ pub(crate) fn shorten(text: &str, length: usize) -> String {
     shown
 }
 
+/// The text with its control characters escaped, so that none can drive a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(escape_control).collect()
+}
+
 fn escape_control(character: char) -> impl Iterator<Item = char> {
     let escaped = character.is_control().then(|| character.escape_default());
     let plain = escaped.is_none().then_some(character);
