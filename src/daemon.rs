@@ -10,10 +10,14 @@ use knock_proto::{Effect, Engine, Time};
 
 use crate::clock::{moment, now};
 use crate::commands::Commands;
+use crate::control;
 use crate::events::{Event, EventLog};
 use crate::gate::Gate;
 use crate::hooks;
+use crate::notify::Notifier;
+use crate::one_time::OneTime;
 use crate::poller::Poller;
+use crate::privileges::Needs;
 use crate::signals::Signal;
 use crate::start::ConfigSource;
 use crate::stops::StopSchedule;
@@ -25,6 +29,9 @@ const PACKETS_IN_A_ROW: usize = 512;
 /// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const LAST_COMMANDS: Duration = Duration::from_secs(30);
 
+/// The poller's token of the control socket. Those of its connections follow.
+pub(crate) const CONTROL_TOKEN: u64 = 100;
+
 /// What a token of the poller stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ready {
@@ -32,6 +39,9 @@ enum Ready {
     Reload,
     Links,
     Monitor,
+    HandOver,
+    /// The control socket or a connection to it, by its token.
+    Control(u64),
     Listener(usize),
 }
 
@@ -42,6 +52,8 @@ impl Ready {
             Ready::Reload => 1,
             Ready::Links => 2,
             Ready::Monitor => 3,
+            Ready::HandOver => 5,
+            Ready::Control(token) => token,
             Ready::Listener(index) => 1000 + index as u64,
         }
     }
@@ -52,9 +64,20 @@ impl Ready {
             1 => Some(Ready::Reload),
             2 => Some(Ready::Links),
             3 => Some(Ready::Monitor),
+            5 => Some(Ready::HandOver),
+            CONTROL_TOKEN..1000 => Some(Ready::Control(token)),
             _ => token.checked_sub(1000).and_then(|index| usize::try_from(index).ok()).map(Ready::Listener),
         }
     }
+}
+
+/// Why the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is stopped.
+    Stop,
+    /// Another one is about to take its place, as at a restart of the service.
+    HandOver,
 }
 
 /// What the daemon counts beside engine and kernel.
@@ -81,17 +104,25 @@ pub(crate) struct Daemon {
     pub(crate) source: ConfigSource,
     pub(crate) config: Rc<Config>,
     pub(crate) engine: Engine,
+    /// For each rule that has such.
+    pub(crate) one_time: Vec<Option<OneTime>>,
     pub(crate) wire: Wire,
     pub(crate) gate: Gate,
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
     /// `None` where no rule has ever had a stop command.
     pub(crate) stops: Option<StopSchedule>,
+    /// `None` where the daemon may not make it at its default place.
+    pub(crate) control: Option<control::Server>,
     pub(crate) events: EventLog,
     pub(crate) counters: Counters,
     pub(crate) started: Time,
     pub(crate) stop: Signal,
+    pub(crate) hand_over: Signal,
     pub(crate) reload: Signal,
+    /// What it has kept the privileges for.
+    pub(crate) needs: Needs,
+    pub(crate) notifier: Notifier,
 }
 
 impl Daemon {
@@ -100,9 +131,10 @@ impl Daemon {
     /// # Errors
     ///
     /// Where waiting itself fails.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    pub(crate) fn run(&mut self) -> io::Result<End> {
         let mut poller = Poller::new()?;
         poller.watch(&self.stop, Ready::Stop.token())?;
+        poller.watch(&self.hand_over, Ready::HandOver.token())?;
         poller.watch(&self.reload, Ready::Reload.token())?;
         poller.watch(self.wire.links(), Ready::Links.token())?;
         self.watch_replaceable(&poller)?;
@@ -112,6 +144,8 @@ impl Daemon {
         let names = self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
         let message = format_args!("ready: listening on {interfaces}; rules: {names:.200}");
         self.events.report(now(), Event::Ready, None, None, message);
+        let status = self.status_line();
+        self.notifier.ready(status);
 
         let mut ready = Vec::new();
         let mut effects = Vec::new();
@@ -121,7 +155,12 @@ impl Daemon {
                 match Ready::from_token(token) {
                     Some(Ready::Stop) => {
                         if self.stop.take() {
-                            return Ok(());
+                            return Ok(End::Stop);
+                        }
+                    }
+                    Some(Ready::HandOver) => {
+                        if self.hand_over.take() {
+                            return Ok(End::HandOver);
                         }
                     }
                     Some(Ready::Reload) => {
@@ -135,13 +174,24 @@ impl Daemon {
                         if let Err(error) = self.wire.follow() {
                             log::error!("{error}");
                         }
+                        let status = self.status_line();
+                        self.notifier.status(status);
                     }
                     Some(Ready::Monitor) => self.reconcile(),
+                    Some(Ready::Control(token)) => {
+                        if self.serve(token, &poller) {
+                            self.watch_replaceable(&poller)?;
+                            break;
+                        }
+                    }
                     Some(Ready::Listener(listener)) => self.drain(listener, &mut effects),
                     None => {}
                 }
             }
             self.tick(now());
+            if let Some(control) = &mut self.control {
+                control.tick(now(), &poller);
+            }
         }
     }
 
@@ -153,6 +203,9 @@ impl Daemon {
         };
         for (index, listener) in self.wire.listeners().iter().enumerate() {
             watch(poller.watch(listener.capture(), Ready::Listener(index).token()))?;
+        }
+        if let Some(control) = &self.control {
+            control.watch(poller)?;
         }
         match self.gate.monitor() {
             Some(monitor) => watch(poller.watch(monitor, Ready::Monitor.token())),
@@ -194,6 +247,14 @@ impl Daemon {
         }
     }
 
+    /// What `systemctl status` shows.
+    pub(crate) fn status_line(&self) -> String {
+        let states = self.wire.states();
+        let heard = states.iter().filter(|interface| interface.state == "up").count();
+        let (rules, interfaces) = (self.config.rules.len(), states.len());
+        format!("{rules} rules; {heard} of {interfaces} interfaces up")
+    }
+
     /// Does what is due.
     fn tick(&mut self, now: Time) {
         while let Some(grant) = self.gate.take_ended(now) {
@@ -213,6 +274,7 @@ impl Daemon {
             }
         }
         self.events.summarise(now);
+        self.notifier.feed(now);
     }
 
     fn next_stop(&self) -> Option<Time> {
@@ -220,17 +282,28 @@ impl Daemon {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let deadlines = [self.gate.ledger().next_end(), self.engine.next_silent(), self.events.next_summary()];
+        let deadlines = [
+            self.gate.ledger().next_end(),
+            self.control.as_ref().and_then(control::Server::next_deadline),
+            self.engine.next_silent(),
+            self.next_stop(),
+            self.events.next_summary(),
+            self.notifier.next_feeding(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
-    /// Ends everything: what was opened by commands is closed, then the gate goes as the configuration says.
+    /// Ends everything: what was opened by commands is closed, then the gate goes as the configuration says, or stands for
+    /// the daemon that takes over.
     ///
     /// # Errors
     ///
     /// Where the table can't be removed.
-    pub(crate) fn shut_down(mut self) -> Result<(), crate::gate::Error> {
+    pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), crate::gate::Error> {
+        self.notifier.stopping(self.time_to_stop());
         self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
+        // Whoever asks from now on is told that no daemon answers.
+        self.control = None;
         self.commands.close();
         if let Some(stops) = &self.stops {
             for job in stops.at_stop(moment()) {
@@ -244,6 +317,12 @@ impl Daemon {
             log::error!("{error}");
         }
         hooks::run(&self.commands, &hooks::teardowns(&self.config));
-        self.gate.close()
+        self.gate.close(hand_over)
+    }
+
+    /// The longest that stopping can take: the last commands, then each teardown.
+    fn time_to_stop(&self) -> Duration {
+        let teardowns = self.config.rules.iter().filter(|rule| rule.teardown.is_some());
+        teardowns.map(|rule| rule.command_timeout).sum::<Duration>() + 2 * LAST_COMMANDS
     }
 }

@@ -11,17 +11,26 @@ use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::gate;
+use crate::rules::{engine_rules, engine_settings};
 
 impl Daemon {
     /// Carries out the effects, and leaves none.
     pub(crate) fn carry_out(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let mut spent = false;
+        let mut refused = None;
         for effect in effects.drain(..) {
             match effect {
-                Effect::Spend { .. } => {}
+                Effect::Spend { rule, source } => {
+                    refused = (!self.spend(rule)).then_some((rule, source));
+                    spent = true;
+                }
+                // Each opens once, ever: where that can't be noted, it does not open.
+                Effect::Grant { rule, source } | Effect::Revoke { rule, source, .. } | Effect::Run { rule, source }
+                    if refused == Some((rule, source)) => {}
                 Effect::Grant { rule, source } => {
                     let timeout = self.config.rules[rule].allow.as_ref().map(Allow::timeout);
                     // The error is in the log; the knock has no other answer.
-                    let _ = self.grant(now, rule, source, timeout.unwrap_or_default());
+                    let _ = self.grant(now, rule, source, timeout.unwrap_or_default(), None);
                 }
                 Effect::Revoke { rule, granted, source } => {
                     let by = self.config.rules[rule].name.clone();
@@ -29,6 +38,33 @@ impl Daemon {
                 }
                 Effect::Run { rule, source } => self.run_command(now, rule, source),
             }
+        }
+        if spent {
+            self.follow_next_sequences(now);
+        }
+    }
+
+    /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
+    fn spend(&mut self, rule: usize) -> bool {
+        let Some(one_time) = &mut self.one_time[rule] else { return false };
+        match one_time.spend() {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| log::warn!("{warning}"));
+                true
+            }
+            Err(error) => {
+                log::error!("rule {}: nothing is opened: {error}", self.config.rules[rule].name);
+                false
+            }
+        }
+    }
+
+    /// Follows the one-time sequences that are next.
+    fn follow_next_sequences(&mut self, now: Time) {
+        let rules = engine_rules(&self.config, &self.one_time);
+        self.engine.reconfigure(now, rules, &engine_settings(&self.config));
+        if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.engine.watches()) {
+            log::error!("the next one-time sequence is not heard: {error}");
         }
     }
 
@@ -58,28 +94,30 @@ impl Daemon {
         let _ = self.commands.submit(job);
     }
 
-    /// Grants a rule to an address.
+    /// Grants a rule to an address; `by` says at whose wish, where it was not a knock.
     pub(crate) fn grant(
         &mut self,
         now: Time,
         rule: usize,
         address: IpAddr,
         timeout: Duration,
+        by: Option<&str>,
     ) -> Result<(), gate::Error> {
         let name = self.config.rules[rule].name.as_str();
         let result = self.gate.grant(now, rule, address, timeout);
         let seconds = timeout.as_secs_f64();
+        let by = by.map(|by| format!(" (by {by})")).unwrap_or_default();
         match &result {
             Ok(extended) => {
                 self.counters.grants += 1;
                 let (event, verb) =
                     if *extended { (Event::Extended, "extended for") } else { (Event::Granted, "granted to") };
-                let message = format_args!("rule {name}: {verb} {address}, {seconds} s");
+                let message = format_args!("rule {name}: {verb} {address}, {seconds} s{by}");
                 self.events.report(now, event, Some(name), Some(address), message);
             }
             Err(error) => {
                 self.counters.failed_grants += 1;
-                let message = format_args!("rule {name}: not granted to {address}: {error}");
+                let message = format_args!("rule {name}: not granted to {address}{by}: {error}");
                 self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);
             }
         }

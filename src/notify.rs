@@ -22,7 +22,10 @@ struct Watchdog {
 impl Notifier {
     /// A notifier that feeds the watchdog, where the service manager keeps one (`WatchdogSec=` of systemd.service(5)).
     pub(crate) fn new(now: Time) -> Notifier {
-        Notifier { watchdog: sd_notify::watchdog_enabled().and_then(|time| Watchdog::new(now, time)), ..Self::default() }
+        Notifier {
+            watchdog: sd_notify::watchdog_enabled().and_then(|time| Watchdog::new(now, time)),
+            ..Self::default()
+        }
     }
 
     /// Start-up is over: knocks are heard, and what is guarded is closed.
@@ -50,11 +53,7 @@ impl Notifier {
     /// The daemon is about to end, and needs up to `time` for that.
     pub(crate) fn stopping(&self, time: Duration) {
         let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        tell(&[
-            NotifyState::Stopping,
-            NotifyState::Status("stopping"),
-            NotifyState::ExtendTimeoutUsec(microseconds),
-        ]);
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), NotifyState::ExtendTimeoutUsec(microseconds)]);
     }
 
     /// When the watchdog has to be fed next.

@@ -41,7 +41,9 @@ pub(crate) struct Needs {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A capability set.
-    #[error("cannot read or reduce the {set} capability set: {source}; does a system call filter forbid capset or prctl?")]
+    #[error(
+        "cannot read or reduce the {set} capability set: {source}; does a system call filter forbid capset or prctl?"
+    )]
     Capabilities {
         /// Which one.
         set: &'static str,

@@ -1,17 +1,32 @@
 //! From the configuration to what the engine follows.
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Actions, Knock, Rule, Settings};
+use knock_proto::{Actions, Rule, Settings};
 
 use crate::gate::guarded_ports;
+use crate::one_time::{OneTime, OneTimeError};
 
-/// The rules for the engine, with the same numbers; `one_time` gives the sequence that is next for a rule with a file
-/// of them.
-pub(crate) fn engine_rules(config: &Config, one_time: impl Fn(usize) -> Vec<Knock>) -> Vec<Rule> {
-    let rule = |(index, rule): (usize, &knock_config::Rule)| {
+/// The one-time sequences of each rule that has such.
+///
+/// # Errors
+///
+/// Where a file can't be used.
+pub(crate) fn one_time_sequences(config: &Config) -> Result<Vec<Option<OneTime>>, OneTimeError> {
+    let load = |rule: &knock_config::Rule| {
+        let Trigger::OneTime(path) = &rule.trigger else { return Ok(None) };
+        let (one_time, warnings) = OneTime::load(path)?;
+        warnings.iter().for_each(|warning| log::warn!("rule {}: {warning}", rule.name));
+        Ok(Some(one_time))
+    };
+    config.rules.iter().map(load).collect()
+}
+
+/// The rules for the engine, with the same numbers; `one_time` has what [`one_time_sequences`] loaded.
+pub(crate) fn engine_rules(config: &Config, one_time: &[Option<OneTime>]) -> Vec<Rule> {
+    let rule = |(rule, one_time): (&knock_config::Rule, &Option<OneTime>)| {
         let (sequence, spend) = match &rule.trigger {
             Trigger::Sequence(sequence) => (sequence.clone(), false),
-            Trigger::OneTime(_) => (one_time(index), true),
+            Trigger::OneTime(_) => (one_time.as_ref().and_then(OneTime::current).unwrap_or_default().to_vec(), true),
         };
         Rule {
             sequence,
@@ -21,7 +36,7 @@ pub(crate) fn engine_rules(config: &Config, one_time: impl Fn(usize) -> Vec<Knoc
             actions: Actions { spend, revoke: rule.revoke, grant: rule.allow.is_some(), run: rule.command.is_some() },
         }
     };
-    config.rules.iter().enumerate().map(rule).collect()
+    config.rules.iter().zip(one_time).map(rule).collect()
 }
 
 /// What bounds the engine.

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 /// One or more signals.
@@ -21,6 +21,15 @@ impl Signal {
     /// Where there are no more descriptors.
     pub(crate) fn stop() -> io::Result<Signal> {
         Signal::of(&[SIGTERM, SIGINT])
+    }
+
+    /// USR1: the daemon is to stop because another one is about to take over (`RestartKillSignal=` of systemd.kill(5)).
+    ///
+    /// # Errors
+    ///
+    /// Where there are no more descriptors.
+    pub(crate) fn hand_over() -> io::Result<Signal> {
+        Signal::of(&[SIGUSR1])
     }
 
     /// HUP: the daemon is to read its configuration anew.

@@ -13,12 +13,16 @@ use knock_proto::Engine;
 use crate::args::Args;
 use crate::clock::{moment, now};
 use crate::commands::Commands;
-use crate::daemon::{Counters, Daemon};
+use crate::control;
+use crate::daemon::{CONTROL_TOKEN, Counters, Daemon, End};
 use crate::events::EventLog;
 use crate::gate::Gate;
 use crate::hooks;
 use crate::logging;
-use crate::rules::{engine_rules, engine_settings};
+use crate::notify::Notifier;
+use crate::one_time::OneTime;
+use crate::privileges::Needs;
+use crate::rules::{engine_rules, engine_settings, one_time_sequences};
 use crate::signals::Signal;
 use crate::stops::{StopSchedule, boot_id};
 use crate::wire::Wire;
@@ -88,14 +92,15 @@ fn run(args: &Args) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    let one_time = one_time_sequences(&loaded.config).map_err(|error| Failure::Configuration(error.to_string()))?;
     if args.check {
         let (file, rules) = (args.config.display(), loaded.config.rules.len());
         println!("{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
         return Ok(());
     }
-    let mut daemon = start(source, loaded)?;
+    let mut daemon = start(source, loaded, one_time)?;
     let result = daemon.run();
-    let closed = daemon.shut_down();
+    let closed = daemon.shut_down(matches!(result, Ok(End::HandOver)));
     result.map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
     closed.map_err(|error| Failure::new(false, error))
 }
@@ -126,11 +131,13 @@ fn interfaces(args: &Args) -> Option<Interfaces> {
 }
 
 /// Brings everything up, in the order in which it can be taken down again.
-fn start(source: ConfigSource, loaded: Loaded) -> Result<Daemon, Failure> {
+fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -> Result<Daemon, Failure> {
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
+    let hand_over = Signal::hand_over().map_err(other)?;
     let config = Rc::new(loaded.config);
-    let engine = Engine::new(engine_rules(&config, |_| Vec::new()), &engine_settings(&config));
+    let engine = Engine::new(engine_rules(&config, &one_time), &engine_settings(&config));
+    let control = open_control(&config)?;
     let wire = Wire::open(&config.interfaces, &engine.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
     let gate = Gate::open(config.clone(), now()).map_err(|error| match error {
@@ -146,10 +153,16 @@ fn start(source: ConfigSource, loaded: Loaded) -> Result<Daemon, Failure> {
     };
     let stops = open_stops(&config);
     hooks::run(&commands, &hooks::setups(&config));
+    let needs = Needs::of(&config, stops.is_some());
+    if let Err(error) = needs.give_up_others() {
+        gate.abandon();
+        return Err(Failure::Other(error.to_string()));
+    }
     Ok(Daemon {
         source,
         config,
         engine,
+        one_time,
         wire,
         gate,
         commands,
@@ -158,8 +171,25 @@ fn start(source: ConfigSource, loaded: Loaded) -> Result<Daemon, Failure> {
         counters: Counters::default(),
         started: now(),
         stop,
+        hand_over,
+        control,
         reload,
+        needs,
+        notifier: Notifier::new(now()),
     })
+}
+
+/// Opens the control socket, before anything that a daemon which runs already would notice. One that may not be made at
+/// its default place is done without: everything else works.
+fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
+    match control::Socket::listen(&control::place(config)) {
+        Ok(socket) => Ok(Some(control::Server::new(socket, CONTROL_TOKEN))),
+        Err(error) if error.is_permission() && config.control_socket.is_none() => {
+            log::warn!("{error}; until then knockctl can't reach this daemon");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(error.is_permission(), error)),
+    }
 }
 
 /// Opens the schedule of stop commands, where a rule has one or some are pending from before.

@@ -47,7 +47,7 @@ impl Daemon {
                 self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical())
             }
             Command::RevokeAll {} => self.revoke_all(now, peer),
-            Command::Reload {} => self.reload_by_hand(now, peer),
+            Command::Reload {} => self.reload_by_hand(peer),
         };
         answer.unwrap_or_else(Outgoing::refusal)
     }
@@ -182,9 +182,9 @@ impl Daemon {
         Ok(Outgoing::result(&Revoked { revoked: ended.len() }))
     }
 
-    fn reload_by_hand(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
+    fn reload_by_hand(&mut self, peer: Peer) -> Result<Outgoing, Refusal> {
         log::info!("uid {} asks for a reload", peer.uid);
-        match self.reload_or_report(now) {
+        match self.try_reload() {
             Ok(warnings) => Ok(Outgoing::result(&Reloaded { rules: self.config.rules.len(), warnings })),
             Err(NotReloaded::Invalid(reasons)) => Err(Refusal::new(Code::InvalidConfiguration, reasons)),
             Err(NotReloaded::Failed(reasons)) => Err(Refusal::new(Code::Failed, reasons)),

@@ -14,8 +14,8 @@ pub enum LineError {
     /// More than [`SEQUENCE_MAX`] knocks.
     #[error("{0} knocks are more than {SEQUENCE_MAX}; write a shorter sequence")]
     TooLong(usize),
-    /// Neither a comment nor text.
-    #[error("the line is no text; write knocks as in \"7000, 8000/udp, 9000\", or `#` before a comment")]
+    /// Neither a comment nor anything like knocks: too long for one, or not printable.
+    #[error("the line has no knocks; write knocks as in \"7000, 8000/udp, 9000\", or `#` before a comment")]
     NotText,
     /// The file begins with U+FEFF.
     #[error("the file begins with a byte order mark; save it as UTF-8 without one")]
@@ -88,6 +88,9 @@ impl Line<'_> {
     }
 }
 
+/// More characters than any knock has; messages quote no more.
+const ITEM_MAX: usize = 40;
+
 /// Knocks with commas or blanks between them.
 fn parse(text: &str) -> Result<Vec<Knock>, LineError> {
     let mut sequence = Vec::new();
@@ -95,6 +98,9 @@ fn parse(text: &str) -> Result<Vec<Knock>, LineError> {
     for item in text.split(',') {
         let before = count;
         for knock in item.split_ascii_whitespace() {
+            if knock.len() > ITEM_MAX || !knock.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(LineError::NotText);
+            }
             count += 1;
             if count <= SEQUENCE_MAX {
                 sequence.push(knock.parse()?);

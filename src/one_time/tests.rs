@@ -121,6 +121,8 @@ fn an_invalid_line_is_refused_with_its_number_and_reason() {
         assert!(error.contains(message), "{error}");
     }
     assert_eq!(Sequences::new(b"1000\n\xff\xfe\n").refused(), (2, LineError::NotText));
+    assert_eq!(Sequences::new("1".repeat(1000)).refused(), (1, LineError::NotText), "no message of a kilobyte");
+    assert_eq!(Sequences::new("\x1b[2J").refused(), (1, LineError::NotText));
     assert_eq!(Sequences::new("\u{feff}1000\n").refused(), (1, LineError::ByteOrderMark));
 }
 
@@ -216,9 +218,10 @@ fn what_is_no_file_that_can_be_written_is_refused() {
     let directory = file.path.parent().expect("a directory").to_owned();
     assert!(matches!(OneTime::load(&directory), Err(OneTimeError::NotAFile { .. })));
     assert!(matches!(OneTime::load(Path::new("/dev/null")), Err(OneTimeError::NotAFile { .. })));
-    // Read-only whoever runs the test: nobody, root included, may open a file of procfs such as this for writing.
-    let error = OneTime::load(Path::new("/proc/self/stat")).expect_err("read-only").to_string();
-    assert!(error.starts_with("/proc/self/stat: cannot open the one-time sequences"), "{error}");
+    // Root may write what is read-only, but nobody what is being executed (ETXTBSY).
+    let running = std::env::current_exe().expect("this test");
+    let error = OneTime::load(&running).expect_err("not to be written").to_string();
+    assert!(error.contains("cannot open the one-time sequences for reading and marking"), "{error}");
     file.write("# too long\n".repeat(FILE_MAX as usize / 10));
     assert!(matches!(OneTime::load(&file.path), Err(OneTimeError::TooLarge { .. })));
 }
