@@ -5,6 +5,7 @@ mod place;
 mod reconfigure;
 mod repair;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -30,8 +31,6 @@ pub(crate) struct Gate {
     sets: OwnSets,
     /// Where the kernel does not keep others from changing what is ours.
     monitor: Option<Monitor>,
-    /// Whether the table was made at this start, not found.
-    fresh: bool,
 }
 
 /// A grant could not be carried out, or the gate not be set up.
@@ -50,14 +49,12 @@ impl Gate {
             table: None,
             sets: OwnSets::open(&config)?,
             monitor: None,
-            fresh: false,
             config,
         };
         let held = gate.sets.list();
         gate.adopt_sets(now, held);
         if let Some(spec) = table_spec(&gate.config) {
             let (table, elements) = ManagedTable::set_up(spec)?;
-            gate.fresh = elements.is_empty();
             gate.table = Some(table);
             if let Err(error) = gate.adopt(now, &elements).and_then(|()| gate.watch()) {
                 gate.abandon();
@@ -81,16 +78,15 @@ impl Gate {
         // What is in the table and not in the record belongs to rules or ports that are gone, and the other way round
         // a rule may have got a port.
         let wanted = wanted(&self.ledger, rules);
-        let is_wanted = |key: &ElementKey| wanted.contains_key(&(key.address, Place::Port(key.port)));
-        let gone: Vec<ElementKey> = elements.iter().map(|element| element.key).filter(|key| !is_wanted(key)).collect();
+        let there: HashSet<ElementKey> = elements.iter().map(|element| element.key).collect();
+        let is_wanted = |key: &&ElementKey| wanted.contains_key(&(key.address, Place::Port(key.port)));
+        let gone: Vec<ElementKey> = there.iter().filter(|key| !is_wanted(key)).copied().collect();
         let missing = wanted.iter().filter_map(|((address, place), wanted)| {
             let Place::Port(port) = place else { return None };
             let key = ElementKey { address: *address, port: *port };
-            let there = elements.iter().any(|element| element.key == key);
-            (!there).then(|| element(key, wanted, now))
+            (!there.contains(&key)).then(|| element(key, wanted, now))
         });
-        let missing: Vec<Element> =
-            if gone.len() + wanted.len() == elements.len() { Vec::new() } else { missing.collect() };
+        let missing: Vec<Element> = missing.collect();
         if !self.ledger.is_empty() {
             log::info!("took up {} grants that were live", self.ledger.len());
         }
@@ -275,7 +271,7 @@ impl Gate {
     /// Ends the gate after a failed start: what was found stays and guards, what was made goes.
     pub(crate) fn abandon(mut self) {
         if let Some(table) = self.table.take()
-            && self.fresh
+            && !table.is_adopted()
             && let Err(error) = table.remove()
         {
             log::error!("{error}");

@@ -31,6 +31,7 @@ pub struct ManagedTable {
     spec: TableSpec,
     name: CString,
     owned: bool,
+    adopted: bool,
     /// The table as it was left; `None`: it was found changed right after.
     layout: Option<Layout>,
 }
@@ -63,7 +64,7 @@ impl ManagedTable {
         let connection =
             Connection::open().map_err(|errno| Error::kernel(Operation::Open, object(&spec.name), errno))?;
         let name = spec.c_name();
-        let mut table = ManagedTable { connection, spec, name, owned: false, layout: None };
+        let mut table = ManagedTable { connection, spec, name, owned: false, adopted: false, layout: None };
         let Some(layout) = table.read_own()? else {
             table.build(None, Plan::Create, &[])?;
             return Ok((table, Vec::new()));
@@ -71,6 +72,7 @@ impl ManagedTable {
         let grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
         let grants = fitting(grants, table.spec.max_grants);
         table.build(Some(&layout), Plan::Rebuild, &grants)?;
+        table.adopted = true;
         Ok((table, grants))
     }
 
@@ -192,6 +194,11 @@ impl ManagedTable {
     /// Whether no other process can change the table.
     pub fn is_owned(&self) -> bool {
         self.owned
+    }
+
+    /// Whether [`ManagedTable::set_up`] found the table, which has guarded its ports since before.
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// The specification that the table was last set up with.
