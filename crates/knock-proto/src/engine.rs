@@ -172,12 +172,10 @@ impl Engine {
     /// only what is knocked after `now` counts.
     pub fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
         let old = std::mem::take(&mut self.matchers);
-        let since_of = |rule: &Rule| match old.iter().find(|before| before.rule.same_knock(rule)) {
-            Some(before) => before.since,
-            None => Some(now),
-        };
-        let rules: Vec<_> =
-            rules.into_iter().map(|rule| (since_of(&rule), rule)).map(|(since, rule)| (rule, since)).collect();
+        let before: Vec<Option<usize>> =
+            rules.iter().map(|rule| old.iter().position(|before| before.rule.same_knock(rule))).collect();
+        let since_of = |before: &Option<usize>| before.map_or(Some(now), |before| old[before].since);
+        let rules: Vec<_> = rules.into_iter().zip(before.iter().map(since_of)).collect();
         let kinds: Vec<_> = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).collect();
         self.compile(rules, settings);
         // A source's history names its track by number.
@@ -186,6 +184,7 @@ impl Engine {
             self.sources = Sources::new(settings.sources);
             self.capacity = settings.sources;
         }
+        self.sources.for_each(|source| source.renumber(&before));
     }
 
     fn compile(&mut self, rules: Vec<(Rule, Option<Time>)>, settings: &Settings) {

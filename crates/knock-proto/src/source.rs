@@ -75,8 +75,9 @@ impl Source {
         self.newest = Time::ZERO;
     }
 
-    /// Notes the packet; true where it is a retransmission of one that what was knocked so far rests on, or of a
-    /// tripwire that it touched.
+    /// Notes the packet; true where it is a retransmission of one that what was knocked so far rests on, or of the
+    /// tripwire that it touched last. Of that one alone: with more of them, a scan that sends the same packets again
+    /// would touch none.
     ///
     /// When the progress is lost or has reached its end, the packets that made it are forgotten: a client may knock
     /// again with the very same packets, as those do that build their own.
@@ -87,7 +88,9 @@ impl Source {
         if self.seen.contains(&seen) {
             return true;
         }
-        if self.events.is_empty() && !tripwire {
+        if tripwire {
+            self.seen.retain(|seen| !seen.tripwire);
+        } else if self.events.is_empty() {
             self.seen.retain(|seen| seen.tripwire);
         }
         if self.seen.len() >= most {
@@ -101,6 +104,17 @@ impl Source {
     pub(crate) fn trip(&mut self, now: Time) {
         self.newest = now;
         self.forget_before(self.events.len());
+    }
+
+    /// The rules have other numbers: `before` is the one that each had, where it is not new.
+    pub(crate) fn renumber(&mut self, before: &[Option<usize>]) {
+        let completed = std::mem::take(&mut self.completions);
+        for (rule, before) in before.iter().enumerate() {
+            if let Some(completion) = completed.iter().find(|completion| Some(completion.rule as usize) == *before) {
+                let rule = u32::try_from(rule).unwrap_or(u32::MAX);
+                self.completions.push(Completion { rule, ..*completion });
+            }
+        }
     }
 
     /// Takes a knock up, and calls `completed` for each rule that it completes.

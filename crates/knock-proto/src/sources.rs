@@ -95,6 +95,11 @@ impl Sources {
         result
     }
 
+    /// Changes every source in a way that leaves its progress as it is.
+    pub(crate) fn for_each(&mut self, change: impl FnMut(&mut Source)) {
+        self.places.iter_mut().map(|place| &mut place.source).for_each(change);
+    }
+
     pub(crate) fn remove(&mut self, place: u32) {
         self.unlink(place);
         let entry = &mut self.places[place as usize];

@@ -200,6 +200,18 @@ fn a_retransmitted_tripwire_breaks_nothing_a_second_time() {
 }
 
 #[test]
+fn tripwires_touched_again_with_the_same_packets_break_the_knock_again() {
+    // A scan may send the very same packets a second time; only the tripwire touched last is taken as retransmitted.
+    let mut bench = Bench::new(vec![rule(&[1000, 2000, 3000])]);
+    let scan = [1000, 1001, 1999, 2000, 2001, 3000].map(|port| bench.packet(CLIENT, Knock::tcp(port)));
+    for pass in 0..4 {
+        for packet in &scan {
+            assert_eq!(bench.send(packet), [], "pass {pass}, {}", packet.knock);
+        }
+    }
+}
+
+#[test]
 fn the_timeout_is_from_the_first_knock_to_the_last() {
     for (first_pause, second_pause, opens) in [(2500, 2497, true), (2500, 2600, false), (100, 6000, false)] {
         let mut bench = Bench::new(vec![rule(&[1000, 2000, 3000])]);
@@ -338,6 +350,15 @@ fn a_reload_keeps_knocks_that_are_under_way() {
     bench.knocks(&[1000, 2000]);
     bench.engine.reconfigure(bench.now, vec![rule(&[7000, 8000]), rule(&[1000, 2000, 3000])], &settings());
     assert_eq!(bench.knocks(&[3000]), [1]);
+}
+
+#[test]
+fn a_reload_that_moves_a_rule_does_not_give_used_knocks_back() {
+    let mut bench = Bench::new(vec![rule(&[1000, 2000, 1000]), rule(&[7000, 8000])]);
+    assert_eq!(bench.knocks(&[1000, 2000, 1000]), [0]);
+    bench.engine.reconfigure(bench.now, vec![rule(&[7000, 8000]), rule(&[1000, 2000, 1000])], &settings());
+    assert_eq!(bench.knocks(&[2000, 1000]), [], "the third knock was not the first of another one");
+    assert_eq!(bench.knocks(&[2000, 1000]), [1]);
 }
 
 #[test]
