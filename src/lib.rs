@@ -11,9 +11,9 @@ mod effects;
 mod events;
 mod gate;
 mod hooks;
+pub mod knockctl;
 mod ledger;
 mod logging;
-pub mod one_time;
 mod notify;
 pub mod one_time;
 mod poller;
@@ -25,4 +25,5 @@ mod start;
 pub mod stops;
 mod wire;
 
+pub use knockctl::knockctl_main;
 pub use start::knockd_main;

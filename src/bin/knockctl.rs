@@ -1,3 +1,9 @@
-//! The daemon.
+//! The control tool of the daemon.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    knockd::knockctl_main()
+}

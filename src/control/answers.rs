@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use knock_config::{Allow, OnStop, nearest};
+use knock_config::{OnStop, nearest};
 use knock_proto::Time;
 use serde_json::Value;
 
@@ -28,7 +28,9 @@ impl Daemon {
             Some(slot) => {
                 if let Some((peer, command)) = control.proceed(slot, now(), poller) {
                     let answer = self.reply(now(), peer, command);
-                    self.control.iter_mut().for_each(|control| control.answer(slot, answer, now(), poller));
+                    if let Some(control) = &mut self.control {
+                        control.answer(slot, answer, now(), poller);
+                    }
                 }
             }
         }
@@ -54,6 +56,7 @@ impl Daemon {
 
     fn status(&mut self, now: Time) -> Status {
         let config = self.config.clone();
+        let commands = self.commands.counters();
         let guarded = || {
             let mut guarded = gate::guarded_ports(&config);
             guarded.sort_unstable();
@@ -70,7 +73,8 @@ impl Daemon {
             guarded: guarded(),
         };
         let file = &self.source.file;
-        let interface = |state: crate::wire::InterfaceState| Interface { name: state.name, state: state.state.to_owned() };
+        let interface =
+            |state: crate::wire::InterfaceState| Interface { name: state.name, state: state.state.to_owned() };
         let set = |state: gate::SetState| Set { name: state.name, problem: state.problem };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,12 +87,15 @@ impl Daemon {
             sets: self.gate.set_states().into_iter().map(set).collect(),
             grants: self.gate.ledger().len(),
             sources: self.engine.sources(),
+            commands_running: commands.running,
+            commands_waiting: commands.queued,
             counters: self.all_counters(),
         }
     }
 
     fn all_counters(&mut self) -> BTreeMap<String, u64> {
         let (engine, wire, own) = (self.engine.counters(), self.wire.statistics(), self.counters);
+        let commands = self.commands.counters();
         let all = [
             ("kernel_received", wire.received),
             ("kernel_dropped", wire.dropped),
@@ -105,6 +112,11 @@ impl Daemon {
             ("revoked", own.revoked),
             ("restored", own.restored),
             ("reloads", own.reloads),
+            ("commands_started", commands.started),
+            ("commands_succeeded", commands.succeeded),
+            ("commands_failed", commands.failed),
+            ("commands_timed_out", commands.timed_out),
+            ("commands_dropped", commands.dropped_queue_full),
             ("events_left_out", self.events.left_out()),
         ];
         all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -175,7 +187,7 @@ impl Daemon {
         let ended = self.gate.revoke_all(now).map_err(|error| failed(&error))?;
         for grant in &ended {
             let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("{rule}: the grant to {} is revoked (by uid {})", grant.address, peer.uid);
+            let message = format_args!("rule {rule}: the grant to {} is revoked (by uid {})", grant.address, peer.uid);
             self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
         }
         self.counters.revoked += ended.len() as u64;
@@ -210,8 +222,8 @@ impl Daemon {
         let names: Vec<&str> = rules.map(|rule| rule.name.as_str()).collect();
         match names.as_slice() {
             [] => "no rule has an `allow`".to_owned(),
-            names if names.len() <= NAMED => format!("rules that have one: {}", names.join(", ")),
-            names => format!("rules that have one: {} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
+            names if names.len() <= NAMED => format!("rules with an `allow`: {}", names.join(", ")),
+            names => format!("rules with an `allow`: {} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
         }
     }
 }

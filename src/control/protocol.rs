@@ -67,7 +67,8 @@ impl Command {
         match object.remove("version") {
             Some(version) if version.as_u64() == Some(VERSION) => {}
             Some(version) => {
-                let message = format!("this daemon speaks version {VERSION} of the control protocol, not {version:.20}");
+                let message =
+                    format!("this daemon speaks version {VERSION} of the control protocol, not {version:.20}");
                 return Err(Refusal::new(Code::Version, message));
             }
             None => return Err(bad(format!("the request has no version; add \"version\": {VERSION}"))),
@@ -148,6 +149,10 @@ pub(crate) struct Status {
     pub(crate) grants: usize,
     /// Sources whose knocks are remembered.
     pub(crate) sources: usize,
+    /// Commands that run.
+    pub(crate) commands_running: usize,
+    /// Commands that wait for their turn.
+    pub(crate) commands_waiting: usize,
     /// What was counted since the start, by name; docs/control-protocol.md explains each.
     pub(crate) counters: BTreeMap<String, u64>,
 }

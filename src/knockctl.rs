@@ -1,0 +1,198 @@
+//! The control tool: asks the daemon over its control socket, and prints what it answers.
+
+pub mod args;
+mod prometheus;
+mod report;
+mod table;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use knock_config::printable;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::control::client::{Unanswered, ask};
+use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
+use args::Args;
+
+/// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
+const EXIT_UNAVAILABLE: u8 = 69;
+/// `EX_NOPERM`.
+const EXIT_NOT_PERMITTED: u8 = 77;
+/// `EX_CONFIG`.
+const EXIT_CONFIGURATION: u8 = 78;
+/// Anything else.
+const EXIT_OTHER: u8 = 1;
+
+/// Why it was not done.
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl fmt::Display) -> Failure {
+        Failure { status, message: message.to_string() }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(error: Unanswered) -> Failure {
+        let status = match &error {
+            Unanswered::NoDaemon { .. } => EXIT_UNAVAILABLE,
+            Unanswered::NotPermitted { .. } => EXIT_NOT_PERMITTED,
+            Unanswered::Broken { .. } | Unanswered::NotUnderstood { .. } => EXIT_OTHER,
+            Unanswered::Refused(refusal) => match refusal.code {
+                Code::NotPermitted => EXIT_NOT_PERMITTED,
+                Code::InvalidConfiguration => EXIT_CONFIGURATION,
+                Code::Busy => EXIT_UNAVAILABLE,
+                _ => EXIT_OTHER,
+            },
+        };
+        Failure::new(status, error)
+    }
+}
+
+/// The program `knockctl`.
+pub fn knockctl_main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in failure.message.lines() {
+                complain("error: ", line);
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let answer = Ask { socket: &args.socket, json: args.json };
+    match args.command {
+        args::Command::Status { prometheus: false } => answer.show(&Command::Status {}, report::status),
+        args::Command::Status { prometheus: true } => {
+            let status: Status = ask(&args.socket, &Command::Status {})?;
+            print(&prometheus::metrics(&status))
+        }
+        args::Command::Grants { rule, address } => {
+            answer.show::<Grants>(&Command::Grants { rule, address }, report::grants)
+        }
+        args::Command::Grant { rule, address, timeout } => {
+            let timeout = timeout.map(|text| text.parse::<f64>().map_or(Value::from(text), Value::from));
+            answer.show::<Granted>(&Command::Grant { rule, address, timeout }, report::granted)
+        }
+        args::Command::Revoke { address: Some(address), rule, .. } => {
+            answer.show::<Revoked>(&Command::Revoke { address, rule }, report::revoked)
+        }
+        args::Command::Revoke { address: None, .. } => answer.show::<Revoked>(&Command::RevokeAll {}, report::revoked),
+        args::Command::Reload => answer.show::<Reloaded>(&Command::Reload {}, |reloaded| {
+            for warning in &reloaded.warnings {
+                complain("warning: ", warning);
+            }
+            report::reloaded(reloaded)
+        }),
+        args::Command::Import { file, native } => import(&file, native),
+    }
+}
+
+/// How to ask, and how to show the answer.
+struct Ask<'a> {
+    socket: &'a Path,
+    json: bool,
+}
+
+impl Ask<'_> {
+    fn show<T: DeserializeOwned + Serialize>(
+        &self,
+        command: &Command,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let answer: T = ask(self.socket, command)?;
+        if self.json { print(&json(&answer)) } else { print(&text(&answer)) }
+    }
+}
+
+/// A JSON document in which no control character stands as itself.
+fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut safe = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        // serde_json escapes those below U+0020, and U+007F to U+009F drive terminals too.
+        if character.is_control() && character != '\n' {
+            safe.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe.push('\n');
+    safe
+}
+
+/// Prints it to standard output. A reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(EXIT_OTHER, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn complain(prefix: &str, line: &str) {
+    // Where it fails there is nobody to tell.
+    let _ = io::stderr().write_all(format!("{prefix}{}\n", printable(line)).as_bytes());
+}
+
+/// Takes over a knockd.conf of knock.
+fn import(file: &Path, native: bool) -> Result<(), Failure> {
+    let name = file.display().to_string();
+    let text = read(file)?;
+    let imported = knock_config::import::import(&name, &text, native).map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::new(EXIT_CONFIGURATION, errors.join("\n"))
+    })?;
+    for note in &imported.notes {
+        complain("note: ", &format!("{name}: {note}"));
+    }
+    print(&imported.json)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error: io::Error| {
+        let status = if error.kind() == ErrorKind::PermissionDenied { EXIT_NOT_PERMITTED } else { EXIT_OTHER };
+        Failure::new(status, format!("cannot read {}: {error}", file.display()))
+    };
+    let mut bytes = Vec::new();
+    let limit = knock_config::FILE_MAX;
+    File::open(file).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() > limit {
+        let message = format!("{} is bigger than {limit} bytes, so it is hardly a knockd.conf", file.display());
+        return Err(Failure::new(EXIT_CONFIGURATION, message));
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        let message =
+            format!("{} is not UTF-8; convert it first, perhaps with: iconv -f latin1 -t utf8", file.display());
+        Failure::new(EXIT_CONFIGURATION, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_holds_no_control_character_as_itself() {
+        let nasty = "\u{1b}[2J\u{9b}31m\u{7f}";
+        let text = json(&serde_json::json!({ "configuration": nasty }));
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        let back: Value = serde_json::from_str(&text).expect("still JSON");
+        assert_eq!(back["configuration"], nasty);
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line of the control tool.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Asks a running knockd how it is, and tells it what to do.
+///
+/// Exit status: 0 done, 1 failed, 2 wrong usage, 69 no daemon answers, 77 not permitted, 78 invalid configuration.
+#[derive(Debug, Parser)]
+#[command(name = "knockctl", version, max_term_width = 100)]
+pub struct Args {
+    /// The control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, global = true)]
+    pub socket: PathBuf,
+
+    /// Print a JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How the daemon is: interfaces, table, counters
+    Status {
+        /// Print it for the textfile collector of Prometheus' node exporter
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
+    },
+    /// The live grants, the one that ends first in front
+    Grants {
+        /// Those of this rule only
+        #[arg(long, value_name = "RULE")]
+        rule: Option<String>,
+        /// Those to this address only
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+    },
+    /// Grant a rule to an address, as if it had knocked; a command of the rule is not run
+    Grant {
+        /// The rule
+        rule: String,
+        /// The address
+        #[arg(value_name = "ADDR")]
+        address: IpAddr,
+        /// For how long, such as 90, 90s, 10m, 1h or 7d, instead of what the rule says
+        #[arg(long, value_name = "TIME")]
+        timeout: Option<String>,
+    },
+    /// End the grants to an address, or all
+    Revoke {
+        /// The address
+        #[arg(value_name = "ADDR", required_unless_present = "all", conflicts_with = "all")]
+        address: Option<IpAddr>,
+        /// The grant of this rule only
+        #[arg(conflicts_with = "all")]
+        rule: Option<String>,
+        /// All grants to all addresses
+        #[arg(long)]
+        all: bool,
+    },
+    /// Have the daemon read its configuration anew; an invalid one changes nothing
+    Reload,
+    /// Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error
+    Import {
+        /// The file of knock (jvinet/knock), usually /etc/knockd.conf
+        #[arg(value_name = "KNOCKD_CONF")]
+        file: PathBuf,
+        /// Replace commands that open and close ports of the firewall by `allow` and `revoke`
+        #[arg(long)]
+        native: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_all_commands_may_stand_behind_the_command() {
+        let args = parse("knockctl grants --json --socket /tmp/s").expect("valid");
+        assert!(args.json && args.socket == PathBuf::from("/tmp/s"));
+    }
+
+    #[test]
+    fn revoke_wants_an_address_or_all_and_not_both() {
+        for wrong in ["revoke", "revoke --all 192.0.2.1", "revoke 192.0.2.1/24", "revoke ssh"] {
+            assert!(parse(&format!("knockctl {wrong}")).is_err(), "{wrong}");
+        }
+        for right in ["revoke --all", "revoke 192.0.2.1", "revoke 2001:db8::1 ssh"] {
+            assert!(parse(&format!("knockctl {right}")).is_ok(), "{right}");
+        }
+    }
+}

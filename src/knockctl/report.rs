@@ -1,0 +1,122 @@
+//! What the daemon answers, for people.
+
+use super::table::{count, duration, table};
+use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
+
+/// How the daemon is.
+pub(crate) fn status(status: &Status) -> String {
+    let counted = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |label: &str, value: String| rows.push(vec![label.to_owned(), value]);
+    row("version", status.version.clone());
+    row("running", format!("for {} (process {})", duration(status.uptime_seconds), status.pid));
+    row("configuration", format!("{} ({})", status.configuration, count(status.rules, "rule")));
+    let interfaces: Vec<_> = status.interfaces.iter().map(|i| format!("{} {}", i.name, i.state)).collect();
+    row("interfaces", interfaces.join(", "));
+    row(
+        "table",
+        match &status.table {
+            None => "none: no rule guards a port".to_owned(),
+            Some(table) => {
+                let owner = if table.owned { "owned" } else { "watched" };
+                let end = if table.on_stop == "keep" { "kept at stop" } else { "removed at stop" };
+                format!("inet {}, {owner}, {end}; guards {}", table.name, table.guarded.join(", "))
+            }
+        },
+    );
+    for (number, set) in status.sets.iter().enumerate() {
+        let state = set.problem.as_deref().unwrap_or("in use");
+        row(if number == 0 { "your sets" } else { "" }, format!("{}: {state}", set.name));
+    }
+    row(
+        "grants",
+        format!(
+            "{} live; {} made, {} failed, {} revoked",
+            status.grants,
+            counted("granted"),
+            counted("grants_failed"),
+            counted("revoked")
+        ),
+    );
+    row(
+        "knocks",
+        format!(
+            "{} heard from sources of which {} are remembered, {} evicted; {} sequences completed; {} retransmissions, \
+             {} tripwires touched",
+            counted("knocks"),
+            status.sources,
+            counted("evicted"),
+            counted("completed"),
+            counted("retransmissions"),
+            counted("tripwires")
+        ),
+    );
+    row(
+        "packets",
+        format!(
+            "{} taken, {} lost by the kernel, {} malformed, {} ignored",
+            counted("packets"),
+            counted("kernel_dropped"),
+            counted("malformed"),
+            counted("ignored")
+        ),
+    );
+    row(
+        "commands",
+        format!(
+            "{} running, {} waiting; {} started, {} failed, {} timed out, {} dropped",
+            status.commands_running,
+            status.commands_waiting,
+            counted("commands_started"),
+            counted("commands_failed"),
+            counted("commands_timed_out"),
+            counted("commands_dropped")
+        ),
+    );
+    row(
+        "other",
+        format!(
+            "{} reloads, table or sets put back {} times, {} events left out of the log",
+            counted("reloads"),
+            counted("restored"),
+            counted("events_left_out")
+        ),
+    );
+    table(&["", ""], &rows)
+}
+
+/// The live grants.
+pub(crate) fn grants(grants: &Grants) -> String {
+    if grants.grants.is_empty() {
+        return "no live grants\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = grants
+        .grants
+        .iter()
+        .map(|grant| {
+            vec![
+                grant.rule.clone(),
+                grant.address.to_string(),
+                format!("{} ago", duration(grant.age_seconds)),
+                duration(grant.remaining_seconds),
+                grant.opens.join(", "),
+            ]
+        })
+        .collect();
+    table(&["RULE", "ADDRESS", "SINCE", "REMAINING", "OPENS"], &rows)
+}
+
+/// A grant was made.
+pub(crate) fn granted(granted: &Granted) -> String {
+    format!("{} granted to {} for {}\n", granted.rule, granted.address, duration(granted.timeout_seconds))
+}
+
+/// Grants were ended.
+pub(crate) fn revoked(revoked: &Revoked) -> String {
+    format!("{} revoked\n", count(revoked.revoked, "grant"))
+}
+
+/// The configuration was read anew.
+pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
+    format!("reloaded: {}\n", count(reloaded.rules, "rule"))
+}
