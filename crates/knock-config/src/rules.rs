@@ -19,7 +19,7 @@ use crate::tcp_flags::tcp_flags;
 use crate::validate::{absolute_path, optional_duration};
 
 /// The most rules of a configuration: what compares each with each other stays quick.
-pub const RULES_MAX: usize = 1024;
+pub const RULES_MAX: usize = 16_384;
 /// How long a command may run where nothing else is said.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 

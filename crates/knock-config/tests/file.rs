@@ -94,9 +94,9 @@ fn a_hopeless_file_gets_a_bounded_answer() {
 fn more_rules_than_are_allowed_are_refused() {
     let rule = |index| format!(r#"{{"name": "a{index}", "command": "x", "sequence": [{}, 1]}}"#, index + 2);
     let file = |count| format!("{{\"rules\": [{}]}}", (0..count).map(rule).collect::<Vec<_>>().join(","));
-    parse("c.json", &file(1024)).expect("as many as are allowed");
-    let message = parse("c.json", &file(1025)).expect_err("one more").to_string();
-    assert_eq!(message, "c.json:1:11: rules: 1025 rules are more than 1024; leave out some");
+    parse("c.json", &file(16_384)).expect("as many as are allowed");
+    let message = parse("c.json", &file(16_385)).expect_err("one more").to_string();
+    assert_eq!(message, "c.json:1:11: rules: 16385 rules are more than 16384; leave out some");
 }
 
 #[test]
