@@ -1,1 +1,179 @@
-//! Being written.
+//! Where knocks are listened for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use knock_testkit::{Network, Packet};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Options, element, network, wait_for_grant, wait_until};
+
+/// A server with a second link, `eth1`, to the first client.
+fn two_links() -> Network {
+    let network = network(1);
+    network.add_link("eth1", [10, 78, 0]).expect("a second link");
+    network
+}
+
+fn configuration(interface: Value) -> Value {
+    let mut configuration = json!({ "rules": [
+        { "name": "a", "sequence": [1000, 2000], "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "fence", "sequence": [9100, 9200], "allow": { "ports": [99], "timeout": "1h" } }
+    ] });
+    if !interface.is_null() {
+        configuration["interface"] = interface;
+    }
+    configuration
+}
+
+/// Knocks from `source` by ordinary connections to `server`, which the kernel routes by the right link.
+fn knock(network: &Network, server: IpAddr, ports: [u16; 2]) {
+    for port in ports {
+        let to = SocketAddr::new(server, port);
+        let connect = || knock_testkit::tcp(to, std::time::Duration::from_secs(2));
+        network.client().namespace.run(connect).and_then(|reach| reach).expect("a knock");
+    }
+}
+
+const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
+const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 78, 0, 1));
+const CLIENT_ON_FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 2));
+const CLIENT_ON_SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 78, 0, 2));
+
+#[test]
+fn any_interface_is_the_default() {
+    for interface in [Value::Null, json!("any")] {
+        let network = two_links();
+        let _daemon = Daemon::start(&network.server, configuration(interface));
+        knock(&network, FIRST, [1000, 2000]);
+        wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 22));
+        knock(&network, SECOND, [1000, 2000]);
+        wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 22));
+    }
+}
+
+#[test]
+fn several_named_interfaces_are_listened_on() {
+    let network = two_links();
+    let _daemon = Daemon::start(&network.server, configuration(json!(["eth0", "eth1"])));
+    knock(&network, FIRST, [1000, 2000]);
+    wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 22));
+    knock(&network, SECOND, [1000, 2000]);
+    wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 22));
+}
+
+#[test]
+fn knocks_on_an_interface_that_is_not_named_do_not_count() {
+    let network = two_links();
+    let _daemon = Daemon::start(&network.server, configuration(json!("eth0")));
+    knock(&network, SECOND, [1000, 2000]);
+    knock(&network, FIRST, [9100, 9200]);
+    wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 99));
+    assert_eq!(element(&network.server, CLIENT_ON_SECOND, ("tcp", 22)), None);
+}
+
+#[test]
+fn the_command_line_names_interfaces_instead_of_the_configuration() {
+    let network = two_links();
+    let options = Options { arguments: &["-i", "eth1"], ..Options::default() };
+    let _daemon = Daemon::start_with(&network.server, configuration(json!("eth0")), options);
+    knock(&network, FIRST, [1000, 2000]);
+    knock(&network, SECOND, [9100, 9200]);
+    wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 99));
+    assert_eq!(element(&network.server, CLIENT_ON_FIRST, ("tcp", 22)), None);
+}
+
+#[test]
+fn knocks_over_the_loopback_interface_count_once() {
+    let network = network(1);
+    let server = &network.server;
+    // Where each packet counted twice, one connection would be both knocks of the sequence.
+    let rules = json!([
+        { "name": "twice", "sequence": [1000, 1000], "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "fence", "sequence": [9100, 9200], "allow": { "ports": [99], "timeout": "1h" } }
+    ]);
+    let _daemon = Daemon::start(server, json!({ "interface": "lo", "rules": rules }));
+    let source = IpAddr::from([127, 0, 0, 1]);
+    let connect = |port: u16| {
+        let connect = || knock_testkit::tcp(SocketAddr::new(source, port), std::time::Duration::from_secs(2));
+        server.namespace.run(connect).and_then(|reach| reach).expect("a knock");
+    };
+    for port in [1000, 9100, 9200] {
+        connect(port);
+    }
+    wait_for_grant(server, source, ("tcp", 99));
+    assert_eq!(element(server, source, ("tcp", 22)), None);
+    for _ in 0..2 {
+        connect(1000);
+    }
+    wait_for_grant(server, source, ("tcp", 22));
+}
+
+#[test]
+fn an_interface_that_goes_down_and_up_again_is_listened_on_again() {
+    let network = two_links();
+    let mut daemon = Daemon::start(&network.server, configuration(json!(["eth0", "eth1"])));
+    let server = &network.server.namespace;
+    server.ip("link set eth1 down").expect("the link goes down");
+    server.ip("link set eth1 up").expect("the link goes up");
+    wait_until("a knock opens again", || {
+        knock(&network, SECOND, [1000, 2000]);
+        element(&network.server, CLIENT_ON_SECOND, ("tcp", 22))
+    });
+    assert!(daemon.is_running());
+}
+
+#[test]
+fn an_interface_that_is_deleted_and_made_again_is_listened_on_again() {
+    let network = two_links();
+    let mut daemon = Daemon::start(&network.server, configuration(json!(["eth0", "eth1"])));
+    network.server.namespace.ip("link del eth1").expect("the link is deleted");
+    network.add_link("eth1", [10, 78, 0]).expect("a second link again");
+    wait_until("a knock opens again", || {
+        knock(&network, SECOND, [1000, 2000]);
+        element(&network.server, CLIENT_ON_SECOND, ("tcp", 22))
+    });
+    assert!(daemon.is_running());
+}
+
+#[test]
+fn an_interface_that_is_absent_at_start_is_listened_on_once_it_comes() {
+    let network = network(1);
+    let _daemon = Daemon::start(&network.server, configuration(json!(["eth0", "eth1"])));
+    network.add_link("eth1", [10, 78, 0]).expect("a second link");
+    wait_until("a knock opens", || {
+        knock(&network, SECOND, [1000, 2000]);
+        element(&network.server, CLIENT_ON_SECOND, ("tcp", 22))
+    });
+}
+
+#[test]
+fn an_address_that_is_added_later_is_knocked_like_any_other() {
+    let network = network(1);
+    let server = &network.server;
+    let _daemon = Daemon::start(server, configuration(json!("eth0")));
+    server.namespace.ip("addr add 10.77.0.200/24 dev eth0").expect("another address");
+    let wire = crate::support::wire(&network);
+    let from = SocketAddr::new(CLIENT_ON_FIRST, 40_000);
+    wait_until("a knock at the new address opens", || {
+        let packets = [1000, 2000].map(|port| Packet::syn(from, ([10, 77, 0, 200], port).into(), port.into()));
+        wire.send_all(&packets).expect("the knock is sent");
+        element(server, CLIENT_ON_FIRST, ("tcp", 22))
+    });
+}
+
+#[test]
+fn a_link_that_is_down_costs_no_processor_time() {
+    let network = two_links();
+    let daemon = Daemon::start(&network.server, configuration(json!(["eth0", "eth1"])));
+    network.server.namespace.ip("link set eth1 down").expect("the link goes down");
+    // A daemon that spins on the link's error would use most of the time that these knocks take.
+    let before = daemon.cpu_ticks();
+    let started = std::time::Instant::now();
+    wait_until("half a second of knocks", || {
+        knock(&network, FIRST, [1000, 2000]);
+        started.elapsed().as_millis() >= 500
+    });
+    wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 22));
+    let used = daemon.cpu_ticks() - before;
+    assert!(used < 25, "{used} ticks of 10 ms");
+}

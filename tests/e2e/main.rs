@@ -8,6 +8,7 @@ mod support;
 
 mod commands;
 mod configuration;
+mod control;
 mod grants;
 mod hostile;
 mod interfaces;

@@ -11,7 +11,7 @@ use super::wait::wait_until;
 
 /// How long an ordinary connection waits for an answer before its port counts as filtered: below TCP's first
 /// retransmission, far above the round trip between two namespaces.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// What a test asks of a client host.
 pub(crate) trait Client {

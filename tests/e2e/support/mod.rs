@@ -9,10 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 
-pub(crate) use client::{Client, PATIENCE, answer, knock_cli};
-pub(crate) use daemon::{Check, Daemon, Options, check};
+pub(crate) use client::{Client, answer, knock_cli};
+pub(crate) use daemon::{Daemon, Options, check};
 pub(crate) use nft::{Element, element, elements, table_exists};
-pub(crate) use wait::{DEADLINE, wait_until};
+pub(crate) use wait::wait_until;
 
 /// A network with that many clients; the test fails here where namespaces are not permitted.
 pub(crate) fn network(clients: u8) -> Network {

@@ -1,0 +1,384 @@
+//! The control socket and knockctl, with peers that behave and peers that don't.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use knock_testkit::{Echo, Reach};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Daemon, Options, at4, element, knock, network, table_exists, wait_for_grant, wait_until, wire,
+};
+
+/// An ordinary user who is no member of the socket's group.
+const NOBODY: u32 = 65_534;
+
+fn rules() -> Value {
+    let ssh = json!({ "name": "ssh", "sequence": [7000, 9000, 8000], "allow": { "ports": [22], "timeout": "1h" } });
+    let run = json!({ "name": "run", "sequence": [7100, 9100, 8100], "command": "true" });
+    json!({ "rules": [ssh, run] })
+}
+
+fn knockctl(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+    command.arg("--socket").arg(daemon.path("control.sock")).args(arguments);
+    command.output().expect("knockctl runs")
+}
+
+/// What it printed, where it succeeded.
+#[track_caller]
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+fn status(daemon: &Daemon) -> Value {
+    serde_json::from_str(&printed(&knockctl(daemon, &["--json", "status"]))).expect("a document")
+}
+
+fn connect(daemon: &Daemon) -> UnixStream {
+    let stream = UnixStream::connect(daemon.path("control.sock")).expect("the daemon listens");
+    stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a socket");
+    stream
+}
+
+/// What the daemon answers to these bytes.
+fn answer(daemon: &Daemon, request: &[u8]) -> Value {
+    let mut stream = connect(daemon);
+    // It may hang up before it has read all.
+    let _ = stream.write_all(request).and_then(|()| stream.shutdown(Shutdown::Write));
+    read_answer(stream)
+}
+
+fn read_answer(stream: UnixStream) -> Value {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("an answer");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+#[test]
+fn a_grant_by_hand_opens_the_port_and_a_revocation_closes_it() {
+    let network = network(1);
+    let (server, client) = (&network.server, network.client());
+    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
+    let daemon = Daemon::start(server, rules());
+    let address = client.address(at4(22).ip());
+    let text = address.to_string();
+
+    printed(&knockctl(&daemon, &["grant", "ssh", &text, "--timeout", "10m"]));
+    assert_eq!(client.tcp(at4(22)), Reach::Open);
+    let grant = element(server, address, ("tcp", 22)).expect("an element");
+    assert_eq!(grant.timeout, Some(Duration::from_secs(600)));
+    daemon.wait_for_log("(by uid 0)");
+
+    let listed: Value = serde_json::from_str(&printed(&knockctl(&daemon, &["grants", "--json"]))).expect("a document");
+    assert_eq!(listed["grants"][0]["rule"], "ssh");
+    assert_eq!(listed["grants"][0]["address"], json!(address));
+    assert_eq!(listed["grants"][0]["opens"], json!(["22/tcp"]));
+    let remaining = listed["grants"][0]["remaining_seconds"].as_f64().expect("a number");
+    assert!((500.0..=600.0).contains(&remaining), "{remaining}");
+    let table = printed(&knockctl(&daemon, &["grants"]));
+    assert!(table.contains(&text) && table.contains("9m ") && table.contains("22/tcp"), "{table}");
+
+    assert_eq!(printed(&knockctl(&daemon, &["revoke", &text, "run"])), "0 grants revoked\n");
+    assert_eq!(printed(&knockctl(&daemon, &["revoke", &text])), "1 grant revoked\n");
+    assert_eq!(client.tcp(at4(22)), Reach::Filtered);
+
+    for last in 1..=9 {
+        printed(&knockctl(&daemon, &["grant", "ssh", &format!("192.0.2.{last}")]));
+    }
+    assert_eq!(printed(&knockctl(&daemon, &["revoke", "--all"])), "9 grants revoked\n");
+    assert_eq!(status(&daemon)["grants"], 0);
+    assert_eq!(element(server, IpAddr::from([192, 0, 2, 1]), ("tcp", 22)), None);
+}
+
+#[test]
+fn what_cannot_be_granted_is_refused_with_what_could_be() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    for (arguments, words) in [
+        (["grant", "sssh", "192.0.2.1"].as_slice(), "did you mean ssh?"),
+        (&["grant", "ru\u{1b}[2J", "192.0.2.1"], "`allow`: ssh"),
+        (&["grant", "run", "192.0.2.1"], "`allow`: ssh"),
+        (&["grant", "ssh", "192.0.2.1", "--timeout", "0"], "\"1s\""),
+        (&["grant", "ssh", "192.0.2.1", "--timeout", "5 weeks"], "5 weeks"),
+        (&["revoke", "192.0.2.1", "shs"], "no rule shs"),
+        (&["grants", "--rule", "shs"], "no rule shs"),
+    ] {
+        let output = knockctl(&daemon, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let complaint = complaint(&output);
+        let words = if words == "\"1s\"" { "timeout" } else { words };
+        assert!(complaint.contains(words), "{arguments:?}: {complaint}");
+        assert!(complaint.chars().all(|c| c == '\n' || !c.is_control()), "{complaint:?}");
+    }
+    assert_eq!(status(&daemon)["grants"], 0);
+}
+
+#[test]
+fn status_tells_interfaces_table_and_counters() {
+    let network = network(1);
+    let mut configuration = rules();
+    configuration["interface"] = json!(["nothere0"]);
+    let daemon = Daemon::start(&network.server, configuration);
+    let status = status(&daemon);
+    assert_eq!(status["pid"], daemon.pid());
+    assert_eq!(status["rules"], 2);
+    assert_eq!(status["interfaces"], json!([{ "name": "nothere0", "state": "absent" }]));
+    assert_eq!(status["table"]["name"], "knockd");
+    assert_eq!(status["table"]["guarded"], json!(["22/tcp"]));
+    assert_eq!(status["counters"]["completed"], 0);
+    let text = printed(&knockctl(&daemon, &["status"]));
+    assert!(text.contains("nothere0 absent") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let metrics = printed(&knockctl(&daemon, &["status", "--prometheus"]));
+    assert!(metrics.contains("\nknockd_interface_up{interface=\"nothere0\"} 0\n"), "{metrics}");
+}
+
+#[test]
+fn a_reload_by_knockctl_tells_why_a_file_is_refused() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let file = daemon.path("config.json");
+    let valid = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, valid.replace("9000", "70000")).expect("written");
+    let output = knockctl(&daemon, &["reload"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let complaint = complaint(&output);
+    assert!(complaint.contains("rules[0].sequence[1]") && complaint.contains("70000"), "{complaint}");
+    assert_eq!(status(&daemon)["counters"]["reloads"], 0, "the old configuration is in force");
+
+    fs::write(&file, valid.replace("ssh", "door")).expect("written");
+    assert_eq!(printed(&knockctl(&daemon, &["reload"])), "reloaded: 2 rules\n");
+    printed(&knockctl(&daemon, &["grant", "door", "192.0.2.1"]));
+    // The listeners of the new configuration are listened on.
+    let client = network.client().address(at4(22).ip());
+    knock(&wire(&network), client, &[7000, 9000, 8000]);
+    wait_for_grant(&network.server, client, ("tcp", 22));
+}
+
+#[test]
+fn a_reload_may_move_the_socket() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let mut moved: Value =
+        serde_json::from_str(&fs::read_to_string(daemon.path("config.json")).expect("it is there")).expect("JSON");
+    moved["control_socket"] = json!(daemon.path("moved.sock"));
+    fs::write(daemon.path("config.json"), moved.to_string()).expect("written");
+    printed(&knockctl(&daemon, &["reload"]));
+    let old = daemon.path("control.sock");
+    wait_until("the old socket is gone", || !old.exists());
+    let new = daemon.path("moved.sock");
+    printed(&knockctl(&daemon, &["--socket", new.to_str().expect("text"), "status"]));
+}
+
+#[test]
+fn a_client_that_stalls_holds_nobody_up_and_is_told_to_go() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let mut stalled = connect(&daemon);
+    stalled.write_all(b"{\"version\": 1, \"comm").expect("half a request");
+    let started = Instant::now();
+    let client = network.client().address(at4(22).ip());
+    knock(&wire(&network), client, &[7000, 9000, 8000]);
+    wait_for_grant(&network.server, client, ("tcp", 22));
+    assert_eq!(status(&daemon)["grants"], 1);
+    assert_eq!(read_answer(stalled)["error"]["code"], "timeout");
+    let took = started.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(14)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_the_daemon_goes_on() {
+    let network = network(1);
+    let mut daemon = Daemon::start(&network.server, rules());
+    let garbage: Vec<u8> = (0..4096_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let long = vec![b'x'; 1 << 20];
+    let deep = "[".repeat(4000);
+    for (request, code) in [
+        (garbage.as_slice(), "bad-request"),
+        (b"\n", "bad-request"),
+        (b"\0\0\0\0\n", "bad-request"),
+        (deep.as_bytes(), "bad-request"),
+        (b"{\"version\":1,\"command\":\"explode\"}\n", "bad-request"),
+        (b"{\"version\":9,\"command\":\"status\"}\n", "version"),
+        (b"GET / HTTP/1.1\r\n\r\n", "bad-request"),
+        (&long, "too-large"),
+    ] {
+        let answer = answer(&daemon, request);
+        assert_eq!(answer["error"]["code"], code, "{:?}: {answer}", &request[..request.len().min(40)]);
+    }
+    assert!(daemon.is_running());
+    assert_eq!(status(&daemon)["grants"], 0);
+}
+
+#[test]
+fn twenty_connections_at_once_are_served_or_refused_and_leave_nothing() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let before = daemon.open_files();
+    let waiting: Vec<UnixStream> = (0..20).map(|_| connect(&daemon)).collect();
+    let mut refused = 0;
+    for stream in waiting {
+        // The first ones are asked now; those that are one too many have their answer already.
+        let mut stream = stream;
+        let _ = stream.write_all(b"{\"version\":1,\"command\":\"status\"}\n");
+        let answer = read_answer(stream);
+        match answer["error"]["code"].as_str() {
+            Some(code) => {
+                assert_eq!(code, "busy");
+                refused += 1;
+            }
+            None => assert_eq!(answer["result"]["rules"], 2),
+        }
+    }
+    assert!((1..=12).contains(&refused), "{refused} refused");
+    wait_until("the connections are closed", || daemon.open_files() == before);
+}
+
+#[test]
+fn a_client_that_hangs_up_early_leaves_nothing() {
+    let network = network(1);
+    let mut daemon = Daemon::start(&network.server, rules());
+    let before = daemon.open_files();
+    for number in 0..200 {
+        let Ok(mut stream) = UnixStream::connect(daemon.path("control.sock")) else { panic!("it listens") };
+        match number % 3 {
+            0 => {}
+            1 => drop(stream.write_all(b"{\"version\":1,\"comma")),
+            _ => drop(stream.write_all(b"{\"version\":1,\"command\":\"grants\"}\n")),
+        }
+    }
+    wait_until("the connections are closed", || daemon.open_files() == before);
+    assert!(daemon.is_running());
+    status(&daemon);
+}
+
+#[test]
+fn a_hundred_thousand_grants_are_listed_while_knocks_go_on() {
+    const GRANTS: u32 = 100_000;
+    let network = network(1);
+    let server = &network.server;
+    let mut configuration = rules();
+    configuration["limits"] = json!({ "grants": 200_000 });
+    let daemon = Daemon::start(server, configuration);
+    let directory = daemon.kill();
+    // What a daemon takes up that was killed with so many grants.
+    let mut script = String::from("add element inet knockd grants4 {\n");
+    for number in 0..GRANTS {
+        let address = Ipv4Addr::from_bits(0x0a80_0000 + number);
+        script.push_str(&format!("{address} . tcp . 22 timeout 1h comment \"ssh\",\n"));
+    }
+    script.push_str("}\n");
+    server.namespace.nft(&script).expect("the grants are made");
+    let daemon = Daemon::start_again(server, directory);
+    let before = daemon.status("VmRSS");
+
+    // One reader that does not read, and one that does.
+    let mut slow = connect(&daemon);
+    slow.write_all(b"{\"version\":1,\"command\":\"grants\"}\n").expect("sent");
+    let mut first = [0; 1];
+    slow.read_exact(&mut first).expect("the answer begins");
+    let client = network.client().address(at4(22).ip());
+    knock(&wire(&network), client, &[7000, 9000, 8000]);
+    daemon.wait_for_log(&format!("granted to {client}"));
+    let started = Instant::now();
+    let listed: Value = serde_json::from_str(&printed(&knockctl(&daemon, &["grants", "--json"]))).expect("a document");
+    let took = started.elapsed();
+    assert_eq!(listed["grants"].as_array().map(Vec::len), Some(GRANTS as usize + 1));
+    assert!(took < Duration::from_secs(10), "{took:?} in a debug build");
+    let grown = daemon.status("VmRSS").saturating_sub(before);
+    assert!(grown < 40 << 10, "the answers, of 11 MiB each, are not held as text: {grown} KiB more");
+
+    let mut rest = String::from(char::from(first[0]));
+    BufReader::new(slow).read_line(&mut rest).expect("the rest");
+    let answer: Value = serde_json::from_str(&rest).expect("the slow reader has it all too");
+    assert_eq!(answer["result"]["grants"].as_array().map(Vec::len), Some(GRANTS as usize), "as it was when it asked");
+    assert_eq!(printed(&knockctl(&daemon, &["revoke", "--all"])), format!("{} grants revoked\n", GRANTS + 1));
+    assert_eq!(element(server, client, ("tcp", 22)), None);
+}
+
+/// Runs knockctl as an ordinary user.
+fn as_nobody(daemon: &Daemon) -> Output {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
+    // The one that was built may be where nobody can go.
+    let program = directory.path().join("knockctl");
+    fs::copy(env!("CARGO_BIN_EXE_knockctl"), &program).expect("a copy");
+    let mut command = Command::new(&program);
+    command.arg("--socket").arg(daemon.path("control.sock")).arg("status").uid(NOBODY).gid(NOBODY);
+    let output = command.output();
+    output.unwrap_or_else(|error| panic!("cannot run as uid {NOBODY}: {error}; this test needs root, not a namespace"))
+}
+
+#[test]
+fn another_user_may_not_ask_even_where_somebody_opened_the_socket_to_all() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let socket = daemon.path("control.sock");
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
+    assert_eq!(mode(&socket), 0o660);
+    fs::set_permissions(daemon.directory(), Permissions::from_mode(0o755)).expect("the directory is ours");
+
+    let output = as_nobody(&daemon);
+    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    assert!(complaint(&output).contains("run this as root"), "{output:?}");
+
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).expect("the socket is ours");
+    let output = as_nobody(&daemon);
+    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    assert!(complaint(&output).contains("members of the group"), "{output:?}");
+    daemon.wait_for_log("refused uid 65534");
+
+    // A member of the group may.
+    fs::set_permissions(&socket, Permissions::from_mode(0o660)).expect("the socket is ours");
+    std::os::unix::fs::chown(&socket, None, Some(NOBODY)).expect("the socket is ours");
+    printed(&as_nobody(&daemon));
+}
+
+#[test]
+fn the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_living_one_is_not() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let directory = daemon.kill();
+    assert!(directory.path().join("control.sock").exists(), "a daemon that is killed leaves its socket");
+    let mut daemon = Daemon::start_again(&network.server, directory);
+    status(&daemon);
+
+    let mut second = rules();
+    second["control_socket"] = json!(daemon.path("control.sock"));
+    second["nftables"] = json!({ "table": "second" });
+    let mut second = Daemon::launch(&network.server, second, Options::default());
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(second.log().contains("another knockd is running"), "{}", second.log());
+    assert!(!table_exists(&network.server, "second"), "it touched nothing");
+    status(&daemon);
+
+    let socket = daemon.path("control.sock");
+    assert!(daemon.stop().success());
+    assert!(!socket.exists(), "a daemon that is stopped takes its socket along");
+    let output = knockctl(&daemon, &["status"]);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(complaint(&output).contains("systemctl start knockd"), "{output:?}");
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_made_stops_the_start() {
+    let network = network(1);
+    let mut configuration = rules();
+    configuration["control_socket"] = json!("/proc/control.sock");
+    let mut daemon = Daemon::launch(&network.server, configuration, Options::default());
+    assert!(matches!(daemon.wait().code(), Some(1 | 77)));
+    assert!(daemon.log().contains("/proc/control.sock"), "{}", daemon.log());
+    assert!(!table_exists(&network.server, "knockd"), "it touched nothing");
+}
