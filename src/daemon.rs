@@ -42,6 +42,7 @@ enum Ready {
     HandOver,
     /// The control socket or a connection to it, by its token.
     Control(u64),
+    /// The listener of that number.
     Listener(usize),
 }
 
@@ -54,7 +55,7 @@ impl Ready {
             Ready::Monitor => 3,
             Ready::HandOver => 5,
             Ready::Control(token) => token,
-            Ready::Listener(index) => 1000 + index as u64,
+            Ready::Listener(number) => 1000 + number as u64,
         }
     }
 
@@ -66,7 +67,7 @@ impl Ready {
             3 => Some(Ready::Monitor),
             5 => Some(Ready::HandOver),
             CONTROL_TOKEN..1000 => Some(Ready::Control(token)),
-            _ => token.checked_sub(1000).and_then(|index| usize::try_from(index).ok()).map(Ready::Listener),
+            _ => token.checked_sub(1000).and_then(|number| usize::try_from(number).ok()).map(Ready::Listener),
         }
     }
 }
@@ -201,8 +202,8 @@ impl Daemon {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result,
         };
-        for (index, listener) in self.wire.listeners().iter().enumerate() {
-            watch(poller.watch(listener.capture(), Ready::Listener(index).token()))?;
+        for listener in self.wire.listeners() {
+            watch(poller.watch(listener.capture(), Ready::Listener(listener.number()).token()))?;
         }
         if let Some(control) = &self.control {
             control.watch(poller)?;

@@ -13,6 +13,8 @@ pub(crate) struct Wire {
     program: Program,
     listeners: Vec<Listener>,
     changes: Vec<LinkChange>,
+    /// The number of the next listener.
+    next_number: usize,
     /// What the sockets lost that were closed since.
     past: Statistics,
 }
@@ -20,6 +22,8 @@ pub(crate) struct Wire {
 /// A packet socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// The same as long as the listener lives, whatever a reload does to the others.
+    number: usize,
     /// The name in the configuration; `None`: every interface.
     name: Option<String>,
     capture: Capture,
@@ -66,6 +70,7 @@ impl Wire {
             program: program(watches)?,
             listeners: Vec::new(),
             changes: Vec::new(),
+            next_number: 0,
             past: Statistics::default(),
         };
         wire.listen(interfaces)?;
@@ -99,7 +104,9 @@ impl Wire {
         let mut added = Vec::new();
         for name in &wanted {
             if !self.listeners.iter().any(|listener| listener.name == *name) {
-                added.push(Listener { name: name.clone(), capture: Capture::open(&self.program)?, bound: None });
+                let number = self.next_number + added.len();
+                let capture = Capture::open(&self.program)?;
+                added.push(Listener { number, name: name.clone(), capture, bound: None });
             }
         }
         let (kept, closed) =
@@ -111,6 +118,7 @@ impl Wire {
                 self.past.dropped += statistics.dropped;
             }
         }
+        self.next_number += added.len();
         for mut listener in added {
             if listener.bind(&self.links).is_none() {
                 let name = listener.name.as_deref().unwrap_or("any");
@@ -146,11 +154,11 @@ impl Wire {
         self.links.is_local(address)
     }
 
-    /// The next packet of that listener, from its IP header on.
+    /// The next packet of the listener with that number, from its IP header on.
     ///
     /// `None` where nothing is queued. An interface that went down or away is logged when [`Wire::follow`] hears of it.
     pub(crate) fn next(&mut self, listener: usize) -> Option<&[u8]> {
-        let listener = self.listeners.get_mut(listener)?;
+        let listener = self.listeners.iter_mut().find(|other| other.number == listener)?;
         match listener.capture.next() {
             Ok(packet) => packet,
             Err(error) if error.is_link_state() => {
@@ -255,6 +263,11 @@ impl Wire {
 }
 
 impl Listener {
+    /// Its number, for [`Wire::next`].
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
     /// What to poll.
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture
