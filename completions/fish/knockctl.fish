@@ -1,0 +1,67 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_knockctl_global_optspecs
+    string join \n socket= json h/help V/version
+end
+
+function __fish_knockctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_knockctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_knockctl_using_subcommand
+    set -l cmd (__fish_knockctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c knockctl -n "__fish_knockctl_needs_command" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_needs_command" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c knockctl -n "__fish_knockctl_needs_command" -s V -l version -d 'Print version'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "status" -d 'How the daemon is: interfaces, table, counters'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "grants" -d 'The live grants, the one that ends first in front'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "grant" -d 'Grant a rule to an address, as if it had knocked; a command of the rule is not run'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "revoke" -d 'End the grants to an address, or all'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "reload" -d 'Have the daemon read its configuration anew; an invalid one changes nothing'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "import" -d 'Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockctl -n "__fish_knockctl_using_subcommand status" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand status" -l prometheus -d 'Print it for the textfile collector of Prometheus\' node exporter'
+complete -c knockctl -n "__fish_knockctl_using_subcommand status" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand status" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand grants" -l rule -d 'Those of this rule only' -r
+complete -c knockctl -n "__fish_knockctl_using_subcommand grants" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand grants" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand grants" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand grant" -l timeout -d 'For how long, such as 90, 90s, 10m, 1h or 7d, instead of what the rule says' -r
+complete -c knockctl -n "__fish_knockctl_using_subcommand grant" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand grant" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand grant" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand revoke" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand revoke" -l all -d 'All grants to all addresses'
+complete -c knockctl -n "__fish_knockctl_using_subcommand revoke" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand revoke" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l native -d 'Replace commands that open and close ports of the firewall by `allow` and `revoke`'
+complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand import" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "status" -d 'How the daemon is: interfaces, table, counters'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "grants" -d 'The live grants, the one that ends first in front'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "grant" -d 'Grant a rule to an address, as if it had knocked; a command of the rule is not run'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "revoke" -d 'End the grants to an address, or all'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "reload" -d 'Have the daemon read its configuration anew; an invalid one changes nothing'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "import" -d 'Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
