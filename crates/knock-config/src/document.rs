@@ -5,7 +5,7 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use crate::path::{FieldPath, Step};
-use crate::problem::{Cause, Position};
+use crate::problem::{Cause, Position, excerpt};
 use crate::schema::Shape;
 
 /// A parsed text that knows the position of each of its values.
@@ -113,7 +113,7 @@ impl<'t> Document<'t> {
             let here = path.key(key);
             if let Some(first) = seen.insert(key, start) {
                 let first = Position::of(self.text, first).line;
-                report(here, Position::of(self.text, start), Cause::DuplicateKey { key: key.to_owned(), first });
+                report(here, Position::of(self.text, start), Cause::DuplicateKey { key: excerpt(key), first });
                 continue;
             }
             let member = shape.and_then(|shape| shape.member(key));

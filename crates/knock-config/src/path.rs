@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::problem::excerpt;
+
 /// One step into a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -55,8 +57,9 @@ impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => write!(f, "{key}")?,
-                Step::Key(key) => write!(f, ".{key}")?,
+                // A key that is unknown may hold anything.
+                Step::Key(key) if position == 0 => write!(f, "{}", excerpt(key))?,
+                Step::Key(key) => write!(f, ".{}", excerpt(key))?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }

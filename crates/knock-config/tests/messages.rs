@@ -24,6 +24,16 @@ fn without_position(message: &str) -> String {
 }
 
 #[test]
+fn a_key_drives_no_terminal_and_is_not_shown_longer_than_a_line() {
+    let long = format!("\\u001b[31m{}", "x".repeat(5000));
+    for text in [format!(r#"{{"{long}": 1}}"#), format!(r#"{{"interface": {{"{long}": 1, "{long}": 2}}}}"#)] {
+        let message = errors(&text);
+        assert!(!message.chars().any(char::is_control) && message.len() < 1000, "{message:?}");
+        assert!(message.contains(r"\u{1b}[31mxxx"), "{message}");
+    }
+}
+
+#[test]
 fn an_unknown_or_doubled_key_is_named() {
     for (text, expected) in [
         (

@@ -31,7 +31,13 @@ impl PortSet {
 
     /// In ascending order, TCP first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Knock> + '_ {
-        let of = |protocol| (0..=u16::MAX).map(move |port| Knock { protocol, port });
-        of(Protocol::Tcp).chain(of(Protocol::Udp)).filter(|&knock| self.contains(knock))
+        let tcp = ports(&self.tcp).map(Knock::tcp);
+        tcp.chain(ports(&self.udp).map(Knock::udp))
     }
+}
+
+/// The ports whose bits are set; words of which none is set, nearly all, cost no look at each bit.
+fn ports(bits: &[u64]) -> impl Iterator<Item = u16> + '_ {
+    let words = (0..=u16::MAX).step_by(64).zip(bits).filter(|(_, word)| **word != 0);
+    words.flat_map(|(first, word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit))
 }
