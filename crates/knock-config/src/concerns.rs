@@ -14,6 +14,9 @@ pub const WARNINGS_MAX: usize = 100;
 /// The concerns about `config` and the fields that they are about, at most [`WARNINGS_MAX`].
 pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     let mut found = Vec::new();
+    if config.rules.is_empty() {
+        found.push((FieldPath::default().key("rules"), Concern::NoRules));
+    }
     let ports = Ports::of(config);
     for (index, rule) in config.rules.iter().enumerate() {
         let Some(sequence) = sequence(rule) else { continue };

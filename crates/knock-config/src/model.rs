@@ -11,7 +11,7 @@ use knock_proto::{Knock, TcpFlags};
 pub struct Config {
     /// Where knocks are listened for.
     pub interfaces: Interfaces,
-    /// The rules, in the order of the file; at least one.
+    /// The rules, in the order of the file.
     pub rules: Vec<Rule>,
     /// The managed table.
     pub nftables: Nftables,

@@ -155,10 +155,8 @@ pub enum Cause {
     #[error("{reason}")]
     Type { reason: String },
 
-    #[error("`rules` is missing; write a list with at least one rule")]
+    #[error("`rules` is missing; write a list of rules")]
     RulesMissing,
-    #[error("there is no rule; write at least one, or there is nothing to do")]
-    RulesEmpty,
     #[error("{count} rules are more than {max}; leave out some")]
     TooManyRules { count: usize, max: usize },
 

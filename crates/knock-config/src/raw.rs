@@ -25,7 +25,7 @@ pub(crate) struct RawConfig {
     #[schemars(extend("default" = 5))]
     pub(crate) timeout: Option<RawDuration>,
     /// What is knocked, and what follows.
-    #[schemars(required, length(min = 1, max = 16384))]
+    #[schemars(required, length(max = 16384))]
     pub(crate) rules: Option<Vec<RawRule>>,
     /// The managed nftables table.
     pub(crate) nftables: Option<RawNftables>,

@@ -50,9 +50,7 @@ pub(crate) fn check_list(raw: Option<Vec<RawRule>>, checker: &mut Checker<'_>) -
         checker.report(&FieldPath::default(), Cause::RulesMissing);
         return None;
     };
-    if raw.is_empty() {
-        checker.report(&path, Cause::RulesEmpty);
-    } else if raw.len() > RULES_MAX {
+    if raw.len() > RULES_MAX {
         checker.report(&path, Cause::TooManyRules { count: raw.len(), max: RULES_MAX });
         return None;
     }

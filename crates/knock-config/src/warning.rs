@@ -54,6 +54,8 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Concern {
+    /// The list of rules is empty, as in the file that a package installs.
+    NoRules,
     /// A sequence of a single port.
     SinglePort,
     /// A sequence in the order of a port scan.
@@ -89,6 +91,7 @@ pub enum Concern {
 impl fmt::Display for Concern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Concern::NoRules => f.write_str("there are no rules: nothing is guarded and nothing is opened; write some"),
             Concern::SinglePort => f.write_str(
                 "a sequence of a single port is no secret: any port scan knocks it; write three or more ports",
             ),

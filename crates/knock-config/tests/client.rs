@@ -30,7 +30,7 @@ fn a_servers_file_is_accepted_whole() {
 #[test]
 fn errors_are_those_of_the_servers_file() {
     for (text, expected) in [
-        ("{}", "c.json:1:1: `rules` is missing; write a list with at least one rule"),
+        ("{}", "c.json:1:1: `rules` is missing; write a list of rules"),
         (
             r#"{"rules": [{"name": "a", "sequence": [70000]}]}"#,
             "c.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from that range, or \

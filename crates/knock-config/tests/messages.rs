@@ -481,9 +481,8 @@ fn a_file_that_is_no_configuration_says_where_and_why() {
         (r#"{"rules": [1 2]}"#, "c.json:1:14: not valid JSON: expected `,` or `]`"),
         (r#"{"rules": "\x"}"#, "c.json:1:13: not valid JSON: invalid escape"),
         (r#"{"a": 1} x"#, "c.json:1:10: not valid JSON: trailing characters"),
-        ("{}", "c.json:1:1: `rules` is missing; write a list with at least one rule"),
-        (r#"{"rules": null}"#, "c.json:1:1: `rules` is missing; write a list with at least one rule"),
-        (r#"{"rules": []}"#, "c.json:1:11: rules: there is no rule; write at least one, or there is nothing to do"),
+        ("{}", "c.json:1:1: `rules` is missing; write a list of rules"),
+        (r#"{"rules": null}"#, "c.json:1:1: `rules` is missing; write a list of rules"),
         (r#"{"rules": {}}"#, "c.json:1:11: rules: object stands where a list belongs; write a list"),
         (r#"{"rules": [5]}"#, "c.json:1:12: rules[0]: integer `5` stands where an object belongs; write an object"),
         (

@@ -26,6 +26,14 @@ fn the_sample_configuration_loads_without_a_warning_about_its_content() {
 }
 
 #[test]
+fn the_configuration_that_packages_install_guards_nothing() {
+    let path = root().join("packaging/config.json");
+    let text = std::fs::read_to_string(path).expect("packaging/config.json is in the repository");
+    let loaded = knock_config::parse("config.json", &text).expect("it is valid");
+    assert!(loaded.config.rules.is_empty());
+}
+
+#[test]
 fn every_example_loads() {
     let examples = root().join("examples");
     let mut loaded = 0;

@@ -18,6 +18,15 @@ fn of_sequences(sequences: &[&str], tripwires: bool) -> Vec<String> {
 }
 
 #[test]
+fn a_file_without_rules_guards_nothing() {
+    let text = r#"{"rules": []}"#;
+    assert_eq!(
+        warnings(text),
+        ["c.json:1:11: rules: there are no rules: nothing is guarded and nothing is opened; write some"]
+    );
+}
+
+#[test]
 fn a_sequence_of_one_port_is_no_secret() {
     assert_eq!(
         of_sequences(&["7000"], true),

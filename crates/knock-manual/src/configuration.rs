@@ -41,7 +41,7 @@ pub(crate) fn render(schema: &str) -> io::Result<String> {
     let rules = part(|name| name.starts_with("rules[]."));
     let others = part(|name| !name.starts_with("rules[]."));
     let sections = [
-        Section { heading: "NAME", parts: vec![Part::Text(r"knockd.json \- configuration of knockd")] },
+        Section { heading: "NAME", parts: vec![Part::Text("knockd.json - configuration of knockd")] },
         Section { heading: "SYNOPSIS", parts: vec![Part::Text("`/etc/knockd/config.json`")] },
         Section { heading: "DESCRIPTION", parts: vec![Part::Text(ABOUT)] },
         Section { heading: "FIELDS", parts: vec![Part::List(&others)] },
