@@ -109,6 +109,9 @@ impl Source {
     /// The rules have other numbers: `before` is the one that each had, where it is not new.
     pub(crate) fn renumber(&mut self, before: &[Option<usize>]) {
         let completed = std::mem::take(&mut self.completions);
+        if completed.is_empty() {
+            return;
+        }
         for (rule, before) in before.iter().enumerate() {
             if let Some(completion) = completed.iter().find(|completion| Some(completion.rule as usize) == *before) {
                 let rule = u32::try_from(rule).unwrap_or(u32::MAX);
