@@ -11,7 +11,7 @@ const VALID: &str = r#"{
   "rules": [
     {
       "name": "ssh",
-      "sequence": [7000, 8000, 9000],
+      "sequence": [7000, 9000, 8000],
       "allow": { "ports": [22], "timeout": "1h" }
     }
   ]
@@ -28,7 +28,7 @@ fn a_wrong_configuration_is_refused_with_its_place_and_the_rule_that_it_breaks()
     let cases = [
         ("7000,", "70000,", ":5:20", "rules[0].sequence[0]", "70000"),
         ("7000,", "0,", ":5:20", "rules[0].sequence[0]", "between 1 and 65535"),
-        ("[7000, 8000, 9000]", "[]", ":5:19", "rules[0].sequence", "empty"),
+        ("[7000, 9000, 8000]", "[]", ":5:19", "rules[0].sequence", "empty"),
         ("\"timeout\": \"1h\"", "\"timeout\": \"soon\"", ":6:44", "rules[0].allow.timeout", "soon"),
         (", \"timeout\": \"1h\"", "", ":6:", "rules[0].allow", "timeout"),
         ("\"sequence\"", "\"sequense\"", ":5:7", "sequense", "sequence"),
@@ -46,7 +46,7 @@ fn a_wrong_configuration_is_refused_with_its_place_and_the_rule_that_it_breaks()
             "rules[0].revoke",
             "nobody",
         ),
-        ("9000],", "9000]", ":6:7", "", ""),
+        ("8000],", "8000]", ":6:7", "", ""),
     ];
     for (from, to, place, field, says) in cases {
         let text = VALID.replace(from, to);
@@ -85,7 +85,7 @@ fn a_check_needs_no_privilege_and_changes_nothing() {
 #[test]
 fn a_check_warns_of_a_sequence_that_a_scan_would_walk() {
     let network = network(1);
-    let text = VALID.replace("[7000, 8000, 9000]", "[7000, 7001, 7002]");
+    let text = VALID.replace("[7000, 9000, 8000]", "[7000, 7001, 7002]");
     let said = check(&network.server, &text, Options { arguments: &["-t"], ..Options::default() });
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains("rules[0].sequence") && said.stderr.contains("scan"), "{}", said.stderr);

@@ -5,6 +5,7 @@
 //! made itself.
 #![forbid(unsafe_code)]
 
+mod delivered;
 mod echo;
 mod error;
 mod flood;
@@ -18,10 +19,11 @@ mod reply;
 mod scan;
 mod wire;
 
+pub use delivered::{Delivered, Passed};
 pub use echo::Echo;
 pub use error::{Error, Result};
 pub use flood::{Flood, Sent};
-pub use latency::Latency;
+pub use latency::{Latency, Opening, opening};
 pub use namespace::Namespace;
 pub use network::{Host, Network, SERVER_V4, SERVER_V6};
 pub use packet::{Flags, Fragment, Packet, Transport};

@@ -217,7 +217,7 @@ fn run(action: Action) -> Result<ExitCode> {
             let interval = Duration::from_micros(interval);
             let latency = Latency { server: to, sequence, port, interval, first_source };
             for round in latency.run(&link.open()?, rounds)? {
-                println!("{}", round.as_micros());
+                println!("{}", round.probe.as_micros());
             }
         }
     }

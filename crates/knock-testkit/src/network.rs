@@ -2,10 +2,16 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::wire::{Mac, Wire};
+use crate::probe::{self, Reach};
+use crate::wire::{FENCE_PORT, Mac, Wire};
+
+/// How long a new link may take to carry packets on a busy machine.
+const LINK_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The server's IPv4 address.
 pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -54,6 +60,26 @@ impl Host {
         match like {
             IpAddr::V4(_) => self.v4.into(),
             IpAddr::V6(_) => self.v6.into(),
+        }
+    }
+
+    /// Waits until packets get through to `address` and back: a link that has just been made loses some at first,
+    /// until the kernel has seen its carrier, and a neighbour is not known yet.
+    fn wait_for(&self, address: IpAddr) -> Result<()> {
+        let start = Instant::now();
+        let try_it = || probe::tcp((address, FENCE_PORT).into(), Duration::from_millis(100));
+        loop {
+            // Unreachable, as the kernel says for a neighbour that does not answer, is to be tried again too.
+            if let Ok(Reach::Refused) = self.namespace.run(try_it)? {
+                return Ok(());
+            }
+            if start.elapsed() > LINK_PATIENCE {
+                return Err(Error::TimedOut {
+                    what: format!("an answer from {address}"),
+                    seconds: LINK_PATIENCE.as_secs_f32(),
+                });
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -107,6 +133,10 @@ impl Network {
         for client in &network.clients {
             client.namespace.ip(&format!("route add default via {SERVER_V4}\nroute add ::/0 via {SERVER_V6}"))?;
         }
+        for client in &network.clients {
+            client.wait_for(SERVER_V4.into())?;
+            client.wait_for(SERVER_V6.into())?;
+        }
         Ok(network)
     }
 
@@ -125,7 +155,7 @@ impl Network {
             client.pid()
         ))?;
         client.ip(&format!("addr add {a}.{b}.{c}.2/24 dev {name}\nlink set {name} up"))?;
-        Ok(())
+        self.client().wait_for(Ipv4Addr::new(a, b, c, 1).into())
     }
 
     fn hosts(&self) -> impl Iterator<Item = &Host> {

@@ -18,7 +18,7 @@ use crate::packet::{Flags, Packet};
 use crate::reply::{Answer, Reply};
 
 /// A port that no test serves or guards: what is sent there is refused at once, after all that was sent before.
-const FENCE_PORT: u16 = 1;
+pub(crate) const FENCE_PORT: u16 = 1;
 /// How many packets go out between two looks at what came in, so that the receive buffer holds the answers.
 const CHUNK: usize = 64;
 /// How long the fence's answer may take on a busy machine.

@@ -1,7 +1,8 @@
 //! The real daemon in the server's namespace.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -289,7 +290,7 @@ fn matches(line: &str, pattern: &str) -> bool {
 /// Runs knockd to its end with a configuration file of that text, which may be wrong: `--check`, or a start that fails.
 pub(crate) fn check(server: &Host, text: &str, options: Options<'_>) -> Check {
     let directory = TempDir::with_prefix("knockd-e2e.").expect("a temporary directory");
-    fs::write(directory.path().join("config.json"), text).expect("the configuration is written");
+    write_secret(&directory.path().join("config.json"), text);
     let mut command = command(directory.path(), options.wrapper);
     command.args(options.arguments).envs(options.environment.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -342,8 +343,14 @@ fn write_configuration(directory: &Path, mut configuration: Value) {
     fields.entry("log").or_insert_with(|| json!({ "target": "stderr", "level": "debug" }));
     fs::create_dir_all(directory.join("state")).expect("the state directory is made");
     // Renamed into place, so that no reload sees half of it.
-    fs::write(directory.join("config.new"), configuration.to_string()).expect("the configuration is written");
+    write_secret(&directory.join("config.new"), &configuration.to_string());
     fs::rename(directory.join("config.new"), directory.join("config.json")).expect("the configuration is in place");
+}
+
+/// Writes a file that only its owner reads, as a configuration should be.
+fn write_secret(path: &Path, text: &str) {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the configuration is written");
 }
 
 /// Ends the daemons of test runs that are dead. Their namespaces and files went with them, or go now.

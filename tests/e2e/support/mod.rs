@@ -3,15 +3,18 @@
 mod client;
 mod daemon;
 mod nft;
+mod siege;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 
 pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
-pub(crate) use nft::{Element, element, elements, table_exists};
+pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
+pub(crate) use siege::{Siege, Toll};
 pub(crate) use wait::wait_until;
 
 /// A network with that many clients; the test fails here where namespaces are not permitted.
@@ -39,10 +42,12 @@ pub(crate) fn wire(network: &Network) -> Wire {
     network.client().wire(&network.server).expect("a packet socket for the client")
 }
 
-/// A SYN to each of the server's ports in turn, from `source`, each with its own sequence number.
+/// A SYN to each of the server's ports in turn, from `source`, each with a sequence number that no other has: one that
+/// is sent again would be a retransmission.
 pub(crate) fn syns(source: IpAddr, ports: &[u16]) -> Vec<Packet> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     let from = SocketAddr::new(source, 40_000);
-    (1..).zip(ports).map(|(number, port)| Packet::syn(from, at(source, *port), number * 1000)).collect()
+    ports.iter().map(|port| Packet::syn(from, at(source, *port), NEXT.fetch_add(1, Ordering::Relaxed) << 8)).collect()
 }
 
 /// Knocks from `source` by raw SYNs.

@@ -1,5 +1,6 @@
 //! What `nft` shows of the kernel's tables.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -24,7 +25,12 @@ pub(crate) struct Element {
 
 /// The elements of set `set` of table `inet knockd`; none where there is no such table.
 pub(crate) fn elements(server: &Host, set: &str) -> Vec<Element> {
-    let listing = list(server, &["set", "inet", "knockd", set]);
+    elements_of(server, "knockd", set)
+}
+
+/// The same, of a table of another name.
+pub(crate) fn elements_of(server: &Host, table: &str, set: &str) -> Vec<Element> {
+    let listing = list(server, &["set", "inet", table, set]);
     let objects = listing.as_ref().and_then(|listing| listing["nftables"].as_array());
     let found = objects.into_iter().flatten().find_map(|object| object["set"]["elem"].as_array());
     found.into_iter().flatten().map(parse).collect()
@@ -38,6 +44,28 @@ pub(crate) fn element(server: &Host, address: IpAddr, service: (&str, u16)) -> O
     let first = found.next();
     assert_eq!(found.next(), None, "one element for {address} and {service:?}");
     first
+}
+
+/// What is in a set of the administrator's (`inet filter knock4`), and for how long still, to the second; `None` where
+/// there is no such set.
+pub(crate) fn own_set(server: &Host, set: &str) -> Option<HashMap<IpAddr, Duration>> {
+    let words: Vec<&str> = std::iter::once("set").chain(set.split_whitespace()).collect();
+    let listing = list(server, &words)?;
+    let objects = listing["nftables"].as_array().into_iter().flatten();
+    let found = objects.filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    let element = |value: &Value| {
+        let fields = &value["elem"];
+        let address = fields["val"].as_str().and_then(|text| text.parse().ok());
+        let expires = fields["expires"].as_u64().map(Duration::from_secs);
+        address.zip(expires).unwrap_or_else(|| panic!("an address with a timeout in {value}"))
+    };
+    Some(found.map(element).collect())
+}
+
+/// The tables, chains, rules, sets and elements that there are, without what changes by itself.
+pub(crate) fn ruleset(server: &Host) -> String {
+    let mut command = Command::new("nft");
+    server.namespace.output(command.args(["--stateless", "list", "ruleset"]), "").expect("nft lists")
 }
 
 /// Whether there is a table of that name in family inet.
