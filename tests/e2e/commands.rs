@@ -85,19 +85,21 @@ fn an_ipv6_source_has_its_own_command_where_there_is_one() {
 fn a_hanging_command_delays_no_other_knock() {
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the commands");
-    let log = files.path().join("log");
+    let (log, release) = (files.path().join("log"), files.path().join("release"));
+    let hang = format!("while [ ! -e {} ]; do sleep 0.1; done", release.display());
     let rules = json!([
-        { "name": "hangs", "sequence": [1000, 2000], "command": "sleep 3600", "command_timeout": "1h" },
-        { "name": "quick", "sequence": [3000, 4000], "command": format!("echo %IP% >> {}", log.display()) }
+        { "name": "hangs", "sequence": [2000, 1000], "command": hang },
+        { "name": "quick", "sequence": [4000, 3000], "command": format!("echo %IP% >> {}", log.display()) }
     ]);
     let mut daemon = Daemon::start(&network.server, json!({ "rules": rules }));
     let wire = wire(&network);
     for last in 1..=3 {
-        knock(&wire, [198, 18, 0, last].into(), &[1000, 2000]);
-        knock(&wire, [198, 18, 0, last].into(), &[3000, 4000]);
+        knock(&wire, [198, 18, 0, last].into(), &[2000, 1000]);
+        knock(&wire, [198, 18, 0, last].into(), &[4000, 3000]);
         wait_until("the other command ran", || text(&log).contains(&format!("198.18.0.{last}\n")));
     }
-    daemon.stop();
+    fs::write(release, "").expect("the commands are let go");
+    assert!(daemon.stop().success());
 }
 
 #[test]

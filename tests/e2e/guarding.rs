@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use knock_testkit::{Echo, Host, Network};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Client, Daemon, Siege, at4, element, knock, network, ruleset, wait_for_grant, wait_until, wire,
-};
+use crate::support::{Client, Daemon, Siege, at4, element, knock, network, ruleset, wait_for_grant, wait_until, wire};
 
 /// What others do, by mistake or on purpose; `GRANT` is an element of the set of grants.
 const HANDS: [&str; 12] = [
@@ -138,7 +136,8 @@ fn a_storm_of_changes_by_others_leaves_the_table_whole_and_the_daemon_idle_after
     let before = ruleset(server);
     let mut script = String::new();
     for _ in 0..50 {
-        script += "add table inet storm\nadd set inet storm s { type ipv4_addr; }\nadd element inet storm s { 10.0.0.1 }\n";
+        script +=
+            "add table inet storm\nadd set inet storm s { type ipv4_addr; }\nadd element inet storm s { 10.0.0.1 }\n";
         script += "delete table inet storm\n";
     }
     let destroy = "flush set inet knockd grants4\nflush set inet knockd guarded\nflush set inet knockd grants6\n";
@@ -162,7 +161,10 @@ fn others_who_change_their_own_tables_are_left_alone() {
         let mut daemon = Daemon::start(server, configuration(owner));
         let mark = daemon.log_mark();
         for _ in 0..20 {
-            server.namespace.nft("add table inet theirs\nadd chain inet theirs c\ndelete table inet theirs").expect("nft");
+            server
+                .namespace
+                .nft("add table inet theirs\nadd chain inet theirs c\ndelete table inet theirs")
+                .expect("nft");
         }
         let client = IpAddr::from(network.client().v4);
         knock(&wire(&network), client, &[7000, 8000]);

@@ -31,7 +31,9 @@ fn grant(network: &Network) -> Vec<IpAddr> {
         knock(&wire, *address, &[7000, 8000]);
         wait_for_grant(server, *address, ("tcp", 22));
     }
-    wait_until("some of its time is over", || remaining(server, "knockd", addresses[1]) < HOUR - Duration::from_secs(1));
+    wait_until("some of its time is over", || {
+        remaining(server, "knockd", addresses[1]) < HOUR - Duration::from_secs(1)
+    });
     addresses
 }
 
@@ -40,9 +42,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What is left of the grant for port 22.
 fn remaining(server: &Host, table: &str, address: IpAddr) -> Duration {
     let set = if address.is_ipv4() { "grants4" } else { "grants6" };
-    let found = elements_of(server, table, set).into_iter().find(|element| {
-        element.address == address && element.service == ("tcp".to_owned(), 22)
-    });
+    let found = elements_of(server, table, set)
+        .into_iter()
+        .find(|element| element.address == address && element.service == ("tcp".to_owned(), 22));
     let element = found.unwrap_or_else(|| panic!("{address} has a grant in table {table}"));
     assert_eq!(element.timeout, Some(HOUR));
     element.expires.expect("a remaining time")
@@ -72,8 +74,11 @@ fn under_a_flood_no_reload_lets_a_stranger_in_or_a_granted_client_out() {
     let web = rule("web", [7200, 8200], &[80, 443]);
     let changes = [
         ("a rule is added", json!({ "rules": [web.clone(), ssh()] })),
-        ("ports are added, one for UDP", json!({ "rules": [rule("ssh", [7000, 8000], &[22, 2222]), web,
-            { "name": "dns", "sequence": [7300, 8300], "allow": { "ports": ["53/udp"], "timeout": "1h" } }] })),
+        (
+            "ports are added, one for UDP",
+            json!({ "rules": [rule("ssh", [7000, 8000], &[22, 2222]), web,
+            { "name": "dns", "sequence": [7300, 8300], "allow": { "ports": ["53/udp"], "timeout": "1h" } }] }),
+        ),
         ("rules and ports are removed", plain.clone()),
         ("the timeout is another", json!({ "rules": [longer] })),
         ("the sequence is another", json!({ "rules": [knocked_otherwise] })),
@@ -325,8 +330,12 @@ fn a_start_that_fails_leaves_nothing_half_made_and_an_adopted_table_guarding() {
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
     // Two ways to fail after the table: no room for the second daemon's control socket is before it, a set that cannot
     // serve as well; the kernel refusing the table itself is the capability's test.
-    let unusable = json!({ "name": "own", "sequence": [7100, 8100], "allow": { "set": "inet filter wide", "timeout": "1h" } });
-    server.namespace.nft("add table inet filter\nadd set inet filter wide { type ipv4_addr; flags interval, timeout; }").expect("a set");
+    let unusable =
+        json!({ "name": "own", "sequence": [7100, 8100], "allow": { "set": "inet filter wide", "timeout": "1h" } });
+    server
+        .namespace
+        .nft("add table inet filter\nadd set inet filter wide { type ipv4_addr; flags interval, timeout; }")
+        .expect("a set");
     let untouched = ruleset(server);
     let mut failed = Daemon::launch(server, json!({ "rules": [ssh(), unusable] }), Options::default());
     assert_eq!(failed.wait().code(), Some(78), "{}", failed.log());
@@ -366,7 +375,8 @@ fn two_daemons_with_one_table_do_not_fight() {
     let Element { address, .. } = wait_for_grant(server, client, ("tcp", 22));
     assert_eq!(address, client);
     let before = ruleset(server);
-    let mut second = Daemon::launch(server, json!({ "rules": [rule("other", [7100, 8100], &[80])] }), Options::default());
+    let mut second =
+        Daemon::launch(server, json!({ "rules": [rule("other", [7100, 8100], &[80])] }), Options::default());
     assert!(!second.wait().success());
     assert!(second.log().contains("owned by another process"), "{}", second.log());
     assert_eq!(ruleset(server), before);
