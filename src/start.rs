@@ -179,12 +179,12 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     })
 }
 
-/// Opens the control socket, before anything that a daemon which runs already would notice. One that may not be made at
-/// its default place is done without: everything else works.
+/// Opens the control socket, before anything that a daemon which runs already would notice. One that can't be made at its
+/// default place is done without: everything else works, and another daemon, in another network namespace, may be there.
 fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
     match control::Socket::listen(&control::place(config)) {
         Ok(socket) => Ok(Some(control::Server::new(socket, CONTROL_TOKEN))),
-        Err(error) if error.is_permission() && config.control_socket.is_none() => {
+        Err(error) if config.control_socket.is_none() && (error.is_permission() || error.is_in_use()) => {
             log::warn!("{error}; until then knockctl can't reach this daemon");
             Ok(None)
         }

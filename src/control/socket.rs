@@ -51,6 +51,11 @@ impl Error {
         matches!(self, Error::Create { error, .. }
             if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
     }
+
+    /// Whether another daemon is there.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Error::Running(_))
+    }
 }
 
 /// Where the control socket of that configuration is: where it says, else in the directory that the service manager
