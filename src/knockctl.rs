@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::control::client::{Unanswered, ask};
 use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
+use crate::doctor::{self, Severity};
 use args::Args;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
@@ -97,6 +98,7 @@ fn run(args: Args) -> Result<(), Failure> {
             }
             report::reloaded(reloaded)
         }),
+        args::Command::Doctor => doctor(&args.socket, args.json),
         args::Command::Import { file, native } => import(&file, native),
     }
 }
@@ -148,6 +150,30 @@ fn print(text: &str) -> Result<(), Failure> {
 fn complain(prefix: &str, line: &str) {
     // Where it fails there is nobody to tell.
     let _ = io::stderr().write_all(format!("{prefix}{}\n", printable(line)).as_bytes());
+}
+
+/// The document of the diagnosis.
+#[derive(Serialize)]
+struct Findings<'a> {
+    findings: &'a [doctor::Finding],
+}
+
+/// Says what is well and what is not, and how to mend it.
+fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
+    let facts = doctor::gather(socket);
+    let findings = doctor::examine(&facts);
+    if as_json {
+        print(&json(&Findings { findings: &findings }))?;
+    } else {
+        print(&report::findings(&findings))?;
+    }
+    if facts.no_ruleset.is_some() && !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(EXIT_NOT_PERMITTED, "the ruleset is shown to root only; run knockctl doctor as root"));
+    }
+    match findings.iter().filter(|finding| finding.severity > Severity::Ok).count() {
+        0 => Ok(()),
+        count => Err(Failure::new(EXIT_OTHER, format!("not all is well: {}", table::count(count, "finding")))),
+    }
 }
 
 /// Takes over a knockd.conf of knock.

@@ -7,6 +7,7 @@ mod clock;
 pub mod commands;
 mod control;
 mod daemon;
+mod doctor;
 mod effects;
 mod events;
 mod gate;

@@ -67,6 +67,9 @@ pub enum Command {
     },
     /// Have the daemon read its configuration anew; an invalid one changes nothing
     Reload,
+    /// Whether a stranger reaches a guarded port, and whether a granted address does; needs root. Exit status 0 only
+    /// when all is well
+    Doctor,
     /// Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error
     Import {
         /// The file of knock (jvinet/knock), usually /etc/knockd.conf

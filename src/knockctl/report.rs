@@ -1,7 +1,10 @@
 //! What the daemon answers, for people.
 
+use knock_config::printable;
+
 use super::table::{count, duration, table};
 use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
+use crate::doctor::{Finding, Severity};
 
 /// How the daemon is.
 pub(crate) fn status(status: &Status) -> String {
@@ -114,6 +117,31 @@ pub(crate) fn granted(granted: &Granted) -> String {
 /// Grants were ended.
 pub(crate) fn revoked(revoked: &Revoked) -> String {
     format!("{} revoked\n", count(revoked.revoked, "grant"))
+}
+
+/// What the diagnosis found, the worst first. What is to be copied stands on one line, however long.
+pub(crate) fn findings(findings: &[Finding]) -> String {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let mut text = String::new();
+    for finding in sorted {
+        let severity = match finding.severity {
+            Severity::Ok => "ok     ",
+            Severity::Warning => "WARNING",
+            Severity::Problem => "PROBLEM",
+        };
+        text.push_str(&table(
+            &["", ""],
+            &[vec![severity.to_owned(), format!("{}: {}", finding.subject, finding.text)]],
+        ));
+        for line in &finding.evidence {
+            text.push_str(&format!("         seen in: {}\n", printable(line)));
+        }
+        for line in &finding.mend {
+            text.push_str(&format!("         to mend: {}\n", printable(line)));
+        }
+    }
+    text
 }
 
 /// The configuration was read anew.

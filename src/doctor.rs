@@ -1,0 +1,83 @@
+//! The diagnosis: whether a stranger reaches a guarded port, and whether a granted address does.
+//!
+//! What is found is decided from facts that were gathered before, so that each case has a test.
+
+mod gate;
+mod host;
+mod own_set;
+mod packet;
+mod path;
+mod ruleset;
+mod shadow;
+
+use serde::Serialize;
+
+pub(crate) use host::{Facts, gather};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Severity {
+    /// As it should be, or good to know.
+    Ok,
+    /// It may be a problem.
+    Warning,
+    /// A stranger gets in, or a granted address does not.
+    Problem,
+}
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    /// What it is about: `22/tcp`, `gate` …
+    pub(crate) subject: String,
+    pub(crate) text: String,
+    /// What it was seen from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) evidence: Vec<String>,
+    /// What mends it: commands, or what to write where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mend: Vec<String>,
+}
+
+impl Finding {
+    fn new(severity: Severity, subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding { severity, subject: subject.into(), text: text.into(), evidence: Vec::new(), mend: Vec::new() }
+    }
+
+    fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(Severity::Ok, subject, text)
+    }
+
+    fn warning(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(Severity::Warning, subject, text)
+    }
+
+    fn problem(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(Severity::Problem, subject, text)
+    }
+
+    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
+        self.evidence.extend(evidence);
+        self
+    }
+
+    fn mend(mut self, mend: impl Into<String>) -> Finding {
+        self.mend.push(mend.into());
+        self
+    }
+}
+
+/// Everything that there is to find.
+pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
+    let mut findings = host::findings(facts);
+    if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {
+        if let Some(table) = &status.table {
+            findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));
+            findings.extend(shadow::findings(ruleset, table));
+        }
+        findings.extend(status.sets.iter().flat_map(|set| own_set::findings(ruleset, set)));
+    }
+    findings
+}

@@ -1,0 +1,171 @@
+//! Whether the gate stands, and whether something goes round it.
+
+use serde_json::Value;
+
+use super::Finding;
+use super::ruleset::{Chain, Rule, Ruleset};
+use crate::control::protocol::Table;
+
+/// The priority of the gate (NF_IP_PRI_MANGLE in linux/netfilter_ipv4.h).
+const MANGLE: i64 = -150;
+
+/// What is to be said of the gate.
+pub(crate) fn findings(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Vec<Finding> {
+    let mut findings = vec![gate(ruleset, guarded, table)];
+    findings.extend(bypasses(ruleset, table));
+    findings.extend(untracked(ruleset, table));
+    findings
+}
+
+fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding {
+    let name = &table.name;
+    let broken = |what: &str| {
+        Finding::problem("gate", format!("table inet {name} {what}: a stranger may reach the guarded ports"))
+            .because([format!("nft list table inet {name}")])
+            .mend("systemctl restart knockd")
+    };
+    let Some(found) = ruleset.table("inet", name) else { return broken("is not there") };
+    if found.flags.contains("dormant") {
+        return broken("is dormant");
+    }
+    let is_ours = |chain: &&&Chain| chain.family == "inet" && chain.table == *name;
+    let hooks = ruleset.base_chains("filter", "prerouting");
+    let Some(hook) = hooks.iter().find(is_ours) else { return broken("has no chain at prerouting") };
+    if hook.prio != Some(MANGLE) {
+        return broken("is hooked at another priority than mangle");
+    }
+    let Some(gate) = ruleset.rules_of(hook).find_map(jump).and_then(|target| ruleset.chain(hook, target)) else {
+        return broken("has no rule that looks the guarded ports up");
+    };
+    let drops = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
+    if !ruleset.rules_of(gate).last().is_some_and(drops) {
+        return broken("has a gate that does not drop");
+    }
+    if let Some(guarded) = guarded {
+        let missing: Vec<&str> = table
+            .guarded
+            .iter()
+            .map(String::as_str)
+            .filter(|port| !guarded.iter().any(|other| other == port))
+            .collect();
+        if !missing.is_empty() {
+            return broken(&format!("does not guard {}", missing.join(", ")));
+        }
+    }
+    Finding::ok("gate", format!("strangers are dropped at {}", table.guarded.join(", ")))
+        .because([format!("chain {}, hook prerouting, priority {MANGLE}", hook.full_name())])
+}
+
+/// Where a rule sends packets to guarded ports.
+fn jump(rule: &Rule) -> Option<&str> {
+    let looks_up = |statement: &Value| statement["match"]["right"].as_str() == Some("@guarded");
+    let target = rule.expr.iter().find_map(|statement| statement["jump"]["target"].as_str())?;
+    rule.expr.iter().any(looks_up).then_some(target)
+}
+
+/// Ports that lead to a guarded one behind the gate.
+fn bypasses(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for chain in ruleset.chains.iter().filter(|chain| chain.kind.as_deref() != Some("filter")) {
+        for rule in ruleset.rules_of(chain) {
+            let Some(to) = rule.expr.iter().find_map(destination_port) else { continue };
+            let Some((protocol, from)) = rule.expr.iter().find_map(matched_port) else { continue };
+            let (to, from) = (format!("{to}/{protocol}"), format!("{from}/{protocol}"));
+            let is_guarded = |port: &String| table.guarded.contains(port);
+            if is_guarded(&to) && !is_guarded(&from) {
+                let text = format!(
+                    "who connects to {from} comes to {to} behind the gate; where that is the guarded service, a \
+                     stranger reaches it"
+                );
+                let finding = Finding::warning(to, text).because([format!("rule with {}", rule.place())]);
+                findings.push(finding.mend(format!(
+                    "add \"{from}\" to the `ports` of the rule, or remove the translation: nft delete rule {} {} {} \
+                     handle {}",
+                    rule.family, rule.table, rule.chain, rule.handle
+                )));
+            }
+        }
+    }
+    findings
+}
+
+/// The port that a packet is sent to instead.
+fn destination_port(statement: &Value) -> Option<u64> {
+    ["redirect", "dnat"].iter().find_map(|kind| statement[*kind]["port"].as_u64())
+}
+
+/// The protocol and the port that a rule is for.
+fn matched_port(statement: &Value) -> Option<(&str, u64)> {
+    let payload = &statement["match"]["left"]["payload"];
+    let protocol = payload["protocol"].as_str().filter(|protocol| ["tcp", "udp"].contains(protocol))?;
+    (payload["field"].as_str() == Some("dport")).then(|| Some((protocol, statement["match"]["right"].as_u64()?)))?
+}
+
+/// Rules that keep connection tracking from guarded UDP ports, which the gate looks at.
+fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
+    if !table.guarded.iter().any(|port| port.ends_with("/udp")) {
+        return None;
+    }
+    let untracks = |rule: &&Rule| rule.expr.iter().any(|statement| statement.get("notrack").is_some());
+    let places: Vec<String> = ruleset.rules.iter().filter(untracks).map(Rule::place).collect();
+    (!places.is_empty()).then(|| {
+        let text = "some packets are not tracked: an answer to a guarded UDP port that this host itself asked from is \
+                    dropped if it is among them";
+        Finding::ok("gate", text).because(places)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    fn table(guarded: &[&str]) -> Table {
+        Table {
+            name: "knockd".to_owned(),
+            owned: true,
+            on_stop: "remove".to_owned(),
+            guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
+        }
+    }
+
+    fn recorded() -> Ruleset {
+        Ruleset::new(&serde_json::from_str(include_str!("rulesets/gate.json")).expect("a recorded ruleset"))
+    }
+
+    #[test]
+    fn the_gate_that_the_daemon_makes_is_well() {
+        let guarded = ["22/tcp".to_owned(), "51820/udp".to_owned()];
+        let finding = gate(&recorded(), Some(&guarded), &table(&["22/tcp", "51820/udp"]));
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+    }
+
+    #[test]
+    fn a_gate_that_lacks_anything_is_a_problem() {
+        let table = table(&["22/tcp"]);
+        let broken = |change: &dyn Fn(&mut Ruleset)| {
+            let mut ruleset = recorded();
+            change(&mut ruleset);
+            let finding = gate(&ruleset, None, &table);
+            assert_eq!(finding.severity, Severity::Problem, "{finding:?}");
+            finding.text
+        };
+        assert!(broken(&|ruleset| ruleset.tables.clear()).contains("is not there"));
+        assert!(broken(&|ruleset| ruleset.chains.retain(|chain| chain.hook.is_none())).contains("no chain"));
+        assert!(broken(&|ruleset| ruleset.chains[1].prio = Some(0)).contains("another priority"));
+        assert!(broken(&|ruleset| ruleset.rules.retain(|rule| rule.chain != "prerouting")).contains("no rule"));
+        assert!(broken(&|ruleset| ruleset.rules.retain(|rule| rule.handle != 12)).contains("does not drop"));
+        let finding = gate(&recorded(), Some(&["80/tcp".to_owned()]), &table);
+        assert!(finding.text.contains("does not guard 22/tcp"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_translation_to_a_guarded_port_goes_round_the_gate() {
+        let ruleset = include_str!("rulesets/default-drop.json");
+        let ruleset = Ruleset::new(&serde_json::from_str(ruleset).expect("a recorded ruleset"));
+        let found = bypasses(&ruleset, &table(&["22/tcp", "80/tcp"]));
+        let from: Vec<&str> = found.iter().filter_map(|finding| finding.text.split(' ').nth(3)).collect();
+        assert_eq!(from, ["2222/tcp", "8080/tcp"], "{found:?}");
+        assert_eq!(bypasses(&ruleset, &table(&["22/tcp", "2222/tcp"])), []);
+    }
+}

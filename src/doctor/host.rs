@@ -1,0 +1,261 @@
+//! The facts about the host, and what is to be said of them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::Finding;
+use super::ruleset::Ruleset;
+use crate::control::client::ask;
+use crate::control::protocol::{self, Status};
+
+/// No knockd was built before this: 2024-01-01.
+const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
+/// Bits of `CapEff` in proc_pid_status(5).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
+/// What others may run that changes the ruleset.
+const SERVICES: [&str; 4] = ["firewalld", "ufw", "docker", "nftables"];
+
+/// What the diagnosis goes by.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// How the daemon is, or why it does not say.
+    pub(crate) status: Option<Status>,
+    pub(crate) no_status: Option<String>,
+    /// The ruleset, or why it can't be read.
+    pub(crate) ruleset: Option<Ruleset>,
+    pub(crate) no_ruleset: Option<String>,
+    /// What the kernel guards: `22/tcp` …
+    pub(crate) guarded: Option<Vec<String>>,
+    /// The daemon's effective capabilities.
+    pub(crate) capabilities: Option<u64>,
+    /// Time since 1970, by the wall clock.
+    pub(crate) wall: Duration,
+    /// The kernel's release.
+    pub(crate) kernel: String,
+    /// Services that are active or start at boot.
+    pub(crate) services: Vec<&'static str>,
+    /// Ports at which something listens, on more than the loopback interface.
+    pub(crate) listening: Vec<String>,
+}
+
+/// Asks the daemon, nft, systemctl and /proc.
+pub(crate) fn gather(socket: &Path) -> Facts {
+    let mut facts = Facts::default();
+    match ask::<Status>(socket, &protocol::Command::Status {}) {
+        Ok(status) => facts.status = Some(status),
+        Err(error) => facts.no_status = Some(error.to_string()),
+    }
+    match nft(&["-t", "list", "ruleset"]) {
+        Ok(document) => facts.ruleset = Some(Ruleset::new(&document)),
+        Err(error) => facts.no_ruleset = Some(error),
+    }
+    if let Some(status) = &facts.status {
+        if let Some(table) = &status.table {
+            facts.guarded = nft(&["list", "set", "inet", &table.name, "guarded"]).ok().map(|set| elements(&set));
+        }
+        let text = fs::read_to_string(format!("/proc/{}/status", status.pid)).unwrap_or_default();
+        let bits = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        facts.capabilities = bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    }
+    facts.wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    facts.kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    facts.services = SERVICES.into_iter().filter(|name| is_in_use(name)).collect();
+    for (file, protocol, state) in
+        [("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07")]
+    {
+        let text = fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+        facts.listening.extend(listening(&text, state).into_iter().map(|port| format!("{port}/{protocol}")));
+    }
+    facts
+}
+
+fn nft(arguments: &[&str]) -> Result<Value, String> {
+    let output = Command::new("nft").arg("-j").args(arguments).output();
+    let output = output.map_err(|error| format!("nft (package nftables): {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("nft -j {}: {}", arguments.join(" "), said.lines().next().unwrap_or("it failed")));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("nft -j {}: {error}", arguments.join(" ")))
+}
+
+/// The elements of the set of guarded ports, as the daemon names them.
+fn elements(document: &Value) -> Vec<String> {
+    let objects = document["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    elements
+        .filter_map(|element| {
+            let (protocol, port) = (element["concat"][0].as_str()?, element["concat"][1].as_u64()?);
+            Some(format!("{port}/{protocol}"))
+        })
+        .collect()
+}
+
+fn is_in_use(service: &str) -> bool {
+    let arguments = ["show", "-p", "ActiveState", "-p", "UnitFileState", &format!("{service}.service")];
+    let Ok(output) = Command::new("systemctl").args(arguments).output() else { return false };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().any(|line| line == "ActiveState=active" || line == "UnitFileState=enabled")
+}
+
+/// The ports of a table of sockets (proc_pid_net(5)) that are in that state, those of the loopback interface apart.
+fn listening(text: &str, state: &str) -> Vec<u16> {
+    let socket = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (address, port) = fields.next()?.split_once(':')?;
+        let in_state = fields.nth(1)? == state;
+        let loopback = match address.len() {
+            8 => address.ends_with("7F"),
+            _ => address == "00000000000000000000000001000000",
+        };
+        (in_state && !loopback).then(|| u16::from_str_radix(port, 16).ok())?
+    };
+    text.lines().skip(1).filter_map(socket).collect()
+}
+
+/// What is to be said of the host.
+pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(error) = &facts.no_status {
+        findings.push(Finding::problem("daemon", error.clone()).mend("systemctl start knockd"));
+    }
+    if let Some(error) = &facts.no_ruleset {
+        let text = format!("cannot read the ruleset, so little can be told: {error}");
+        findings.push(Finding::problem("ruleset", text).mend("run knockctl doctor as root, with nft installed"));
+    }
+    if let Some(status) = &facts.status {
+        daemon(facts, status, &mut findings);
+    }
+    if facts.wall < EARLIEST {
+        let text = "the wall clock is years behind: grants do not depend on it, but the times in the log and stop \
+                    commands that outlast a reboot do";
+        findings.push(Finding::warning("clock", text).mend("timedatectl set-ntp true"));
+    }
+    findings.extend(facts.services.iter().map(|service| neighbour(service, facts.status.as_ref())));
+    findings
+}
+
+fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
+    findings.push(
+        Finding::ok("daemon", format!("knockd {} answers (process {})", status.version, status.pid))
+            .because([format!("configuration {}", status.configuration)]),
+    );
+    for interface in &status.interfaces {
+        let name = &interface.name;
+        findings.push(match interface.state.as_str() {
+            "up" => Finding::ok("interface", format!("knocks are heard on {name}")),
+            "down" => Finding::problem("interface", format!("{name} is down: no knock is heard on it"))
+                .because([format!("ip link show {name}")])
+                .mend(format!("ip link set {name} up")),
+            _ => Finding::problem("interface", format!("{name} is not there: no knock is heard on it"))
+                .because(["ip link".to_owned()])
+                .mend("write the name of one that is there as `interface`, or \"any\"; then knockctl reload"),
+        });
+    }
+    let named = status.interfaces.iter().any(|interface| interface.name != "any");
+    let needs = [
+        (status.table.is_some() || !status.sets.is_empty(), CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (named, CAP_NET_RAW, "CAP_NET_RAW"),
+    ];
+    for (_, _, name) in needs.iter().filter(|need| need.0 && facts.capabilities.is_some_and(|held| held & need.1 == 0))
+    {
+        let text = format!(
+            "the daemon lacks {name}: it can't {}",
+            if *name == "CAP_NET_ADMIN" { "grant" } else { "listen on another interface" }
+        );
+        findings.push(
+            Finding::problem("capabilities", text)
+                .because([format!("CapEff in /proc/{}/status", status.pid)])
+                .mend(format!("add {name} to AmbientCapabilities= of the unit (systemctl edit knockd)")),
+        );
+    }
+    if let Some(table) = &status.table {
+        findings.push(kernel(&facts.kernel, table.owned));
+        for port in &table.guarded {
+            if !facts.listening.contains(port) {
+                let text = "nothing on this host listens there (a port that a container publishes has no listener)";
+                findings.push(Finding::ok(port, text).because(["ss -lntu".to_owned()]));
+            }
+        }
+    }
+}
+
+/// Whether the kernel keeps others from changing the table: `owner` and `persist`, Linux 6.9 on.
+fn kernel(release: &str, owned: bool) -> Finding {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (text, because) = match (owned, version >= (6, 9)) {
+        (true, _) => ("the kernel lets nobody else change the managed table", "flags owner"),
+        (false, true) => (
+            "anybody with CAP_NET_ADMIN can change the managed table; the daemon puts it back at once",
+            "nftables.owner is false",
+        ),
+        (false, false) => (
+            "anybody with CAP_NET_ADMIN can change the managed table, which this kernel can't prevent; the daemon puts \
+             it back at once",
+            "owned tables that persist came with Linux 6.9",
+        ),
+    };
+    Finding::ok("kernel", text).because([format!("Linux {release}, {because}")])
+}
+
+/// What follows from another program that changes the ruleset.
+fn neighbour(service: &str, status: Option<&Status>) -> Finding {
+    let owned = status.and_then(|status| status.table.as_ref()).is_some_and(|table| table.owned);
+    let text = match (service, owned) {
+        ("nftables", true) => {
+            "a reload of it flushes the ruleset; the managed table is owned, and what was in your own sets is put back"
+        }
+        ("nftables", false) => "a reload of it flushes the ruleset; the daemon puts the managed table and grants back",
+        ("docker", _) => "guard the port that is published (of the host), not the one inside of the container",
+        ("ufw", _) => "what it denies is denied to granted addresses too: allow the guarded ports in it",
+        _ => "what it rejects is rejected for granted addresses too: allow the guarded ports in its zone",
+    };
+    Finding::ok(service, text).because([format!("systemctl status {service}")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    #[test]
+    fn listening_sockets_are_those_that_others_reach() {
+        let tcp = "  sl  local_address rem_address   st tx_queue\n\
+                   0: 00000000:0016 00000000:0000 0A 00000000:00000000\n\
+                   1: 0100007F:0050 00000000:0000 0A 00000000:00000000\n\
+                   2: 020200C0:E8C8 507100CB:0050 06 00000000:00000000\n";
+        assert_eq!(listening(tcp, "0A"), [22]);
+        let udp6 = "  sl  local_address\n\
+                    0: 00000000000000000000000000000000:CA6C 00000000000000000000000000000000:0000 07 0\n\
+                    1: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 0\n";
+        assert_eq!(listening(udp6, "07"), [51_820]);
+        assert_eq!(listening("garbage\ngarbage : :\n\n", "0A"), [0_u16; 0]);
+    }
+
+    #[test]
+    fn the_elements_of_the_guarded_set_are_read_as_the_daemon_names_them() {
+        let set = r#"{"nftables": [{"metainfo": {}}, {"set": {"elem": [{"concat": ["tcp", 22]}, {"concat": ["udp", 51820]}]}}]}"#;
+        assert_eq!(elements(&serde_json::from_str(set).expect("as recorded")), ["22/tcp", "51820/udp"]);
+    }
+
+    #[test]
+    fn a_clock_that_is_years_behind_and_a_daemon_that_is_silent_are_told() {
+        let facts = Facts { no_status: Some("no knockd answers".to_owned()), ..Facts::default() };
+        let found = findings(&facts);
+        let told: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.severity)).collect();
+        assert_eq!(told, [("daemon", Severity::Problem), ("clock", Severity::Warning)]);
+    }
+
+    #[test]
+    fn the_kernel_is_told_from_its_release() {
+        assert!(kernel("6.1.0-18-amd64", false).text.contains("this kernel can't prevent"));
+        assert!(kernel("6.12.1", false).evidence[0].contains("nftables.owner is false"));
+        assert!(kernel("", true).text.contains("nobody else"));
+    }
+}

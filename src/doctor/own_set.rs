@@ -1,0 +1,177 @@
+//! Whether a set of the administrator's does what a rule adds addresses to it for.
+
+use serde_json::Value;
+
+use super::Finding;
+use super::packet::{Packet, Version};
+use super::path::{Fate, fate};
+use super::ruleset::{Rule, Ruleset, Set};
+use crate::control::protocol;
+
+/// What is to be said of a set.
+pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
+    let name = &set.name;
+    let listing = || [format!("nft list set {name}")];
+    let Some(found) = ruleset.set(name) else {
+        let text = "is not there, so a knock opens nothing; its grants wait for it";
+        return vec![
+            Finding::problem(name, text)
+                .because([format!("nft list table {}", name.rsplit_once(' ').map_or("", |(table, _)| table))])
+                .mend(format!("nft add set {name} '{{ type ipv4_addr; flags timeout; }}' (ipv6_addr for a `set6`)")),
+        ];
+    };
+    let version = match (found.kind.contains("ipv4_addr"), found.kind.contains("ipv6_addr")) {
+        (true, false) => Version::V4,
+        (false, true) => Version::V6,
+        _ => return vec![Finding::problem(name, "is no set of addresses").because(listing())],
+    };
+    if found.flags.contains("interval") || !found.flags.contains("timeout") {
+        let text = "is not a set of single addresses with timeouts: it needs `flags timeout`, without `interval`";
+        return vec![Finding::problem(name, text).because(listing()).mend(format!(
+            "define it anew in your nftables.conf: {}",
+            "{ type ipv4_addr; flags timeout; } or ipv6_addr"
+        ))];
+    }
+    if let Some(problem) = &set.problem {
+        return vec![Finding::problem(name, problem.clone()).because(listing())];
+    }
+    let users: Vec<&Rule> = ruleset.rules.iter().filter(|rule| uses(rule, found)).collect();
+    if users.is_empty() {
+        let keyword = if version == Version::V4 { "ip" } else { "ip6" };
+        let text = "no rule accepts by it, so a knock opens nothing";
+        return vec![Finding::problem(name, text).because(listing()).mend(format!(
+            "nft insert rule {} {} INPUT-CHAIN {keyword} saddr @{} tcp dport PORT accept",
+            found.family, found.table, found.name
+        ))];
+    }
+    users.iter().flat_map(|rule| of_rule(ruleset, found, version, rule)).collect()
+}
+
+/// Whether the rule asks if the source is in the set.
+fn uses(rule: &Rule, set: &Set) -> bool {
+    let looks_up = |statement: &Value| {
+        statement["match"]["right"].as_str().and_then(|name| name.strip_prefix('@')) == Some(&set.name)
+    };
+    rule.family == set.family && rule.table == set.table && rule.expr.iter().any(looks_up)
+}
+
+/// For each port of the rule: whether members are let in, and others are not.
+fn of_rule(ruleset: &Ruleset, set: &Set, version: Version, rule: &Rule) -> Vec<Finding> {
+    let name = format!("{} {} {}", set.family, set.table, set.name);
+    let services: Vec<(String, Option<u16>)> = match rule.expr.iter().find_map(ports) {
+        Some((protocol, ports)) => ports.into_iter().map(|port| (protocol.clone(), Some(port))).collect(),
+        None => vec![("tcp".to_owned(), None)],
+    };
+    let mut findings = Vec::new();
+    for (protocol, port) in services {
+        let service = port.map_or_else(|| "its ports".to_owned(), |port| format!("{port}/{protocol}"));
+        let follow = |inside| {
+            let member = Some((set.name.clone(), inside));
+            let packet = Packet { version, protocol: protocol.clone(), port, member };
+            fate(ruleset, &packet, &["ingress", "prerouting", "input"], ("inet", ""))
+        };
+        findings.push(judge(&name, &service, rule, &follow(true), &follow(false)));
+    }
+    findings
+}
+
+fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate) -> Finding {
+    let seen = format!("rule with {}", rule.place());
+    match (&member.dropped, &stranger.dropped) {
+        (Some(place), _) if member.perhaps_accepted.is_empty() => {
+            let text = format!("who is in it does not reach {service}: {place} comes first");
+            Finding::problem(name, text)
+                .because([seen])
+                .mend("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+        }
+        (Some(place), _) => {
+            let text = format!("not everybody who is in it reaches {service}: {place} drops what no rule accepts");
+            let perhaps = member.perhaps_accepted.iter().map(|place| format!("perhaps accepted by {place}"));
+            Finding::warning(name, text)
+                .because([seen])
+                .because(perhaps)
+                .mend("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+        }
+        (None, None) => {
+            let text = format!("a stranger reaches {service} all the same: nothing drops who is not in the set");
+            Finding::problem(name, text).because([seen]).mend(format!(
+                "drop at the end of the chain, for example: nft add rule {} {} {} drop; or guard the port by \"allow\": \
+                 {{\"ports\": …}}",
+                rule.family, rule.table, rule.chain
+            ))
+        }
+        (None, Some(place)) => {
+            let text = format!("who is in it reaches {service}, and a stranger is dropped by {place}");
+            let perhaps = stranger.perhaps_accepted.iter().map(|place| format!("others perhaps accepted by {place}"));
+            Finding::ok(name, text).because([seen]).because(perhaps)
+        }
+    }
+}
+
+/// The protocol and the ports of a rule, where it names them one by one.
+fn ports(statement: &Value) -> Option<(String, Vec<u16>)> {
+    let (left, right) = (&statement["match"]["left"]["payload"], &statement["match"]["right"]);
+    if left["field"].as_str() != Some("dport") {
+        return None;
+    }
+    let number = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
+    let values = right["set"].as_array().map_or(std::slice::from_ref(right), Vec::as_slice);
+    let protocol = left["protocol"].as_str().filter(|protocol| *protocol == "udp").unwrap_or("tcp");
+    let ports: Vec<u16> = values.iter().filter_map(number).collect();
+    (!ports.is_empty()).then(|| (protocol.to_owned(), ports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    fn recorded() -> Ruleset {
+        let text = include_str!("rulesets/default-drop.json");
+        Ruleset::new(&serde_json::from_str(text).expect("a recorded ruleset"))
+    }
+
+    fn of(ruleset: &Ruleset, name: &str) -> Finding {
+        let set = protocol::Set { name: name.to_owned(), problem: None };
+        let mut found = findings(ruleset, &set);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+
+    #[test]
+    fn a_set_that_lets_its_members_in_and_nobody_else_is_well() {
+        let finding = of(&recorded(), "inet filter knock_ssh4");
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+        assert!(finding.text.contains("22/tcp") && finding.text.contains("policy of chain inet filter input"));
+    }
+
+    #[test]
+    fn a_set_that_opens_nothing_is_a_problem() {
+        let mut ruleset = recorded();
+        ruleset.rules.retain(|rule| rule.handle != 20);
+        let finding = of(&ruleset, "inet filter knock_ssh4");
+        assert_eq!(finding.severity, Severity::Problem);
+        assert!(finding.text.contains("no rule accepts by it"), "{finding:?}");
+
+        let finding = of(&recorded(), "inet filter knock_ssh6");
+        assert!(finding.text.contains("is not there") && finding.severity == Severity::Problem);
+        let finding = of(&recorded(), "inet filter trusted");
+        assert!(finding.text.contains("interval") && finding.severity == Severity::Problem);
+    }
+
+    #[test]
+    fn a_set_behind_a_drop_or_without_one_is_a_problem() {
+        let mut ruleset = recorded();
+        let input = ruleset.chains.iter_mut().find(|chain| chain.name == "input").expect("it was recorded");
+        input.policy = Some("accept".to_owned());
+        let finding = of(&ruleset, "inet filter knock_ssh4");
+        assert!(finding.text.contains("a stranger reaches 22/tcp") && finding.severity == Severity::Problem);
+
+        let mut ruleset = recorded();
+        let invalid = |rule: &&mut Rule| rule.table == "filter" && rule.handle == 13;
+        let rule = ruleset.rules.iter_mut().find(invalid).expect("it was recorded");
+        rule.expr.remove(0);
+        let finding = of(&ruleset, "inet filter knock_ssh4");
+        assert!(finding.text.contains("does not reach 22/tcp") && finding.severity == Severity::Problem, "{finding:?}");
+    }
+}

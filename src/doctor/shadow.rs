@@ -1,0 +1,169 @@
+//! Whether a granted address reaches the guarded ports past the other tables.
+
+use super::Finding;
+use super::packet::{Packet, Version};
+use super::path::{Fate, fate};
+use super::ruleset::Ruleset;
+use crate::control::protocol::Table;
+
+/// What is to be said of each guarded port.
+pub(crate) fn findings(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
+    table.guarded.iter().flat_map(|port| of_port(ruleset, table, port)).collect()
+}
+
+fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
+    let Some((port, protocol)) = service.split_once('/') else { return Vec::new() };
+    let translated = is_translated(ruleset, port);
+    let hooks = ["ingress", "prerouting", "input"];
+    let hooks = if translated { &hooks[..2] } else { &hooks[..] };
+    let follow = |version| {
+        let packet = Packet { version, protocol: protocol.to_owned(), port: port.parse().ok(), member: None };
+        fate(ruleset, &packet, hooks, ("inet", &table.name))
+    };
+    let (v4, v6) = (follow(Version::V4), follow(Version::V6));
+    if v4 == v6 {
+        return vec![finding(service, service, &v4, translated)];
+    }
+    vec![
+        finding(service, &format!("{service} over IPv4"), &v4, translated),
+        finding(service, &format!("{service} over IPv6"), &v6, translated),
+    ]
+}
+
+/// Whether packets to that port go elsewhere, as those to a published port of a container do.
+fn is_translated(ruleset: &Ruleset, port: &str) -> bool {
+    let number = port.parse::<u64>().ok();
+    let to_port = |statement: &serde_json::Value| {
+        statement["match"]["left"]["payload"]["field"] == "dport" && statement["match"]["right"].as_u64() == number
+    };
+    let translates = |statement: &serde_json::Value| {
+        statement.get("dnat").is_some() || statement["xt"]["name"].as_str() == Some("DNAT")
+    };
+    ruleset.rules.iter().any(|rule| rule.expr.iter().any(to_port) && rule.expr.iter().any(translates))
+}
+
+fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Finding {
+    let Some(place) = &fate.dropped else {
+        let text = if translated {
+            "who has a grant passes the gate; packets to this port go on to another address, where FORWARD chains decide"
+        } else {
+            "who has a grant reaches it"
+        };
+        let perhaps = fate.perhaps_dropped.iter().map(|place| format!("may be dropped by {place}"));
+        return Finding::ok(subject, text).because(perhaps);
+    };
+    let finding = if fate.perhaps_accepted.is_empty() {
+        let text = format!("who has a grant does not reach it: {place} drops what the gate lets through");
+        Finding::problem(subject, text)
+    } else {
+        let text = format!("not everybody who has a grant reaches it: {place} drops what no rule before it accepts");
+        let perhaps = fate.perhaps_accepted.iter().map(|place| format!("perhaps accepted by {place}"));
+        Finding::warning(subject, text).because(perhaps)
+    };
+    mend(finding, service, place)
+}
+
+/// How to let granted addresses through the chain that drops.
+fn mend(finding: Finding, service: &str, place: &str) -> Finding {
+    let Some((port, protocol)) = service.split_once('/') else { return finding };
+    let words: Vec<&str> = place.rsplit("chain ").next().unwrap_or("").split(' ').collect();
+    let [family, table, chain] = words.as_slice() else { return finding };
+    let finding = finding.because([format!("nft -a list chain {family} {table} {chain}")]);
+    match (*family, *table, *chain) {
+        (_, "firewalld", _) => finding.mend(format!(
+            "firewall-cmd --permanent --add-port={service} && firewall-cmd --reload; the gate, which comes first, \
+             keeps strangers out; set nftables.on_stop to \"keep\" so that it does while knockd is stopped"
+        )),
+        ("ip" | "ip6", "filter", "INPUT" | "FORWARD") => {
+            let program = if *family == "ip" { "iptables" } else { "ip6tables" };
+            finding.mend(format!(
+                "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {service}); the \
+                 gate, which comes first, keeps strangers out; set nftables.on_stop to \"keep\" so that it does while \
+                 knockd is stopped"
+            ))
+        }
+        _ => {
+            let set = |version: &str| format!("knock_{port}_{protocol}{version}");
+            let versions: &[(&str, &str, &str)] = match *family {
+                "ip" => &[("4", "ip", "ipv4_addr")],
+                "ip6" => &[("6", "ip6", "ipv6_addr")],
+                _ => &[("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr")],
+            };
+            let mut finding = finding;
+            for (version, protocol_name, kind) in versions {
+                let set = set(version);
+                finding = finding
+                    .mend(format!("nft add set {family} {table} {set} '{{ type {kind}; flags timeout; }}'"))
+                    .mend(format!(
+                        "nft insert rule {family} {table} {chain} {protocol_name} saddr @{set} {protocol} dport {port} \
+                         accept"
+                    ));
+            }
+            let keys: Vec<String> = versions
+                .iter()
+                .map(|(version, ..)| {
+                    let key = if *version == "4" { "set" } else { "set6" };
+                    format!("\"{key}\": \"{family} {table} {}\"", set(version))
+                })
+                .collect();
+            finding.mend(format!(
+                "write the same lines into your nftables.conf, and in the rule instead of its `ports`: \"allow\": \
+                 {{{}, \"timeout\": …}}",
+                keys.join(", ")
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    fn examine(text: &str, guarded: &[&str]) -> Vec<Finding> {
+        let ruleset = Ruleset::new(&serde_json::from_str(text).expect("a recorded ruleset"));
+        let table = Table {
+            name: "knockd".to_owned(),
+            owned: true,
+            on_stop: "remove".to_owned(),
+            guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
+        };
+        findings(&ruleset, &table)
+    }
+
+    #[test]
+    fn the_gate_alone_lets_granted_addresses_through() {
+        let found = examine(include_str!("rulesets/gate.json"), &["22/tcp"]);
+        assert_eq!(found, [Finding::ok("22/tcp", "who has a grant reaches it")]);
+    }
+
+    #[test]
+    fn a_default_drop_of_another_table_is_told_with_the_lines_to_add() {
+        let found = examine(include_str!("rulesets/default-drop.json"), &["22/tcp"]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "22/tcp over IPv4"));
+        assert_eq!((found[1].severity, found[1].subject.as_str()), (Severity::Problem, "22/tcp over IPv6"));
+        let mend = found[1].mend.join("\n");
+        assert!(mend.contains("nft add set inet filter knock_22_tcp6 '{ type ipv6_addr; flags timeout; }'"), "{mend}");
+        assert!(
+            mend.contains("nft insert rule inet filter input ip6 saddr @knock_22_tcp6 tcp dport 22 accept"),
+            "{mend}"
+        );
+        assert!(mend.contains("\"set6\": \"inet filter knock_22_tcp6\""), "{mend}");
+    }
+
+    #[test]
+    fn a_set_is_not_put_into_a_table_of_iptables() {
+        let found = examine(include_str!("rulesets/iptables.json"), &["22/tcp"]);
+        assert_eq!(found[0].subject, "22/tcp over IPv4");
+        let mend = found[0].mend.join("\n");
+        assert!(mend.contains("iptables -I INPUT -p tcp --dport 22 -j ACCEPT") && !mend.contains("nft add"), "{mend}");
+        assert_eq!(found[1].severity, Severity::Ok, "nothing drops IPv6");
+    }
+
+    #[test]
+    fn a_published_port_is_not_judged_by_input_chains() {
+        let found = examine(include_str!("rulesets/default-drop.json"), &["8080/tcp"]);
+        assert!(found.iter().all(|finding| finding.severity == Severity::Ok), "{found:?}");
+    }
+}
