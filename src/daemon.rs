@@ -253,7 +253,8 @@ impl Daemon {
         let states = self.wire.states();
         let heard = states.iter().filter(|interface| interface.state == "up").count();
         let (rules, interfaces) = (self.config.rules.len(), states.len());
-        format!("{rules} rules; {heard} of {interfaces} interfaces up")
+        let counted = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        format!("{}; listening on {heard} of {}", counted(rules, "rule"), counted(interfaces, "interface"))
     }
 
     /// Does what is due.

@@ -4,8 +4,16 @@
 pub(super) const OUTPUT_MAX: usize = 4096;
 
 /// What tools write when a privilege is missing (strerror(3) of EPERM and EACCES, and some that check first).
-const DENIALS: [&str; 5] =
-    ["operation not permitted", "permission denied", "must be root", "are you root", "you need to be root"];
+const DENIALS: [&str; 7] = [
+    "operation not permitted",
+    "permission denied",
+    "must be root",
+    "are you root",
+    "you need to be root",
+    // What systemd's ProtectSystem= and RestrictAddressFamilies= make of it.
+    "read-only file system",
+    "address family not supported",
+];
 
 #[derive(Default)]
 pub(super) struct Output {
