@@ -91,11 +91,6 @@ impl Delivered {
             span: first.zip(last).map_or(Duration::ZERO, |(first, last)| last.duration_since(first)),
         }
     }
-
-    /// Forgets what was seen.
-    pub fn clear(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 impl Drop for Delivered {

@@ -28,6 +28,7 @@ pub use namespace::Namespace;
 pub use network::{Host, Network, SERVER_V4, SERVER_V6};
 pub use packet::{Flags, Fragment, Packet, Transport};
 pub use probe::{Reach, Session, tcp, udp};
+pub use random::Random;
 pub use reply::{Answer, Reply};
 pub use scan::Order;
 pub use wire::{Mac, Wire, neighbour};
