@@ -1,0 +1,258 @@
+//! The documents say what the program does: links, examples, keys, events, options and dependencies are compared.
+//!
+//! No privilege is needed. `cargo build --workspace --bins` first: the help of `knock-cli` is asked too.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files of the repository whose names end so, below `folder`; what is built or downloaded is left out.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && !["target", "corpus", "artifacts"].contains(&name) {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|has| has == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let found = files(root(), "md");
+    assert!(found.len() > 10, "only {} documents were found", found.len());
+    found
+}
+
+/// The text outside of fenced blocks, and the fenced blocks with what stands behind their fences.
+fn split(text: &str) -> (String, Vec<(String, String)>) {
+    let (mut prose, mut blocks, mut open) = (String::new(), Vec::new(), None);
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(info), None) => open = Some((info.trim().to_owned(), String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, block))) => *block += &format!("{line}\n"),
+            (None, None) => prose += &format!("{line}\n"),
+        }
+    }
+    (prose, blocks)
+}
+
+/// The name by which GitHub's links know a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    heading.trim().to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for document in documents() {
+        let (prose, _) = split(&fs::read_to_string(&document).expect("it is there"));
+        for target in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let folder = document.parent().expect("a file is in a folder");
+            let file = if path.is_empty() { document.clone() } else { folder.join(path) };
+            let leads = file.exists() && (heading.is_empty() || has_heading(&file, heading));
+            if !leads {
+                wrong.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+}
+
+fn has_heading(file: &Path, wanted: &str) -> bool {
+    let (prose, _) = split(&fs::read_to_string(file).unwrap_or_default());
+    prose.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line.trim_start_matches('#')) == wanted)
+}
+
+#[test]
+fn every_configuration_in_a_document_is_valid() {
+    let mut loaded = 0;
+    for document in documents() {
+        for (info, block) in split(&fs::read_to_string(&document).expect("it is there")).1 {
+            let name = document.display().to_string();
+            if !info.starts_with("json") || !block.contains("\"rules\"") {
+                continue;
+            }
+            match info.as_str() {
+                "json client" => {
+                    drop(knock_config::client::parse(&name, &block).unwrap_or_else(|e| panic!("{e}\n{block}")))
+                }
+                _ => {
+                    let parsed = knock_config::parse(&name, &block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+                    assert_eq!(parsed.warnings, [], "{name}\n{block}");
+                }
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 8, "only {loaded} configurations were found");
+}
+
+/// The names in the dependency tables of a Cargo.toml.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut inside = false;
+    for line in manifest.lines() {
+        if let Some(section) = line.strip_prefix('[') {
+            inside = section.trim_end().ends_with("dependencies]");
+        } else if let Some((key, _)) = line.split_once('=').filter(|_| inside && !line.starts_with('#')) {
+            found.extend(key.trim().split('.').next().map(str::to_owned));
+        }
+    }
+    found.into_iter().filter(|name| !name.starts_with("knock")).collect()
+}
+
+#[test]
+fn every_dependency_has_its_reason_and_no_other_has() {
+    let mut wanted = BTreeSet::new();
+    for path in files(root(), "toml").into_iter().filter(|path| path.ends_with("Cargo.toml")) {
+        wanted.extend(dependencies(&fs::read_to_string(path).expect("it is there")));
+    }
+    let text = read("docs/dependencies.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: BTreeSet<String> = rows.map(str::to_owned).collect();
+    assert_eq!(listed, wanted, "left: docs/dependencies.md, right: the Cargo.toml files");
+}
+
+/// The paths of all keys of the schema, each with its default and its greatest value.
+fn keys() -> BTreeMap<String, (Option<Value>, Option<u64>)> {
+    let schema: Value = serde_json::from_str(&knock_config::schema()).expect("the schema is JSON");
+    let places = [
+        ("", &schema),
+        ("rules[].", &schema["$defs"]["rule"]),
+        ("rules[].allow.", &schema["$defs"]["allow"]),
+        ("nftables.", &schema["$defs"]["nftables"]),
+        ("limits.", &schema["$defs"]["limits"]),
+        ("log.", &schema["$defs"]["log"]),
+    ];
+    let with_properties = |object: &&Value| object["properties"].is_object();
+    let known = schema["$defs"].as_object().expect("there are definitions").values().filter(with_properties).count();
+    assert_eq!(known, places.len() - 1, "an object of the schema has no place in this test");
+    let mut keys = BTreeMap::new();
+    for (prefix, object) in places {
+        for (key, property) in object["properties"].as_object().expect("an object has properties") {
+            let entry =
+                (property.get("default").cloned(), property["maximum"].as_u64().or(property["maxItems"].as_u64()));
+            keys.insert(format!("{prefix}{key}"), entry);
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_configuration_reference_has_every_key_with_its_default() {
+    let text = read("docs/configuration.md");
+    for (path, (default, maximum)) in keys() {
+        let start = format!("| `{path}` |");
+        let row = text.lines().find(|line| line.starts_with(&start));
+        let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row that begins {start}"));
+        if let Some(default) = default {
+            let cell = row.split('|').nth(2).unwrap_or_default();
+            assert!(cell.contains(&format!("`{default}`")), "the default of {path} is {default}, not {cell}");
+        }
+        if let Some(maximum) = maximum {
+            assert!(row.replace(',', "").contains(&format!(" to {maximum} ")), "{path} is at most {maximum}:\n{row}");
+        }
+    }
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    for (path, _) in rows.filter(|(path, _)| path.contains('.')) {
+        assert!(keys().contains_key(path), "docs/configuration.md has a row for {path}, which is no key");
+    }
+}
+
+#[test]
+fn the_log_reference_has_every_event_with_its_id() {
+    let source = read("src/events.rs");
+    let mut events: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in source.lines() {
+        let arm = line.trim().strip_prefix("Event::").and_then(|rest| rest.split_once(" => \""));
+        if let Some((event, rest)) = arm {
+            events.entry(event).or_default().push(rest.trim_end_matches("\","));
+        }
+    }
+    assert!(
+        events.len() > 5 && events.values().all(|texts| texts.len() == 2),
+        "src/events.rs reads otherwise: {events:?}"
+    );
+    let text = read("docs/logging.md");
+    for texts in events.values() {
+        let row = format!("| `{}` | `{}` |", texts[0], texts[1]);
+        assert!(text.contains(&row), "docs/logging.md has no row {row}");
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| `") && line.split('`').any(is_id)).count();
+    assert_eq!(rows, events.len(), "docs/logging.md has an event that src/events.rs does not have");
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn help(program: &str, subcommands: &[&str]) -> String {
+    // Programs of other packages are built beside this one.
+    let path = Path::new(env!("CARGO_BIN_EXE_knockd")).with_file_name(program);
+    let ask = |arguments: &[&str]| {
+        let output = Command::new(&path).args(arguments).output();
+        let output = output.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", path.display()));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    subcommands.iter().fold(ask(&["--help"]), |text, subcommand| text + &ask(&[subcommand, "--help"]))
+}
+
+/// Whether that help explains the option.
+fn explains(help: &str, option: &str) -> bool {
+    help.split(|c: char| c.is_whitespace() || [',', '=', '[', '.', '`'].contains(&c)).any(|word| word == option)
+}
+
+#[test]
+fn every_option_in_the_readme_is_in_the_help() {
+    let subcommands = ["status", "grants", "grant", "revoke", "reload", "doctor", "import"];
+    let helps = [("knockd", &[][..]), ("knockctl", &subcommands), ("knock-cli", &[])]
+        .map(|(program, subcommands)| (program, help(program, subcommands)));
+    let (prose, blocks) = split(&read("README.md"));
+    let spans = prose.split('`').skip(1).step_by(2).map(str::to_owned);
+    let code: Vec<String> =
+        blocks.into_iter().filter(|(info, _)| !info.starts_with("json")).map(|(_, b)| b).chain(spans).collect();
+    let mut checked = 0;
+    for segment in code.iter().flat_map(|text| text.split(['\n', ';', '|', '&', '\'', '#'])) {
+        let words: Vec<&str> = segment.split_whitespace().collect();
+        let wrapped = ["systemd-run", "setsid"].contains(words.first().unwrap_or(&""));
+        let start = words.iter().position(|word| helps.iter().any(|(name, _)| word.rsplit('/').next() == Some(name)));
+        let Some(start) = start.filter(|&start| start == 0 || wrapped) else { continue };
+        let (program, help) = helps.iter().find(|(name, _)| words[start].ends_with(name)).expect("it was found");
+        for option in words[start..].iter().filter(|word| word.starts_with('-')) {
+            assert!(
+                explains(help, option),
+                "{program} --help does not explain {option}, which README.md uses: {segment}"
+            );
+            checked += 1;
+        }
+    }
+    for span in code.iter().filter(|text| text.starts_with('-') && !text.contains(' ')) {
+        assert!(helps.iter().any(|(_, help)| explains(help, span)), "no --help explains {span}, which README.md names");
+        checked += 1;
+    }
+    assert!(checked > 15, "only {checked} options were found in README.md");
+}
