@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use pnet::datalink::{self, Config};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketType, sendmmsg, socket};
+use rustix::net::{
+    AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sendmmsg, socket_with,
+};
 
 use crate::error::{Attempt, Error, Result};
 use crate::packet::{Flags, Packet};
@@ -64,7 +66,8 @@ impl Wire {
             .into_iter()
             .find(|link| link.name == interface)
             .ok_or_else(|| Error::NoInterface { name: interface.to_owned() })?;
-        let socket = socket(AddressFamily::PACKET, SocketType::RAW, None)
+        // The daemon under test must not inherit it.
+        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
             .attempt(|| "open a packet socket (it needs CAP_NET_RAW)".to_owned())?;
         // pnet knows how to bind it; the frames go by sendmmsg, which pnet does not offer. Bound it stays when pnet
         // closes its own descriptor.
