@@ -9,6 +9,7 @@ mod support;
 mod commands;
 mod configuration;
 mod control;
+mod doctor;
 mod differential;
 mod grants;
 mod guarding;
