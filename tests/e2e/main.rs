@@ -18,6 +18,7 @@ mod interfaces;
 mod lifecycle;
 mod main_job;
 mod matching;
+mod privileges;
 mod process;
 mod scans;
 mod sessions;

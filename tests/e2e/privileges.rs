@@ -1,0 +1,83 @@
+//! What the daemon keeps of root's privileges, and what its commands get.
+
+use std::fs;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, knock, network, wait_until, wire};
+
+/// A field of /proc/PID/status (proc(5)).
+fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running daemon");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+    line.unwrap_or_else(|| panic!("{field} is not in {text}")).to_owned()
+}
+
+/// A set of capabilities as /proc shows it (capabilities(7) and linux/capability.h).
+fn capabilities(numbers: &[u32]) -> String {
+    format!("{:016x}", numbers.iter().fold(0_u64, |set, number| set | 1 << number))
+}
+
+const DAC_OVERRIDE: u32 = 1;
+const KILL: u32 = 5;
+const NET_ADMIN: u32 = 12;
+const NET_RAW: u32 = 13;
+
+fn ssh() -> Value {
+    json!({ "name": "ssh", "sequence": [1000, 3000, 2000], "allow": { "ports": [22], "timeout": "1m" } })
+}
+
+#[test]
+fn without_commands_everything_else_is_given_up_for_good() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "interface": "eth0", "rules": [ssh()] }));
+    let kept = capabilities(&[DAC_OVERRIDE, NET_ADMIN, NET_RAW]);
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(status(daemon.pid(), set), kept, "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(status(daemon.pid(), set), capabilities(&[]), "{set}");
+    }
+    assert_eq!(status(daemon.pid(), "NoNewPrivs"), "1");
+    assert_eq!(status(daemon.pid(), "Seccomp"), "2", "a system call filter");
+}
+
+#[test]
+fn a_daemon_for_every_interface_opens_no_further_socket() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, NET_ADMIN]));
+}
+
+#[test]
+fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the command");
+    let output = files.path().join("status");
+    let rule = json!({
+        "name": "who", "sequence": [1000, 3000, 2000],
+        "command": format!("cat /proc/self/status > {0}.new && mv {0}.new {0}", output.display())
+    });
+    let daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
+    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, KILL]));
+    assert_eq!(status(daemon.pid(), "NoNewPrivs"), "0");
+    assert_eq!(status(daemon.pid(), "Seccomp"), "0", "commands would inherit a filter");
+    knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[1000, 3000, 2000]);
+    wait_until("the command ran", || output.exists());
+    let told = fs::read_to_string(&output).expect("what the command wrote");
+    let all = status(std::process::id(), "CapBnd");
+    assert!(told.contains(&format!("CapEff:\t{all}\n")), "{told}");
+}
+
+#[test]
+fn a_reload_does_not_give_back_what_was_given_up() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    let run = json!({ "name": "run", "sequence": [4000, 6000, 5000], "command": "true" });
+    let mark = daemon.log_mark();
+    daemon.reload(json!({ "rules": [ssh(), run] }));
+    let line = daemon.wait_for_log_after(mark, "not reloaded");
+    assert!(line.contains("a rule has a command, and there was none"), "{line}");
+    assert!(line.contains("restart knockd"), "{line}");
+}
