@@ -12,11 +12,12 @@ use crate::support::{Daemon, at, elements, knock, network, wait_for_grant, wire}
 fn no_order_of_a_full_scan_opens_anything() {
     let network = network(1);
     let server = &network.server;
+    // No rule's port lies between those of another, so that it is the tripwires that stop the scans.
     let rules = json!([
-        { "name": "up", "sequence": [7000, 8000, 9000], "allow": { "ports": [22], "timeout": "1h" } },
-        { "name": "down", "sequence": [9500, 8500, 7500], "allow": { "ports": [23], "timeout": "1h" } },
+        { "name": "up", "sequence": [7000, 7100, 7200], "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "down", "sequence": [9500, 9400, 9300], "allow": { "ports": [23], "timeout": "1h" } },
         { "name": "mixed", "sequence": [15523, 17767, 32768, 28977, 51234], "allow": { "ports": [24], "timeout": "1h" } },
-        { "name": "udp", "sequence": ["10000/udp", "20000/udp", "15000/udp"], "allow": { "ports": [25], "timeout": "1h" } },
+        { "name": "udp", "sequence": ["10000/udp", "11000/udp", "12000/udp"], "allow": { "ports": [25], "timeout": "1h" } },
         { "name": "fence", "sequence": [60000, 50000], "allow": { "ports": [99], "timeout": "1h" } }
     ]);
     let _daemon = Daemon::start(server, json!({ "timeout": 600, "rules": rules }));
