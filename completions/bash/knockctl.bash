@@ -16,6 +16,9 @@ _knockctl() {
             ",$1")
                 cmd="knockctl"
                 ;;
+            knockctl,doctor)
+                cmd="knockctl__subcmd__doctor"
+                ;;
             knockctl,grant)
                 cmd="knockctl__subcmd__grant"
                 ;;
@@ -36,6 +39,9 @@ _knockctl() {
                 ;;
             knockctl,status)
                 cmd="knockctl__subcmd__status"
+                ;;
+            knockctl__subcmd__help,doctor)
+                cmd="knockctl__subcmd__help__subcmd__doctor"
                 ;;
             knockctl__subcmd__help,grant)
                 cmd="knockctl__subcmd__help__subcmd__grant"
@@ -65,8 +71,26 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status grants grant revoke reload import help"
+            opts="-h -V --socket --json --help --version status grants grant revoke reload doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__doctor)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -127,8 +151,22 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status grants grant revoke reload import help"
+            opts="status grants grant revoke reload doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

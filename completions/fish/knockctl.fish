@@ -33,6 +33,7 @@ complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "grants" -d 'The l
 complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "grant" -d 'Grant a rule to an address, as if it had knocked; a command of the rule is not run'
 complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "revoke" -d 'End the grants to an address, or all'
 complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "reload" -d 'Have the daemon read its configuration anew; an invalid one changes nothing'
+complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "doctor" -d 'Whether a stranger reaches a guarded port, and whether a granted address does; needs root. Exit status 0 only when all is well'
 complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "import" -d 'Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error'
 complete -c knockctl -n "__fish_knockctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knockctl -n "__fish_knockctl_using_subcommand status" -l socket -d 'The control socket of the daemon' -r -F
@@ -54,14 +55,18 @@ complete -c knockctl -n "__fish_knockctl_using_subcommand revoke" -s h -l help -
 complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -l socket -d 'The control socket of the daemon' -r -F
 complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -l json -d 'Print a JSON document instead of text'
 complete -c knockctl -n "__fish_knockctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l socket -d 'The control socket of the daemon' -r -F
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l native -d 'Replace commands that open and close ports of the firewall by `allow` and `revoke`'
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l json -d 'Print a JSON document instead of text'
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -s h -l help -d 'Print help'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "status" -d 'How the daemon is: interfaces, table, counters'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "grants" -d 'The live grants, the one that ends first in front'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "grant" -d 'Grant a rule to an address, as if it had knocked; a command of the rule is not run'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "revoke" -d 'End the grants to an address, or all'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "reload" -d 'Have the daemon read its configuration anew; an invalid one changes nothing'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "import" -d 'Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error'
-complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload import help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "status" -d 'How the daemon is: interfaces, table, counters'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "grants" -d 'The live grants, the one that ends first in front'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "grant" -d 'Grant a rule to an address, as if it had knocked; a command of the rule is not run'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "revoke" -d 'End the grants to an address, or all'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "reload" -d 'Have the daemon read its configuration anew; an invalid one changes nothing'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "doctor" -d 'Whether a stranger reaches a guarded port, and whether a granted address does; needs root. Exit status 0 only when all is well'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "import" -d 'Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_seen_subcommand_from status grants grant revoke reload doctor import help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

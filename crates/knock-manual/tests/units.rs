@@ -1,0 +1,34 @@
+//! The unit for several configurations is that for one, with other paths.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::Path;
+
+/// The directives, without comments and blank lines.
+fn directives(name: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_instance_differs_from_the_service_by_its_paths_only() {
+    let instance = |line: String| match line.as_str() {
+        "Description=Port-knocking daemon" => format!("{line} (%i)"),
+        "RuntimeDirectory=knockd" | "StateDirectory=knockd" => format!("{line}-%i"),
+        _ => line.replace("/etc/knockd/config.json", "/etc/knockd/%i.json"),
+    };
+    let expected: Vec<String> = directives("knockd.service").into_iter().map(instance).collect();
+    assert_eq!(directives("knockd@.service"), expected);
+}
+
+#[test]
+fn each_directive_of_the_service_is_explained() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd/knockd.service");
+    let text = fs::read_to_string(path).expect("the unit");
+    let service = text.split("[Service]").nth(1).and_then(|rest| rest.split("[Install]").next()).expect("a section");
+    for paragraph in service.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty()) {
+        assert!(paragraph.starts_with('#'), "no comment above: {paragraph}");
+    }
+}
