@@ -310,12 +310,13 @@ impl Shared {
 
     /// Runs, logs and counts a command.
     fn run(&self, invocation: &Invocation<'_>, label: &str, cancel: Option<BorrowedFd<'_>>) -> Outcome {
-        log::debug!("{label} starts: {}", invocation.line);
+        let rule = invocation.rule;
+        log::debug!(KNOCK_RULE = rule; "{label} starts: {}", invocation.line);
         self.totals.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let mut unkillable = Vec::new();
         let outcome = process::run(invocation, cancel, &mut unkillable, |line| {
-            log::info!("{label}: {line}");
+            log::info!(KNOCK_RULE = rule; "{label}: {line}");
         });
         if !unkillable.is_empty() {
             self.lock().unkillable.append(&mut unkillable);
@@ -326,11 +327,11 @@ impl Shared {
             Outcome::Failed { .. } | Outcome::Interrupted | Outcome::NotRun(_) => &self.totals.failed,
         };
         total.fetch_add(1, Ordering::Relaxed);
-        let took = Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let took = started.elapsed().as_millis();
         if matches!(outcome, Outcome::Succeeded) {
-            log::info!("{label} succeeded in {took:?}");
+            log::info!(KNOCK_RULE = rule; "{label} succeeded in {took} ms");
         } else {
-            log::warn!("{label} {outcome} (after {took:?})");
+            log::warn!(KNOCK_RULE = rule; "{label} {outcome} (after {took} ms)");
         }
         outcome
     }

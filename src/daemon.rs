@@ -154,22 +154,16 @@ impl Daemon {
             poller.wait(self.next_deadline(), &mut ready)?;
             for &token in &ready {
                 match Ready::from_token(token) {
-                    Some(Ready::Stop) => {
-                        if self.stop.take() {
-                            return Ok(End::Stop);
-                        }
+                    Some(Ready::Stop) if self.stop.take() => return Ok(End::Stop),
+                    Some(Ready::HandOver) if self.hand_over.take() => return Ok(End::HandOver),
+                    Some(Ready::Reload) if self.reload.take() && self.reload() => {
+                        self.watch_replaceable(&poller)?;
+                        // What else is ready may be about a listener that is gone.
+                        break;
                     }
-                    Some(Ready::HandOver) => {
-                        if self.hand_over.take() {
-                            return Ok(End::HandOver);
-                        }
-                    }
-                    Some(Ready::Reload) => {
-                        if self.reload.take() && self.reload() {
-                            self.watch_replaceable(&poller)?;
-                            // What else is ready may be about a listener that is gone.
-                            break;
-                        }
+                    Some(Ready::Control(token)) if self.serve(token, &poller) => {
+                        self.watch_replaceable(&poller)?;
+                        break;
                     }
                     Some(Ready::Links) => {
                         if let Err(error) = self.wire.follow() {
@@ -179,14 +173,8 @@ impl Daemon {
                         self.notifier.status(status);
                     }
                     Some(Ready::Monitor) => self.reconcile(),
-                    Some(Ready::Control(token)) => {
-                        if self.serve(token, &poller) {
-                            self.watch_replaceable(&poller)?;
-                            break;
-                        }
-                    }
                     Some(Ready::Listener(listener)) => self.drain(listener, &mut effects),
-                    None => {}
+                    _ => {}
                 }
             }
             self.tick(now());
@@ -238,13 +226,13 @@ impl Daemon {
 
     fn reconcile(&mut self) {
         let now = now();
-        match self.gate.reconcile(now) {
-            Ok(None) => {}
-            Ok(Some(told)) => {
-                self.counters.restored += 1;
-                self.events.report(now, Event::Restored, None, None, format_args!("{told}"));
-            }
-            Err(error) => log::error!("the gate may be open or incomplete: {error}"),
+        let (counters, events) = (&mut self.counters, &mut self.events);
+        let result = self.gate.reconcile(now, |told| {
+            counters.restored += 1;
+            events.report(now, Event::Restored, None, None, format_args!("{told}"));
+        });
+        if let Err(error) = result {
+            log::error!("the gate may be open or incomplete: {error}");
         }
     }
 
@@ -307,7 +295,9 @@ impl Daemon {
         // Whoever asks from now on is told that no daemon answers.
         self.control = None;
         self.commands.close();
-        if let Some(stops) = &self.stops {
+        if let Some(stops) = &self.stops
+            && !hand_over
+        {
             for job in stops.at_stop(moment()) {
                 let _ = self.commands.submit(job);
             }

@@ -44,13 +44,8 @@ impl Gate {
     ///
     /// Where the kernel refuses, the table is somebody else's, or a set can't be used. Nothing half-made is left.
     pub(crate) fn open(config: Rc<Config>, now: Time) -> Result<Gate, Error> {
-        let mut gate = Gate {
-            ledger: Ledger::default(),
-            table: None,
-            sets: OwnSets::open(&config)?,
-            monitor: None,
-            config,
-        };
+        let mut gate =
+            Gate { ledger: Ledger::default(), table: None, sets: OwnSets::open(&config)?, monitor: None, config };
         let held = gate.sets.list();
         gate.adopt_sets(now, held);
         if let Some(spec) = table_spec(&gate.config) {

@@ -71,7 +71,7 @@ impl fmt::Display for GivenUp {
         let lacking: Vec<&str> = lacking.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
         write!(
             f,
-            "the privileges for it were given up at start ({}); restart knockd, which keeps the gate and live grants",
+            "the privileges for it were given up at start ({}); restart knockd; `systemctl restart` keeps the gate and live grants",
             lacking.join("; ")
         )
     }
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the privileges for it were given up at start (a rule has a command, and there was none; it names \
-             interfaces, and did not); restart knockd, which keeps the gate and live grants"
+             interfaces, and did not); restart knockd; `systemctl restart` keeps the gate and live grants"
         );
     }
 }

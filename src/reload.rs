@@ -103,6 +103,9 @@ impl Daemon {
             let message = format_args!("rule {rule}: the grant to {} is revoked (reload)", grant.address);
             self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
         }
+        for field in fixed_at_start(&self.config, &config) {
+            log::warn!("{field} has another value now, which a restart puts in force, not a reload");
+        }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
         if self.stops.is_none() {
@@ -111,7 +114,12 @@ impl Daemon {
         if !hooks.is_empty() {
             // Nobody's knock waits for them.
             let commands = self.commands.clone();
-            thread::spawn(move || hooks::run(&commands, &hooks));
+            let run = move || hooks::run(&commands, &hooks);
+            if let Err(error) = thread::Builder::new().name("hooks".to_owned()).spawn(run) {
+                log::error!(
+                    "setup and teardown of the rules that changed were not run: cannot start a thread: {error}"
+                );
+            }
         }
         log::set_max_level(self.source.log_level.unwrap_or(self.config.log.level));
         match (socket, &mut self.control) {
@@ -135,5 +143,30 @@ impl Daemon {
             None if config.control_socket.is_none() => Ok(None),
             _ => control::Socket::listen(&path).map(Some),
         }
+    }
+}
+
+/// The fields that differ, and that a daemon takes up at its start only.
+fn fixed_at_start(old: &Config, new: &Config) -> Vec<&'static str> {
+    let fields = [
+        ("limits.commands", old.limits.commands != new.limits.commands),
+        ("limits.command_queue", old.limits.command_queue != new.limits.command_queue),
+        ("log.target", old.log.target != new.log.target),
+        ("state_dir", old.state_dir != new.state_dir),
+    ];
+    fields.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_restart_can_change_is_told() {
+        let config = |text: &str| knock_config::parse("test.json", text).expect("a valid configuration").config;
+        let old = config(r#"{"rules": []}"#);
+        let new = config(r#"{"rules": [], "limits": {"commands": 2}, "log": {"target": "syslog", "level": "debug"}}"#);
+        assert_eq!(fixed_at_start(&old, &new), ["limits.commands", "log.target"]);
+        assert!(fixed_at_start(&old, &old).is_empty());
     }
 }

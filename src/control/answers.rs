@@ -117,7 +117,7 @@ impl Daemon {
             ("commands_failed", commands.failed),
             ("commands_timed_out", commands.timed_out),
             ("commands_dropped", commands.dropped_queue_full),
-            ("events_left_out", self.events.left_out()),
+            ("events_left_out", self.events.left_out_since_start()),
         ];
         all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

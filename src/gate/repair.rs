@@ -9,14 +9,15 @@ use super::place::{Place, wanted};
 use super::{Error, Gate, element};
 
 impl Gate {
-    /// Takes up what others changed, and puts back what is ours. Returns what there was to put back, and who had
-    /// changed it.
+    /// Takes up what others changed, and puts back what is ours: the gate first, then the grants in the administrator's
+    /// sets, which one flush may both have taken away. Tells `report` of what there was to put back, and who had changed
+    /// it.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
-    pub(crate) fn reconcile(&mut self, now: Time) -> Result<Option<String>, Error> {
-        let Some(monitor) = &mut self.monitor else { return Ok(None) };
+    /// Where the kernel refuses. What it refuses for the one is no reason to leave the other.
+    pub(crate) fn reconcile(&mut self, now: Time, mut report: impl FnMut(String)) -> Result<(), Error> {
+        let Some(monitor) = &mut self.monitor else { return Ok(()) };
         let mut events = Vec::new();
         monitor.read(&mut events)?;
         let (mut by, mut table_changed, mut sets_changed) = (None, false, false);
@@ -35,12 +36,16 @@ impl Gate {
             }
         }
         let by = by.unwrap_or_else(|| "somebody".to_owned());
-        if table_changed && self.repair_table(now)? {
+        let repaired = if table_changed { self.repair_table(now) } else { Ok(false) };
+        if repaired == Ok(true) {
             let table = &self.config.nftables.table;
-            return Ok(Some(format!("table inet {table} was changed by {by}; it is put back with its live grants")));
+            report(format!("table inet {table} was changed by {by}; it is put back with its live grants"));
         }
         let put_back = if sets_changed { self.repair_sets(now) } else { 0 };
-        Ok((put_back > 0).then(|| format!("{by} removed {put_back} live grants from your sets; they are put back")))
+        if put_back > 0 {
+            report(format!("{by} removed {put_back} live grants from your sets; they are put back"));
+        }
+        repaired.map(drop)
     }
 
     /// Puts the managed table back where it is not as it should be. Returns whether there was something to do.
