@@ -4,7 +4,7 @@
 mod matcher;
 mod streams;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -222,7 +222,7 @@ impl Knock {
         let visible: Vec<String> = sent
             .iter()
             .filter(|(sent, _)| is_visible_to_knock(sent))
-            .map(|(sent, _)| format!("{}:40000 -> 10.77.0.1:{}", sent.source, sent.port.1))
+            .map(|(sent, _)| format!("{} -> 10.77.0.1:{}", sent.from(), sent.port.1))
             .collect();
         for (index, (sent, seen)) in visible.iter().zip(&seen).enumerate() {
             assert_eq!(*sent, seen.1, "packet {index} of those that knock saw");
@@ -302,11 +302,7 @@ fn assert_same(packets: &[Seen], real: &Openings, model: &Openings, who: &str, w
 }
 
 /// For each difference, where it explains, alone or with others that are needed too, why only one opens.
-fn reasons(
-    packets: &[Seen],
-    theirs: &Openings,
-    ours: &Openings,
-) -> std::collections::BTreeMap<Difference, BTreeSet<Ipv4Addr>> {
+fn reasons(packets: &[Seen], theirs: &Openings, ours: &Openings) -> BTreeMap<Difference, BTreeSet<Ipv4Addr>> {
     // Few differences first.
     let mut subsets: Vec<Vec<Difference>> = (0..1_usize << DIFFERENCES.len())
         .map(|bits| (0..DIFFERENCES.len()).filter(|i| bits >> i & 1 == 1).map(|i| DIFFERENCES[i]).collect())
@@ -314,7 +310,7 @@ fn reasons(
     subsets.sort_by_key(Vec::len);
     let keys: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
     let mut unexplained: Vec<_> = keys.into_iter().filter(|key| theirs.get(key) != ours.get(key)).collect();
-    let mut reasons: std::collections::BTreeMap<Difference, BTreeSet<Ipv4Addr>> = Default::default();
+    let mut reasons: BTreeMap<Difference, BTreeSet<Ipv4Addr>> = Default::default();
     for subset in subsets {
         if unexplained.is_empty() {
             break;
@@ -323,7 +319,9 @@ fn reasons(
         unexplained.retain(|key| {
             let explained = with.get(key) == ours.get(key);
             if explained {
-                subset.iter().for_each(|difference| drop(reasons.entry(*difference).or_default().insert(key.1)));
+                for difference in &subset {
+                    reasons.entry(*difference).or_default().insert(key.1);
+                }
             }
             !explained
         });

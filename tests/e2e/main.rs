@@ -6,20 +6,28 @@
 
 mod support;
 
+mod command_rules;
 mod commands;
 mod configuration;
 mod control;
-mod doctor;
 mod differential;
+mod doctor;
+mod examples;
 mod grants;
 mod guarding;
 mod hostile;
+mod import;
 mod interfaces;
 mod lifecycle;
+mod limits;
 mod main_job;
 mod matching;
+mod one_time;
+mod own_sets;
 mod privileges;
 mod process;
 mod scans;
 mod sessions;
+mod soak;
 mod testkit;
+mod wall_clock;

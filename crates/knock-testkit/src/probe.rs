@@ -40,7 +40,8 @@ pub fn udp(address: SocketAddr, patience: Duration) -> Result<Reach> {
 
 fn reach(kind: ErrorKind) -> Option<Reach> {
     match kind {
-        ErrorKind::ConnectionRefused => Some(Reach::Refused),
+        // A firewall that rejects says by ICMP that the host is unreachable.
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable => Some(Reach::Refused),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Some(Reach::Filtered),
         _ => None,
     }

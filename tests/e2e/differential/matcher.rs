@@ -117,7 +117,7 @@ impl Matcher<'_> {
         if tcp && self.has(Difference::C1) && !sent.flags.has(Flags::SYN) {
             return;
         }
-        let again = tcp && self.last.insert(sent.source, *sent) == Some(*sent);
+        let again = self.last.insert(sent.source, *sent) == Some(*sent);
         if again && self.has(Difference::A3) {
             return;
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use knock_testkit::{Flags, Packet, SERVER_V4, Transport};
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 /// The protocol and the port of a knock.
@@ -60,8 +60,17 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// Where it comes from: a datagram has no number, so each has a port of its own, as a client's next try has.
+    pub(super) fn from(&self) -> SocketAddr {
+        let offset = match self.port.0 {
+            Protocol::Tcp => 0,
+            Protocol::Udp => u16::try_from((self.number >> 8) % 20_000).unwrap_or(0),
+        };
+        SocketAddr::new(IpAddr::V4(self.source), 40_000 + offset)
+    }
+
     pub(super) fn packet(&self) -> Packet {
-        let from = SocketAddr::new(IpAddr::V4(self.source), 40_000);
+        let from = self.from();
         let to = SocketAddr::new(IpAddr::V4(SERVER_V4), self.port.1);
         match self.port.0 {
             Protocol::Udp => Packet::udp(from, to),

@@ -1,0 +1,152 @@
+//! `knockctl import` on the files that knock itself ships, up to the door that opens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use knock_testkit::{Echo, Host, Reach};
+use serde_json::{Value, json};
+
+use crate::support::{Client, Daemon, Options, at4, check, network, table_exists, wait_until};
+
+/// What the package has as its configuration.
+const CONFIGURATION: &str = "/etc/knockd.conf";
+/// Its manual page, whose examples are whole configurations.
+const MANUAL: &str = "/usr/share/man/man1/knockd.1.gz";
+/// Its client.
+const CLIENT: &str = "/usr/bin/knock";
+
+fn import(arguments: &[&str], file: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+    command.arg("import").args(arguments).arg(file).output().expect("knockctl runs")
+}
+
+/// What it prints where it succeeds.
+#[track_caller]
+fn imported(arguments: &[&str], file: &Path) -> Value {
+    let output = import(arguments, file);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+/// The package's own configuration, with the log where the test reads it: it asks for syslog, and none may run here.
+fn packaged_configuration(arguments: &[&str]) -> Value {
+    let mut configuration = imported(arguments, &packaged(CONFIGURATION));
+    assert_eq!(configuration["log"], json!({ "target": "syslog" }));
+    configuration["log"] = json!({ "target": "stderr" });
+    configuration
+}
+
+/// A file of knock's package.
+fn packaged(path: &'static str) -> PathBuf {
+    assert!(Path::new(path).exists(), "{path} is missing; run: apt-get install knockd");
+    path.into()
+}
+
+/// The configurations in knockd(1).
+fn examples() -> Vec<String> {
+    let output = Command::new("gzip").arg("-dc").arg(packaged(MANUAL)).output().expect("gzip (package gzip)");
+    let manual = String::from_utf8(output.stdout).expect("text");
+    let mut examples = Vec::new();
+    for part in manual.split(".nf\n").skip(1) {
+        let example = part.split("\n.fi").next().unwrap_or("").replace("\\-", "-");
+        if example.starts_with("[options]") {
+            examples.push(example);
+        }
+    }
+    examples
+}
+
+#[track_caller]
+fn assert_loads(server: &Host, configuration: &Value) {
+    let said = check(server, &configuration.to_string(), Options { arguments: &["-t"], ..Options::default() });
+    assert_eq!(said.code, Some(0), "{configuration:#}: {}", said.stderr);
+}
+
+#[test]
+fn every_configuration_that_the_package_ships_is_imported_and_loads() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory");
+    let sequences = files.path().join("sequences");
+    fs::write(&sequences, " 1000,2000,3000\n").expect("one-time sequences");
+    let mut configurations = examples();
+    assert_eq!(configurations.len(), 4, "the examples of the manual page");
+    configurations.push(fs::read_to_string(packaged(CONFIGURATION)).expect("a text"));
+    for text in configurations {
+        // A file that the example names and the package does not have.
+        let text = text.replace("/etc/knockd/smtp_sequences", sequences.to_str().expect("UTF-8"));
+        let file = files.path().join("knockd.conf");
+        fs::write(&file, &text).expect("the configuration");
+        for arguments in [&[][..], &["--native"]] {
+            assert_loads(&network.server, &imported(arguments, &file));
+        }
+        let doors = text.lines().filter(|line| line.starts_with('[') && *line != "[options]").count();
+        assert_eq!(imported(&[], &file)["rules"].as_array().map(Vec::len), Some(doors), "{text}");
+    }
+}
+
+#[test]
+fn the_packages_configuration_and_client_open_and_close_as_they_did() {
+    let network = network(1);
+    let rules = || {
+        let output = network.server.namespace.output(Command::new("iptables").arg("-S"), "");
+        output.expect("iptables (package iptables)")
+    };
+    let _daemon = Daemon::start(&network.server, packaged_configuration(&[]));
+    let knock = |ports: [&str; 3]| {
+        let mut command = Command::new(packaged(CLIENT));
+        command.arg("10.77.0.1").args(ports);
+        network.client().namespace.output(&mut command, "").expect("knock's client");
+    };
+    let rule = "-A INPUT -s 10.77.0.2/32 -p tcp -m tcp --dport 22 -j ACCEPT";
+    knock(["7000", "8000", "9000"]);
+    wait_until("the rule is there", || rules().contains(rule));
+    knock(["9000", "8000", "7000"]);
+    wait_until("the rule is gone", || !rules().contains(rule));
+}
+
+#[test]
+fn the_native_import_opens_the_port_itself() {
+    let network = network(1);
+    let _ssh = Echo::tcp(&network.server.namespace, 22).expect("a service");
+    let daemon = Daemon::start(&network.server, packaged_configuration(&["--native"]));
+    assert!(table_exists(&network.server, "knockd"));
+    assert_eq!(network.client().tcp(at4(22)), Reach::Filtered);
+    let mut command = Command::new(packaged(CLIENT));
+    command.args(["10.77.0.1", "7000", "8000", "9000"]);
+    network.client().namespace.output(&mut command, "").expect("knock's client");
+    network.client().wait_until_open(at4(22));
+    let mut command = Command::new(packaged(CLIENT));
+    command.args(["10.77.0.1", "9000", "8000", "7000"]);
+    network.client().namespace.output(&mut command, "").expect("knock's client");
+    daemon.wait_for_log("is revoked");
+    assert_eq!(network.client().tcp(at4(22)), Reach::Filtered);
+}
+
+#[test]
+fn what_changes_is_said_on_standard_error_and_what_knock_misreads_is_refused() {
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("knockd.conf");
+    let write = |text: &str| fs::write(&file, text).expect("the configuration");
+    write("[options]\n\tlogfile = /var/log/knockd.log\n[a]\n\tsequence = 1000,2000\n\tcommand = echo %IP%\n");
+    let output = import(&[], &file);
+    assert!(output.status.success());
+    let notes = String::from_utf8(output.stderr).expect("text");
+    for part in ["note: ", "knockd.conf: line 2: LogFile", "line 3: no TCPFlags"] {
+        assert!(notes.contains(part), "`{part}` is missing: {notes}");
+    }
+    for (sequence, says) in [
+        ("7000-7010,1", "`7000-7010` is a range, of which knock silently takes the first port alone"),
+        ("abc", "`abc` is not a port, which knock silently reads as 0"),
+        ("70000", "port 70000 is not between 1 and 65535; knock silently reads it as 4464"),
+        ("-5", "knock silently reads it as 65531"),
+    ] {
+        write(&format!("[a]\n\tcommand = true\n\tsequence = {sequence}\n"));
+        let output = import(&[], &file);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0), "{sequence}: {output:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.contains("knockd.conf:3: ") && said.contains(says), "{sequence}: {said}");
+    }
+    let output = import(&[], &files.path().join("nothing"));
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+}
