@@ -283,6 +283,20 @@ fn the_same_scan_sent_again_with_the_same_packets_meets_its_tripwires_again() {
 }
 
 #[test]
+fn only_a_scan_of_a_single_tripwire_passes_it_the_second_time() {
+    let mut rule = rules(1, 1);
+    rule[0].sequence = [7000, 7002].map(Knock::tcp).to_vec();
+    for (first, last, second_pass_opens) in
+        [(7000, 7002, true), (6999, 7002, false), (7000, 7003, false), (1, 9999, false)]
+    {
+        let mut host = Host::new(rule.clone(), true);
+        let mut pass = || (first..=last).any(|port| host.touch(Time::from_millis(1), Knock::tcp(port), 7));
+        assert!(!pass(), "{first} to {last}");
+        assert_eq!(pass(), second_pass_opens, "{first} to {last}");
+    }
+}
+
+#[test]
 fn a_scan_of_one_protocol_never_completes_a_sequence_of_two() {
     let mut mixed = rules(1, 3);
     mixed[0].sequence[1] = Knock::udp(1020);
