@@ -77,6 +77,7 @@ fn a_check_needs_no_privilege_and_changes_nothing() {
         let options = Options { arguments, wrapper: WITHOUT_CAPABILITIES, ..Options::default() };
         let said = check(&network.server, VALID, options);
         assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(said.stdout.contains("config.json: valid"), "{}", said.stdout);
         assert_eq!(said.stderr, "", "a good configuration needs no comment");
     }
     assert!(!table_exists(&network.server, "knockd"));
