@@ -7,6 +7,10 @@ use knock_proto::{Ignored, Knock, TcpFlags, parse};
 const V4_SOURCE: [u8; 4] = [192, 0, 2, 7];
 const V4_DESTINATION: [u8; 4] = [198, 51, 100, 1];
 
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).expect("a packet is not that long").to_be_bytes()
+}
+
 fn tcp(port: u16, flags: u8) -> Vec<u8> {
     let mut segment = vec![0; 20];
     segment[0..2].copy_from_slice(&40_000_u16.to_be_bytes());
@@ -21,7 +25,7 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     let mut datagram = vec![0; 8];
     datagram[0..2].copy_from_slice(&40_000_u16.to_be_bytes());
     datagram[2..4].copy_from_slice(&port.to_be_bytes());
-    datagram[4..6].copy_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+    datagram[4..6].copy_from_slice(&length(8 + payload.len()));
     datagram[6..8].copy_from_slice(&0xbeef_u16.to_be_bytes());
     datagram.extend_from_slice(payload);
     datagram
@@ -30,7 +34,7 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
 fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 20];
     packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    packet[2..4].copy_from_slice(&length(20 + payload.len()));
     packet[4..6].copy_from_slice(&0xcafe_u16.to_be_bytes());
     packet[8] = 64;
     packet[9] = protocol;
@@ -43,7 +47,7 @@ fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
 fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 40];
     packet[0] = 0x60;
-    packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+    packet[4..6].copy_from_slice(&length(payload.len()));
     packet[6] = next_header;
     packet[7] = 64;
     packet[8..10].copy_from_slice(&[0x20, 0x01]);

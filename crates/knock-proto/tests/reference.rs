@@ -7,13 +7,15 @@ use std::time::Duration;
 use knock_proto::{Actions, Effect, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
 use proptest::prelude::*;
 
+type Events = Vec<(Time, Knock)>;
+
 /// Remembers everything that a source has ever sent, and looks at all of it each time.
 struct Reference {
     rules: Vec<Rule>,
     tripwires: bool,
     guarded: Vec<Knock>,
     /// What each source sent since its last tripwire, and for each rule how much of that is used up.
-    history: HashMap<IpAddr, (Vec<(Time, Knock)>, Vec<usize>)>,
+    history: HashMap<IpAddr, (Events, Vec<usize>)>,
 }
 
 impl Reference {
@@ -141,9 +143,9 @@ proptest! {
         let mut engine = Engine::new(rules.clone(), &settings);
         let mut reference = Reference { rules, tripwires, guarded, history: HashMap::new() };
         let mut now = Time::from_millis(1);
-        for (serial, &(pause, number, knock)) in packets.iter().enumerate() {
+        for (serial, &(pause, number, knock)) in (0..).zip(&packets) {
             now = now.after(Duration::from_millis(pause)).after(Duration::from_nanos(1));
-            let completed = handle(&mut engine, now, &packet(number, knock, serial as u32));
+            let completed = handle(&mut engine, now, &packet(number, knock, serial));
             prop_assert_eq!(completed, reference.handle(now, source(number), knock), "packet {}", serial);
             if serial % 7 == 0 {
                 // Whenever it is done, forgetting changes nothing.
@@ -162,9 +164,9 @@ proptest! {
         let mut engine = Engine::new(rules.clone(), &settings);
         let mut duplicated = Engine::new(rules, &settings);
         let mut now = Time::from_millis(1);
-        for (serial, &((pause, number, knock), twice)) in packets.iter().enumerate() {
+        for (serial, &((pause, number, knock), twice)) in (0..).zip(&packets) {
             now = now.after(Duration::from_millis(pause)).after(Duration::from_nanos(1));
-            let packet = packet(number, knock, serial as u32);
+            let packet = packet(number, knock, serial);
             let expected = handle(&mut engine, now, &packet);
             prop_assert_eq!(handle(&mut duplicated, now, &packet), expected);
             if twice {
