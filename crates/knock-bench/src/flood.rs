@@ -1,0 +1,128 @@
+//! Knocks in the midst of a flood of spoofed first knocks.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use knock_testkit::{Flood, Sent};
+use serde::Serialize;
+
+use crate::candidate::Candidate;
+use crate::error::Result;
+use crate::process::Daemon;
+use crate::statistics::{Openings, Summary};
+
+/// The spoofed sources: 100.64.0.0/12, of the shared address space (RFC 6598).
+const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
+const SOURCES: u32 = 1_000_000;
+/// When a knock counts as lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A flood and the knocks in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Packets a second; `None`: as fast as they come.
+    pub(crate) rate: Option<u32>,
+    /// How often each candidate is flooded, in turn with the others.
+    pub(crate) passes: u32,
+    /// Before the first knock.
+    pub(crate) lead: Duration,
+    /// The time of a pass, over which the knocks are spread; it takes longer where they do.
+    pub(crate) time: Duration,
+    /// Knocks of a pass, where no command is run for each.
+    pub(crate) knocks: u32,
+    /// Knocks of a pass, where one is.
+    pub(crate) slow_knocks: u32,
+}
+
+/// How a candidate stood the flood.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) candidate: String,
+    /// Packets of the flood, and how many a second.
+    pub(crate) packets: u64,
+    pub(crate) rate: f64,
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
+    /// The processor time of the daemon for a packet, in microseconds.
+    pub(crate) processor_us_per_packet: Option<f64>,
+    /// The daemon's resident memory after the flood, in KiB.
+    pub(crate) resident_kib: Option<u64>,
+    /// Packets that the kernel dropped because the daemon did not take them, where it tells.
+    pub(crate) kernel_dropped: Option<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Tally {
+    openings: Openings,
+    packets: u64,
+    elapsed: Duration,
+    processor: Duration,
+}
+
+/// Floods each candidate in turn.
+pub(crate) fn measure(candidates: &mut [&mut Candidate], plan: Plan) -> Result<Vec<Row>> {
+    let mut tallies = vec![Tally::default(); candidates.len()];
+    let mut dropped_before = Vec::new();
+    for candidate in &*candidates {
+        dropped_before.push(candidate.counter("kernel_dropped")?.unwrap_or(0));
+    }
+    for pass in 0..plan.passes {
+        for (candidate, tally) in candidates.iter_mut().zip(&mut tallies) {
+            one_pass(candidate, plan, pass, tally)?;
+        }
+    }
+    let mut rows = Vec::new();
+    for ((candidate, tally), before) in candidates.iter().zip(&tallies).zip(dropped_before) {
+        let sent = Sent { packets: tally.packets, elapsed: tally.elapsed };
+        let per_packet = tally.processor.as_secs_f64() * 1e6 / (tally.packets.max(1) as f64);
+        rows.push(Row {
+            candidate: candidate.name.clone(),
+            packets: tally.packets,
+            rate: sent.rate().round(),
+            summary: tally.openings.summary(),
+            processor_us_per_packet: candidate.daemon.as_ref().map(|_| (per_packet * 1000.0).round() / 1000.0),
+            resident_kib: candidate.daemon.as_ref().map(Daemon::usage).transpose()?.map(|usage| usage.resident),
+            kernel_dropped: candidate.counter("kernel_dropped")?.map(|now| now.saturating_sub(before)),
+        });
+    }
+    Ok(rows)
+}
+
+fn one_pass(candidate: &mut Candidate, plan: Plan, pass: u32, tally: &mut Tally) -> Result<()> {
+    // Each pass begins where the one before may have ended, so that together they come to all the sources.
+    let first = Ipv4Addr::from(u32::from(FIRST_SOURCE) + pass * (SOURCES / plan.passes.max(1)));
+    let example = candidate.first_knock(SocketAddr::new(first.into(), 0));
+    let flood =
+        Flood { example, sources: SOURCES, ports: Vec::new(), count: None, rate: plan.rate, seed: u64::from(pass) + 1 };
+    // From another client: its frames do not fill the queue in which the knocking one awaits answers.
+    let wire = candidate.network.clients[1].wire(&candidate.network.server)?;
+    let knocks = if candidate.runs_commands() { plan.slow_knocks } else { plan.knocks };
+    let before = candidate.daemon.as_ref().map(Daemon::usage).transpose()?;
+    let stop = AtomicBool::new(false);
+    let start = Instant::now();
+    let (sent, result) = thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood.run(&wire, &stop));
+        thread::sleep(plan.lead);
+        let mut knock = || -> Result<()> {
+            // Over the whole of it: what is bounded fills up as it goes on.
+            let pause = plan.time.saturating_sub(plan.lead) / knocks.max(1);
+            for number in 1..=knocks {
+                tally.openings.add(candidate.knock(PATIENCE)?);
+                thread::sleep((plan.lead + pause * number).saturating_sub(start.elapsed()));
+            }
+            Ok(())
+        };
+        let result = knock();
+        stop.store(true, Ordering::Relaxed);
+        (flooding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), result)
+    });
+    result?;
+    let sent = sent?;
+    tally.packets += sent.packets;
+    tally.elapsed += sent.elapsed;
+    if let (Some(daemon), Some(before)) = (&candidate.daemon, before) {
+        tally.processor += daemon.usage()?.processor.saturating_sub(before.processor);
+    }
+    Ok(())
+}
