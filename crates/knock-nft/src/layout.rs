@@ -237,11 +237,12 @@ pub(crate) fn read_remaining_grants(connection: &mut Connection, table: &str) ->
 
 fn read_grant_set(connection: &mut Connection, table: &str, set: &str) -> Result<Vec<Element>, Errno> {
     let request = |flags| elements_request(FAMILY, table, set, flags);
-    connection.dump(request, |found: &mut Vec<Element>, message: Message<'_>| {
+    connection.dump_elements(request, |found, message| {
         read_elements(message, |listed| {
             if let (Some(key), Some(lifetime)) = (read_grant_key(listed.key), listed.lifetime(None)) {
                 let comment = listed.comment.to_owned();
-                found.push(Element { key, comment, timeout: lifetime.timeout, remaining: lifetime.remaining });
+                let (timeout, remaining) = (lifetime.timeout, lifetime.remaining);
+                found.insert(key, Element { key, comment, timeout, remaining });
             }
         });
     })

@@ -197,11 +197,12 @@ impl UserSets {
         let default = self.definition(set)?.timeout;
         let request = |flags| elements_request(set.family.number(), &set.table, &set.set, flags);
         self.connection
-            .dump(request, |found: &mut Vec<AddressElement>, message: Message<'_>| {
+            .dump_elements(request, |found, message| {
                 read_elements(message, |listed| {
                     if let Some(address) = read_address(listed.key) {
                         let lifetime = listed.lifetime(default);
-                        found.push(AddressElement { address, comment: listed.comment.to_owned(), lifetime });
+                        let comment = listed.comment.to_owned();
+                        found.insert(address, AddressElement { address, comment, lifetime });
                     }
                 });
             })
