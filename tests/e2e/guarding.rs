@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use knock_testkit::{Echo, Host, Network};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, Siege, at4, element, knock, network, ruleset, wait_for_grant, wait_until, wire};
+use crate::support::{
+    Client, Daemon, Siege, at4, element, knock, network, own_set, ruleset, wait_for_grant, wait_until, wire,
+};
 
 /// What others do, by mistake or on purpose; `GRANT` is an element of the set of grants.
 const HANDS: [&str; 12] = [
@@ -130,6 +132,30 @@ fn a_knock_while_the_table_is_gone_opens_and_puts_it_back() {
         client.wait_until_open(at4(22));
         let stranger = network.clients[1].tcp(at4(22));
         assert_eq!(stranger, knock_testkit::Reach::Filtered, "round {round}");
+    }
+}
+
+#[test]
+fn one_flush_of_all_rulesets_is_made_good_in_the_table_and_in_the_administrators_set() {
+    let network = network(1);
+    let (server, client) = (&network.server, IpAddr::from(network.client().v4));
+    let administrators = "table inet filter { set knock4 { type ipv4_addr; flags timeout; }; }";
+    server.namespace.nft(administrators).expect("a set");
+    let mut both = configuration(false);
+    let own = json!({ "set": "inet filter knock4", "timeout": "1h" });
+    let own = json!({ "name": "own", "sequence": [7100, 9100, 8100], "allow": own });
+    both["rules"].as_array_mut().expect("the rules").push(own);
+    let daemon = Daemon::start(server, both);
+    let wire = wire(&network);
+    knock(&wire, client, &[7000, 8000]);
+    knock(&wire, client, &[7100, 9100, 8100]);
+    let is_held = || own_set(server, "inet filter knock4").is_some_and(|set| set.contains_key(&client));
+    wait_until("both are granted", || element(server, client, ("tcp", 22)).is_some() && is_held());
+    for _ in 0..5 {
+        let mark = daemon.log_mark();
+        server.namespace.nft(&format!("flush ruleset\n{administrators}")).expect("as at a reload of nftables.service");
+        daemon.wait_for_log_after(mark, "removed 1 live grants from your sets");
+        wait_until("both are granted again", || element(server, client, ("tcp", 22)).is_some() && is_held());
     }
 }
 

@@ -330,8 +330,6 @@ fn a_start_that_fails_leaves_nothing_half_made_and_an_adopted_table_guarding() {
     let network = network(2);
     let server = &network.server;
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
-    // Two ways to fail after the table: no room for the second daemon's control socket is before it, a set that cannot
-    // serve as well; the kernel refusing the table itself is the capability's test.
     let unusable =
         json!({ "name": "own", "sequence": [7100, 8100], "allow": { "set": "inet filter wide", "timeout": "1h" } });
     server
@@ -342,6 +340,12 @@ fn a_start_that_fails_leaves_nothing_half_made_and_an_adopted_table_guarding() {
     let mut failed = Daemon::launch(server, json!({ "rules": [ssh(), unusable] }), Options::default());
     assert_eq!(failed.wait().code(), Some(78), "{}", failed.log());
     assert_eq!(ruleset(server), untouched);
+    let wrapper = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"];
+    let options = Options { wrapper: &wrapper, ..Options::default() };
+    let mut failed = Daemon::launch(server, json!({ "rules": [ssh()] }), options);
+    assert_eq!(failed.wait().code(), Some(77), "{}", failed.log());
+    assert!(failed.log().contains("CAP_NET_ADMIN"), "{}", failed.log());
+    assert_eq!(ruleset(server), untouched);
 
     let daemon = Daemon::start(server, json!({ "rules": [ssh()] }));
     let addresses = grant(&network);
@@ -350,7 +354,7 @@ fn a_start_that_fails_leaves_nothing_half_made_and_an_adopted_table_guarding() {
     let guarding = ruleset(server);
     let starts: [(Value, &[&str], i32); 3] = [
         (json!({ "rules": [ssh(), unusable] }), &[], 78),
-        (json!({ "rules": [ssh()] }), &["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"], 77),
+        (json!({ "rules": [ssh()] }), &wrapper, 77),
         (json!({ "rules": [ssh()], "control_socket": "/proc/no/such/place" }), &[], 1),
     ];
     for (configuration, wrapper, status) in starts {
@@ -383,4 +387,34 @@ fn two_daemons_with_one_table_do_not_fight() {
     assert!(second.log().contains("owned by another process"), "{}", second.log());
     assert_eq!(ruleset(server), before);
     drop(first);
+}
+
+#[test]
+fn whichever_answer_of_the_kernel_fails_a_start_makes_all_or_nothing() {
+    let network = network(1);
+    let server = &network.server;
+    let empty = ruleset(server);
+    let (mut started, mut failed) = (0, 0);
+    // What is sent to the kernel goes by sendto(2): links and routes first, then the table.
+    for number in 1..=24 {
+        let inject = format!("inject=sendto:error=ENOMEM:when={number}");
+        let wrapper = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject];
+        let options = Options { wrapper: &wrapper, ..Options::default() };
+        let mut daemon = Daemon::launch(server, json!({ "rules": [ssh()] }), options);
+        let is_ready = |daemon: &Daemon| daemon.log().lines().any(|line| line.starts_with("ready"));
+        wait_until("it runs or has ended", || is_ready(&daemon) || !daemon.is_running());
+        if is_ready(&daemon) {
+            started += 1;
+            assert!(table_exists(server, "knockd"), "message {number}");
+            drop(daemon.kill());
+            server.namespace.nft("delete table inet knockd").expect("the table of a daemon that is dead");
+        } else {
+            failed += 1;
+            let status = daemon.wait();
+            assert_eq!(status.code(), Some(1), "message {number}: {}", daemon.log());
+            assert!(daemon.log().contains("memory"), "it says why: {}", daemon.log());
+            assert_eq!(ruleset(server), empty, "message {number}: {}", daemon.log());
+        }
+    }
+    assert!(started > 0 && failed > 2, "{started} started, {failed} failed");
 }
