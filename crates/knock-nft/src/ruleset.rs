@@ -9,7 +9,7 @@
 //!         tcp flags rst,ack accept
 //!         meta l4proto udp ct state established accept
 //!         iifname "lo" accept
-//!         fib daddr type != local accept
+//!         fib daddr type unicast accept
 //!         ip saddr . meta l4proto . th dport @grants4 accept
 //!         ip6 saddr . meta l4proto . th dport @grants6 accept
 //!         counter drop
@@ -213,8 +213,10 @@ impl Writer<'_> {
             let load = Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1);
             self.rule(gate, [load, Expression::equal(&name), accept()]);
         }
-        let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
-        self.rule(gate, [Expression::destination_type(), Expression::unequal(&local), accept()]);
+        // What is routed through has a unicast address of another host. Local ones are not all that reach a service of this
+        // one: a UDP socket for any address also gets what is sent to broadcast, multicast and anycast addresses.
+        let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
+        self.rule(gate, [Expression::destination_type(), Expression::equal(&unicast), accept()]);
         self.granted(gate, Granted { family: Family::Ip, offset: 12, length: 4, set: GRANTS4 });
         self.granted(gate, Granted { family: Family::Ip6, offset: 8, length: 16, set: GRANTS6 });
         self.rule(gate, [Expression::counter(), Expression::verdict(libc::NF_DROP)]);

@@ -44,7 +44,7 @@ tcp flags rst,ack accept
 meta l4proto udp ct state established accept
 iifname \"lo\" accept
 iifname \"wg0\" accept
-fib daddr type != local accept
+fib daddr type unicast accept
 ip saddr . meta l4proto . th dport @grants4 accept
 ip6 saddr . meta l4proto . th dport @grants6 accept
 counter packets 0 bytes 0 drop
@@ -169,5 +169,26 @@ fn a_guarded_udp_port_takes_packets_of_granted_sources_alone() {
             assert_eq!(&text[..length], b"granted");
             table.remove().expect("removed");
         }
+    });
+}
+
+#[test]
+fn a_guarded_udp_port_is_closed_to_broadcasts_too() {
+    in_namespace(|| {
+        own_addresses();
+        let service = UdpSocket::bind("0.0.0.0:0").expect("bound");
+        service.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        let target = SocketAddr::from(([127, 255, 255, 255], service.local_addr().expect("an address").port()));
+        let client = UdpSocket::bind("0.0.0.0:0").expect("bound");
+        client.set_broadcast(true).expect("set");
+        client.send_to(b"before", target).expect("sent");
+        service.recv_from(&mut [0; 64]).expect("where nothing is guarded, the service gets it");
+
+        let mut guarding = spec();
+        guarding.guarded = vec![Knock::udp(target.port())];
+        guarding.exempt_interfaces.clear();
+        let _table = made(guarding);
+        client.send_to(b"stranger", target).expect("sent");
+        assert_eq!(dropped(), 1);
     });
 }
