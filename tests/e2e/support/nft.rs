@@ -8,6 +8,8 @@ use std::time::Duration;
 use knock_testkit::Host;
 use serde_json::Value;
 
+use super::wait::wait_until;
+
 /// An element of one of the sets of grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Element {
@@ -74,17 +76,21 @@ pub(crate) fn table_exists(server: &Host, table: &str) -> bool {
 }
 
 /// What `nft -j list …` shows; `None` where it does not exist.
+///
+/// Where the ruleset changes under it, nft 1.0.6 may print nothing and call that a success; then it is asked again.
 fn list(server: &Host, what: &[&str]) -> Option<Value> {
     let mut command = Command::new("nft");
     command.args(["-j", "list"]).args(what);
-    let output = server.namespace.run(|| command.output()).expect("the server's namespace");
-    let output = output.unwrap_or_else(|error| panic!("nft (package nftables): {error}"));
-    if output.status.success() {
-        return Some(serde_json::from_slice(&output.stdout).expect("nft prints JSON"));
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("No such file or directory"), "{command:?}: {stderr}");
-    None
+    wait_until(&format!("{command:?} prints JSON"), || {
+        let output = server.namespace.run(|| command.output()).expect("the server's namespace");
+        let output = output.unwrap_or_else(|error| panic!("nft (package nftables): {error}"));
+        if output.status.success() {
+            return serde_json::from_slice(&output.stdout).ok().map(Some);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("No such file or directory"), "{what:?}: {stderr}");
+        Some(None)
+    })
 }
 
 /// `{"elem": {"val": {"concat": ["10.77.0.2", "tcp", 22]}, "timeout": 60, "expires": 59, "comment": "ssh"}}`.
