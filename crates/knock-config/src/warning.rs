@@ -93,7 +93,7 @@ impl fmt::Display for Concern {
         match self {
             Concern::NoRules => f.write_str("there are no rules: nothing is guarded and nothing is opened; write some"),
             Concern::SinglePort => f.write_str(
-                "a sequence of a single port is no secret: any port scan knocks it; write three or more ports",
+                "a sequence of a single port is no secret: any port scan knocks it; write five or more ports",
             ),
             Concern::ScanOrder { order, caught, tripwires } => {
                 let (each, scan) = match order {

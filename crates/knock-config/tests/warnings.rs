@@ -31,7 +31,7 @@ fn a_sequence_of_one_port_is_no_secret() {
     assert_eq!(
         of_sequences(&["7000"], true),
         ["c.json:1:73: rules[0].sequence: a sequence of a single port is no secret: any port scan knocks it; write \
-          three or more ports"]
+          five or more ports"]
     );
 }
 

@@ -14,7 +14,7 @@ const EXAMPLE: &str = r#"{
   "rules": [
     {
       "name": "ssh",
-      "sequence": [28731, 4219, "51802/udp", 17660],
+      "sequence": [28731, 4219, "51802/udp", 17660, 40117],
       "allow": { "ports": [22], "timeout": "1h" }
     }
   ]
