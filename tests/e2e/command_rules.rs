@@ -124,7 +124,10 @@ fn grants_stay_quick_while_all_workers_hang_and_what_does_not_fit_is_refused_and
         wait_for_grant(&network.server, client(number), ("tcp", 22));
     }
     wait_until("sixteen commands run", || files.lines("pids").len() == 16);
-    assert!(files.lines("pids").iter().all(|pid| state(pid) == Some('S')), "all of them hang while it grants");
+    assert!(
+        files.lines("pids").iter().all(|pid| state(pid).is_some_and(|state| state != 'Z')),
+        "all of them hang while it grants"
+    );
     assert_eq!(daemon.log().matches("more are only counted").count(), 1, "a flood of knocks is no flood of warnings");
 
     files.kill();
@@ -174,7 +177,7 @@ fn a_process_left_in_the_group_ends_at_the_limit_and_one_with_its_own_session_go
     knock(&wire, client(2), &[3000, 4000]);
     daemon.wait_for_log("rule detaches: command for 198.18.0.2 succeeded");
     wait_until("the detached process runs", || files.lines("pids").len() == 2);
-    assert_eq!(state(&files.lines("pids")[1]), Some('S'));
+    assert!(state(&files.lines("pids")[1]).is_some_and(|state| state != 'Z'), "it goes on");
     wait_until_no_child_is_left(&daemon);
 }
 
