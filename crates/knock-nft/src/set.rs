@@ -9,7 +9,7 @@ use std::time::Duration;
 use nftnl::MsgType;
 use rustix::io::Errno;
 
-use crate::attribute::{self, Message, Request};
+use crate::attribute::{self, Request};
 use crate::connection::Connection;
 use crate::element::{AddressElement, KeyBytes, Lifetime, comment_record, milliseconds, read_address, read_elements};
 use crate::error::{Error, Operation, UnusableSet};
