@@ -107,8 +107,8 @@ fn a_table_without_an_owner_is_put_back_at_once_with_what_is_left_of_the_grants(
     }
     assert!(daemon.log().contains("was changed by `nft`"), "it is told who it was: {}", daemon.log());
     let toll = siege.end();
-    eprint!(
-        "{report}{} granted SYNs of {} were dropped while the grants were flushed\n",
+    eprintln!(
+        "{report}{} granted SYNs of {} were dropped while the grants were flushed",
         toll.kept_out(),
         toll.granted
     );

@@ -559,7 +559,7 @@ impl World<'_> {
 
 /// The addresses that knock: eight of IPv4, four of IPv6, next to those of the flood.
 fn addresses(number: u16) -> IpAddr {
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, number).into()
     } else {
         Ipv4Addr::new(198, 19, 0, number.to_le_bytes()[0]).into()

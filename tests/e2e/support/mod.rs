@@ -14,7 +14,7 @@ use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
 pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
-pub(crate) use siege::{Siege, Toll};
+pub(crate) use siege::Siege;
 pub(crate) use wait::wait_until;
 
 /// A network with that many clients; the test fails here where namespaces are not permitted.
