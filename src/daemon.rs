@@ -314,7 +314,6 @@ impl Daemon {
 
     /// The longest that stopping can take: the last commands, then each teardown.
     fn time_to_stop(&self) -> Duration {
-        let teardowns = self.config.rules.iter().filter(|rule| rule.teardown.is_some());
-        teardowns.map(|rule| rule.command_timeout).sum::<Duration>() + 2 * LAST_COMMANDS
+        hooks::time_limit(&hooks::teardowns(&self.config)) + 2 * LAST_COMMANDS
     }
 }

@@ -45,6 +45,11 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Hook> {
     gone.filter_map(teardown).chain(come.filter_map(setup)).collect()
 }
 
+/// The longest that they can take.
+pub(crate) fn time_limit(hooks: &[Hook]) -> Duration {
+    hooks.iter().map(|hook| hook.timeout).sum()
+}
+
 /// Runs them one after the other. One that fails is logged, and the others still run.
 pub(crate) fn run(commands: &Commands, hooks: &[Hook]) {
     for hook in hooks {

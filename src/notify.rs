@@ -28,6 +28,11 @@ impl Notifier {
         }
     }
 
+    /// Start-up goes on, and may take up to `time` from now.
+    pub(crate) fn starting(&self, time: Duration) {
+        tell(&[NotifyState::ExtendTimeoutUsec(microseconds(time))]);
+    }
+
     /// Start-up is over: knocks are heard, and what is guarded is closed.
     pub(crate) fn ready(&mut self, status: String) {
         tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
@@ -52,8 +57,8 @@ impl Notifier {
 
     /// The daemon is about to end, and needs up to `time` for that.
     pub(crate) fn stopping(&self, time: Duration) {
-        let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), NotifyState::ExtendTimeoutUsec(microseconds)]);
+        let limit = NotifyState::ExtendTimeoutUsec(microseconds(time));
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), limit]);
     }
 
     /// When the watchdog has to be fed next.
@@ -78,6 +83,11 @@ impl Watchdog {
         let interval = time / 2;
         (!interval.is_zero()).then(|| Watchdog { interval, due: now.after(interval) })
     }
+}
+
+/// At most 71 minutes, which is all that the crate's type holds.
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// A service manager that does not listen is no reason not to serve.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use knock_config::{Config, ConfigError, Interfaces, Loaded, LogTarget};
@@ -33,6 +34,9 @@ const EXIT_CONFIGURATION: u8 = 78;
 const EXIT_NOT_PERMITTED: u8 = 77;
 /// Anything else.
 const EXIT_OTHER: u8 = 1;
+
+/// What the service manager is told that start-up takes beside the setup commands; far more than it does.
+const REST_OF_START: Duration = Duration::from_secs(30);
 
 /// Why the daemon does not run.
 enum Failure {
@@ -152,7 +156,12 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
         }
     };
     let stops = open_stops(&config);
-    hooks::run(&commands, &hooks::setups(&config));
+    let notifier = Notifier::new(now());
+    let setups = hooks::setups(&config);
+    if !setups.is_empty() {
+        notifier.starting(hooks::time_limit(&setups) + REST_OF_START);
+    }
+    hooks::run(&commands, &setups);
     let needs = Needs::of(&config, stops.is_some());
     if let Err(error) = needs.give_up_others() {
         gate.abandon();
@@ -175,7 +184,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
         control,
         reload,
         needs,
-        notifier: Notifier::new(now()),
+        notifier,
     })
 }
 
