@@ -236,7 +236,7 @@ fn a_command_has_a_clean_environment_and_nothing_of_the_daemons_but_its_privileg
     let files = Files::new();
     let command = format!(
         "ls -l /proc/$$/fd > {0}/fds; env | cut -d= -f1 | sort > {0}/names; pwd > {0}/directory; \
-         readlink /proc/$$/fd/0 > {0}/stdin; grep -E 'Sig(Blk|Ign)' /proc/$$/status > {0}/signals; \
+         readlink /proc/$$/fd/0 > {0}/stdin; grep -E 'Sig(Blk|Ign)' /proc/self/status > {0}/signals; \
          cut -d' ' -f1,5 /proc/$$/stat > {0}/group; echo \"$KNOCK_IP $KNOCK_FAMILY $KNOCK_RULE $TZ\" > {0}/values",
         files.0.path().display()
     );
