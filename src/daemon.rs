@@ -156,7 +156,9 @@ impl Daemon {
                 match Ready::from_token(token) {
                     Some(Ready::Stop) if self.stop.take() => return Ok(End::Stop),
                     Some(Ready::HandOver) if self.hand_over.take() => return Ok(End::HandOver),
-                    Some(Ready::Reload) if self.reload.take() && self.reload() => {
+                    Some(Ready::Reload) if self.reload.take() => {
+                        self.reload();
+                        // One that failed may have closed a listener too, and opened another in its place.
                         self.watch_replaceable(&poller)?;
                         // What else is ready may be about a listener that is gone.
                         break;

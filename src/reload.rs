@@ -44,10 +44,8 @@ impl fmt::Display for NotReloaded {
 impl Daemon {
     /// Takes up what the configuration file says now. Where it is not valid, or the kernel refuses what it asks for,
     /// everything stays as it is, and the log says why.
-    ///
-    /// Returns whether the new configuration is in force.
-    pub(crate) fn reload(&mut self) -> bool {
-        self.try_reload().is_ok()
+    pub(crate) fn reload(&mut self) {
+        let _ = self.try_reload();
     }
 
     /// As [`Daemon::reload`]. Returns the warnings about the new configuration.

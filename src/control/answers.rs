@@ -18,15 +18,16 @@ use crate::poller::Poller;
 use crate::reload::NotReloaded;
 
 impl Daemon {
-    /// Goes on with the control socket, or with the connection to it that has this token. Returns whether the
-    /// configuration was read anew.
+    /// Goes on with the control socket, or with the connection to it that has this token. Returns whether a
+    /// reload was asked for, which may have replaced what the poller watches, also where it failed.
     pub(crate) fn serve(&mut self, token: u64, poller: &Poller) -> bool {
-        let reloads = self.counters.reloads;
+        let mut reloads = false;
         let Some(control) = &mut self.control else { return false };
         match control.slot(token) {
             None => control.accept(now(), poller),
             Some(slot) => {
                 if let Some((peer, command)) = control.proceed(slot, now(), poller) {
+                    reloads = matches!(command, Command::Reload {});
                     let answer = self.reply(now(), peer, command);
                     if let Some(control) = &mut self.control {
                         control.answer(slot, answer, now(), poller);
@@ -34,7 +35,7 @@ impl Daemon {
                 }
             }
         }
-        self.counters.reloads != reloads
+        reloads
     }
 
     /// Does what is asked.

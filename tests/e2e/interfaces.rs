@@ -177,3 +177,20 @@ fn a_link_that_is_down_costs_no_processor_time() {
     let used = daemon.cpu_ticks() - before;
     assert!(used < 25, "{used} ticks of 10 ms");
 }
+
+#[test]
+fn knocks_are_heard_after_a_reload_that_failed_and_names_another_interface() {
+    let network = two_links();
+    let server = &network.server;
+    server.namespace.nft("table inet filter { set ranges { type ipv4_addr; flags interval; }; }").expect("a set");
+    let daemon = Daemon::start(server, configuration(json!(["eth0"])));
+    let mut refused = configuration(json!(["eth1"]));
+    // Only the kernel can tell that knockd can't use that set.
+    let own = json!({ "set": "inet filter ranges", "timeout": "1h" });
+    let own = json!({ "name": "own", "sequence": [7100, 9100, 8100], "allow": own });
+    refused["rules"].as_array_mut().expect("the rules").push(own);
+    daemon.reload(refused);
+    daemon.wait_for_log("not reloaded");
+    knock(&network, FIRST, [1000, 2000]);
+    wait_for_grant(server, CLIENT_ON_FIRST, ("tcp", 22));
+}
