@@ -72,7 +72,13 @@ impl ConfigSource {
 
 /// The program `knockd`.
 pub fn knockd_main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_OTHER } else { 0 });
+        }
+    };
     let failure = match run(&args) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,

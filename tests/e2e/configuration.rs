@@ -144,3 +144,11 @@ fn a_reload_applies_and_live_grants_stay() {
     });
     assert!(element(server, client.v4.into(), ("tcp", 23)).is_some());
 }
+
+#[test]
+fn a_command_line_that_is_wrong_is_no_invalid_configuration() {
+    for (argument, status) in [("--nonsense", 1), ("--help", 0)] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_knockd")).arg(argument).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(status), "{argument}: {output:?}");
+    }
+}
