@@ -1,9 +1,11 @@
 //! Where the log goes: standard error, syslog or the journal.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 
 use knock_config::LogTarget;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use syslog::{BasicLogger, Facility, Formatter3164};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -67,10 +69,25 @@ impl Log for Stderr {
             Level::Trace => "trace: ",
         };
         // One write for the line, so that lines of threads do not mix. Where it fails there is nobody to tell.
-        let _ = io::stderr().write_all(format!("{prefix}{}\n", record.args()).as_bytes());
+        let _ = offer(io::stderr().lock(), format!("{prefix}{}\n", record.args()).as_bytes());
     }
 
     fn flush(&self) {}
+}
+
+/// The most that a pipe takes at once where poll(2) says that it takes something (`PIPE_BUF`, pipe(7)).
+const AT_ONCE: usize = 4096;
+
+/// Writes what can be written without waiting: who stops reading a pipe must not stop the daemon.
+fn offer(mut to: impl Write + AsFd, text: &[u8]) -> io::Result<()> {
+    for piece in text.chunks(AT_ONCE) {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&at_once))? == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        to.write_all(piece)?;
+    }
+    Ok(())
 }
 
 /// The journal logger of the crate takes everything; this one keeps to the level.
@@ -88,4 +105,32 @@ impl Log for Journal {
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = 0;
+            while offer(&writer, b"a line\n").is_ok() {
+                lines += 1;
+            }
+            let _ = done.send((lines, offer(&writer, &[b'x'; 3 * AT_ONCE]).is_err()));
+        });
+        let (lines, refused) = ended.recv_timeout(Duration::from_secs(10)).expect("it does not wait");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        assert!(refused && lines > 0);
+        assert_eq!(text, "a line\n".repeat(lines));
+    }
 }
