@@ -102,7 +102,7 @@ fn key_of(address: &IpAddr, place: &Place) -> Option<ElementKey> {
     }
 }
 
-/// Changes the table that stands: the elements that no rule wants any more go with the old rules, in one transaction.
+/// Changes the table that stands: rules, and the elements that are no longer or newly wanted, in one transaction.
 fn change(
     table: &mut ManagedTable,
     spec: TableSpec,
@@ -112,26 +112,26 @@ fn change(
 ) -> Result<(), Error> {
     let gone = before.keys().filter(|key| !after.contains_key(key));
     let gone: Vec<ElementKey> = gone.filter_map(|(address, place)| key_of(address, place)).collect();
-    table.apply(spec, &gone)?;
     let unchanged = |key: &(IpAddr, Place), new: &Wanted| before.get(key).is_some_and(|old| old.same_element(new));
     let changed = after.iter().filter(|(key, new)| !unchanged(key, new));
     let changed: Vec<Element> =
         changed.filter_map(|((address, place), new)| Some(element(key_of(address, place)?, new, now))).collect();
-    if changed.is_empty() { Ok(()) } else { table.grant(&changed) }
+    table.apply(spec, &gone, &changed)
 }
 
 /// Sets the table up, or takes up what stands there, and makes its elements what is wanted.
 fn take_over(spec: TableSpec, now: Time, after: &Elements) -> Result<ManagedTable, Error> {
-    let (mut table, found) = ManagedTable::set_up(spec)?;
+    let all = after.iter().filter_map(|((address, place), wanted)| Some(element(key_of(address, place)?, wanted, now)));
+    let all: Vec<Element> = all.collect();
+    let (mut table, found) = ManagedTable::set_up_with(spec, &all)?;
+    if !table.is_adopted() {
+        return Ok(table);
+    }
     let is_wanted = |key: &ElementKey| after.contains_key(&(key.address, Place::Port(key.port)));
     let gone: Vec<ElementKey> = found.iter().map(|element| element.key).filter(|key| !is_wanted(key)).collect();
     if !gone.is_empty() {
         table.revoke(&gone)?;
     }
-    let all = after.iter().filter_map(|((address, place), wanted)| Some(element(key_of(address, place)?, wanted, now)));
-    let all: Vec<Element> = all.collect();
-    if !all.is_empty() {
-        table.grant(&all)?;
-    }
+    table.grant(&all)?;
     Ok(table)
 }

@@ -155,6 +155,22 @@ fn a_reload_ends_the_grants_of_rules_and_ports_that_are_gone_and_of_no_others() 
 }
 
 #[test]
+fn a_port_that_becomes_guarded_does_not_shut_those_out_who_are_granted_it() {
+    let network = network(2);
+    let server = &network.server;
+    let _services = [22, 80].map(|port| Echo::tcp(&server.namespace, port).expect("an echo service"));
+    let daemon = Daemon::start(server, json!({ "rules": [ssh()] }));
+    grant(&network);
+    // Port 80 is open to all between two reloads, so only that nobody granted is dropped is looked at.
+    let siege = Siege::begin(&network, 80, &[1]);
+    for _ in 0..10 {
+        reload(&daemon, &json!({ "rules": [rule("ssh", [7000, 8000], &[22, 80])] }));
+        reload(&daemon, &json!({ "rules": [ssh()] }));
+    }
+    siege.end().assert_let_in();
+}
+
+#[test]
 fn a_rule_that_names_no_ports_any_more_leaves_no_table_and_one_that_does_makes_it() {
     let network = network(1);
     let server = &network.server;

@@ -60,13 +60,22 @@ impl ManagedTable {
     /// table of that name; [`Error::Owned`] where another process owns it; [`Error::Kernel`] where the kernel refuses. In
     /// each case nothing was changed.
     pub fn set_up(spec: TableSpec) -> Result<(ManagedTable, Vec<Element>), Error> {
+        ManagedTable::set_up_with(spec, &[])
+    }
+
+    /// As [`ManagedTable::set_up`]. A table that is made, and only that, has the grants of `initial` from its first moment.
+    ///
+    /// # Errors
+    /// As [`ManagedTable::set_up`].
+    pub fn set_up_with(spec: TableSpec, initial: &[Element]) -> Result<(ManagedTable, Vec<Element>), Error> {
         spec.check()?;
         let connection =
             Connection::open().map_err(|errno| Error::kernel(Operation::Open, object(&spec.name), errno))?;
         let name = spec.c_name();
         let mut table = ManagedTable { connection, spec, name, owned: false, adopted: false, layout: None };
         let Some(layout) = table.read_own()? else {
-            table.build(None, Plan::Create, &[])?;
+            let initial = fitting(initial.to_vec(), table.spec.max_grants);
+            table.build(None, Plan::Create, &initial)?;
             return Ok((table, Vec::new()));
         };
         let grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
@@ -76,13 +85,14 @@ impl ManagedTable {
         Ok((table, grants))
     }
 
-    /// Replaces rules, guarded ports and size, and deletes the grants of `remove`, in one transaction. All other grants
-    /// stay. Keys without a grant do no harm.
+    /// Replaces rules, guarded ports and size, deletes the grants of `remove` and makes those of `add`, which are others, in
+    /// one transaction: who is granted a port that was not guarded before does not notice. All other grants stay. Keys
+    /// without a grant do no harm.
     ///
     /// # Errors
     /// [`Error::Renamed`] where `spec` has another name; otherwise as [`ManagedTable::set_up`], and an error for which
     /// [`Error::is_missing`] holds where the table is gone. In each case nothing was changed.
-    pub fn apply(&mut self, spec: TableSpec, remove: &[ElementKey]) -> Result<(), Error> {
+    pub fn apply(&mut self, spec: TableSpec, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
         spec.check()?;
         if spec.name != self.spec.name {
             return Err(Error::Renamed { current: self.spec.name.clone(), wanted: spec.name });
@@ -92,29 +102,36 @@ impl ManagedTable {
         };
         let owner_changes = spec.owner != self.spec.owner;
         let previous = std::mem::replace(&mut self.spec, spec);
-        let result = self.apply_current(layout.fits(&self.spec) && !owner_changes, remove);
+        let result = self.apply_current(layout.fits(&self.spec) && !owner_changes, remove, add);
         if result.is_err() {
             self.spec = previous;
         }
         result
     }
 
-    fn apply_current(&mut self, fits: bool, remove: &[ElementKey]) -> Result<(), Error> {
+    fn apply_current(&mut self, fits: bool, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
         if fits {
-            match self.without_missing(remove, |writer, spec| writer.replace(spec)) {
+            let replace_and_grant = |writer: &mut Writer<'_>, spec: &TableSpec| {
+                writer.replace(spec);
+                add.iter().for_each(|element| writer.grant(element));
+            };
+            match self.without_missing(remove, replace_and_grant) {
                 // As in `transact`: what does not fit follows.
                 Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
                     self.without_missing(&[], |writer, spec| writer.replace(spec))?;
                     self.revoke(remove)?;
+                    add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
                 }
                 result => result?,
             }
             self.remember();
             return Ok(());
         }
-        let removed: HashSet<ElementKey> = remove.iter().map(|key| key.canonical()).collect();
+        let others = remove.iter().chain(add.iter().map(|element| &element.key));
+        let others: HashSet<ElementKey> = others.map(ElementKey::canonical).collect();
         let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
-        grants.retain(|grant| !removed.contains(&grant.key));
+        grants.retain(|grant| !others.contains(&grant.key));
+        grants.extend_from_slice(add);
         let grants = fitting(grants, self.spec.max_grants);
         self.build(None, Plan::Rebuild, &grants)
     }

@@ -235,7 +235,7 @@ fn a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds() {
         let granted = start.elapsed();
         large.max_grants = 150_000;
         let start = Instant::now();
-        table.apply(large.clone(), &[key("192.0.2.0")]).expect("rebuilt");
+        table.apply(large.clone(), &[key("192.0.2.0")], &[]).expect("rebuilt");
         let rebuilt = start.elapsed();
         drop(table);
         let start = Instant::now();

@@ -161,10 +161,10 @@ fn a_table_changes_between_owned_and_not_with_its_grants() {
         table.grant(&[element("192.0.2.1", HOUR), element("192.0.2.2", HOUR)]).expect("granted");
         let mut owned = spec();
         owned.owner = true;
-        table.apply(owned.clone(), &[key("192.0.2.2")]).expect("owned");
+        table.apply(owned.clone(), &[key("192.0.2.2")], &[]).expect("owned");
         assert!(table.is_owned() && table.intact().expect("read"));
         assert_eq!(elements("grants4").len(), 1);
-        table.apply(spec(), &[]).expect("not owned");
+        table.apply(spec(), &[], &[]).expect("not owned");
         assert!(!table.is_owned() && table.intact().expect("read"));
         assert_eq!(elements("grants4").len(), 1);
         drop(table);
@@ -191,7 +191,7 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         let mut other = spec();
         other.guarded = vec![Knock::udp(53)];
         // A key without a grant must not make the reload fail.
-        table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")]).expect("applied");
+        table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")], &[]).expect("applied");
         assert_eq!(objects("table")[0]["handle"], handle);
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
         assert_eq!(rule_count(), 8);
@@ -200,15 +200,15 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
 
         other.max_grants = 5;
         table.grant(&[element("192.0.2.3", HOUR)]).expect("granted");
-        table.apply(other.clone(), &[key("::ffff:192.0.2.3")]).expect("another size");
+        table.apply(other.clone(), &[key("::ffff:192.0.2.3")], &[]).expect("another size");
         assert_ne!(objects("table")[0]["handle"], handle);
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
         assert_eq!(table.spec(), &other);
 
         other.name = "other".to_owned();
-        assert!(matches!(table.apply(other, &[]), Err(Error::Renamed { .. })));
+        assert!(matches!(table.apply(other, &[], &[]), Err(Error::Renamed { .. })));
         nft("flush ruleset");
-        assert!(table.apply(spec(), &[]).expect_err("gone").is_missing());
+        assert!(table.apply(spec(), &[], &[]).expect_err("gone").is_missing());
         assert_ne!(table.spec(), &spec(), "a failed reload leaves the specification");
     });
 }
@@ -283,7 +283,7 @@ fn a_refused_transaction_leaves_no_half_made_table() {
         let mut impossible = spec();
         impossible.guarded = vec![Knock::udp(53)];
         impossible.exempt_interfaces = vec!["much-too-long-for-a-name".to_owned()];
-        table.apply(impossible, &[]).expect_err("refused");
+        table.apply(impossible, &[], &[]).expect_err("refused");
         assert_eq!(nft("list ruleset"), before);
         assert!(table.intact().expect("read"));
     });
@@ -298,7 +298,7 @@ fn a_reload_may_take_away_thousands_of_grants_of_which_most_are_over() {
         let grants = many(10_000, HOUR);
         table.grant(&grants[9_000..]).expect("granted");
         let keys: Vec<_> = grants[..9_999].iter().map(|grant| grant.key).collect();
-        table.apply(large, &keys).expect("applied");
+        table.apply(large, &keys, &[]).expect("applied");
         assert_eq!(table.list().expect("listed").len(), 1);
         table.revoke(&keys).expect("revoked");
         assert_eq!(table.list().expect("listed").len(), 1);
@@ -315,7 +315,7 @@ fn whoever_lost_the_table_to_another_owner_is_told_so() {
         let error = first.grant(&[element("192.0.2.1", HOUR)]).expect_err("not permitted");
         assert!(error.is_permission() && error.to_string().contains("another process owns the table"), "{error}");
         for error in [
-            first.apply(owned, &[]).expect_err("owned"),
+            first.apply(owned, &[], &[]).expect_err("owned"),
             first.restore(&[]).expect_err("owned"),
             first.remove().expect_err("owned"),
         ] {

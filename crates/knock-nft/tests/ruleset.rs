@@ -133,7 +133,7 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
             TcpStream::connect_timeout(&target, patience).expect_err("closed again");
 
             guarding.exempt_interfaces = vec!["lo".to_owned()];
-            table.apply(guarding, &[]).expect("applied");
+            table.apply(guarding, &[], &[]).expect("applied");
             TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("exempt");
             table.remove().expect("removed");
         }
