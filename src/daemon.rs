@@ -29,6 +29,9 @@ const PACKETS_IN_A_ROW: usize = 512;
 /// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const LAST_COMMANDS: Duration = Duration::from_secs(30);
 
+/// How long after a repair of the gate that failed it is tried again.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
 /// The poller's token of the control socket. Those of its connections follow.
 pub(crate) const CONTROL_TOKEN: u64 = 100;
 
@@ -109,6 +112,8 @@ pub(crate) struct Daemon {
     pub(crate) one_time: Vec<Option<OneTime>>,
     pub(crate) wire: Wire,
     pub(crate) gate: Gate,
+    /// When a repair of the gate that failed is tried again.
+    pub(crate) repair_due: Option<Time>,
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
     /// `None` where no rule has ever had a stop command.
@@ -228,13 +233,16 @@ impl Daemon {
 
     fn reconcile(&mut self) {
         let now = now();
+        self.repair_due = None;
         let (counters, events) = (&mut self.counters, &mut self.events);
         let result = self.gate.reconcile(now, |told| {
             counters.restored += 1;
             events.report(now, Event::Restored, None, None, format_args!("{told}"));
         });
         if let Err(error) = result {
-            log::error!("the gate may be open or incomplete: {error}");
+            log::error!("the gate may be open or incomplete; trying again: {error}");
+            self.gate.doubt();
+            self.repair_due = Some(now.after(REPAIR_PAUSE));
         }
     }
 
@@ -265,6 +273,9 @@ impl Daemon {
                 let _ = self.commands.submit(job);
             }
         }
+        if self.repair_due.is_some_and(|due| due <= now) {
+            self.reconcile();
+        }
         self.events.summarise(now);
         self.notifier.feed(now);
     }
@@ -279,6 +290,7 @@ impl Daemon {
             self.control.as_ref().and_then(control::Server::next_deadline),
             self.engine.next_silent(),
             self.next_stop(),
+            self.repair_due,
             self.events.next_summary(),
             self.notifier.next_feeding(),
         ];

@@ -1,5 +1,6 @@
 //! The gate: what is granted to whom, in the kernel's sets and in the daemon's record, and that the two agree.
 
+mod lock;
 mod own_sets;
 mod place;
 mod reconfigure;
@@ -7,7 +8,7 @@ mod repair;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use knock_nft::{Element, ElementKey, ManagedTable, Monitor, TableSpec};
 use knock_proto::{Knock, Time};
 
 use crate::ledger::{Grant, Ledger};
+use lock::lock;
 use own_sets::OwnSets;
 use place::{Place, Wanted, holder, places, wanted};
 
@@ -28,9 +30,13 @@ pub(crate) struct Gate {
     ledger: Ledger,
     /// `None` where no rule guards a port.
     table: Option<ManagedTable>,
+    /// Keeps another knockd from the table, where the kernel doesn't.
+    lock: Option<OwnedFd>,
     sets: OwnSets,
     /// Where the kernel does not keep others from changing what is ours.
     monitor: Option<Monitor>,
+    /// A repair failed: what is in the kernel is not known.
+    doubtful: bool,
 }
 
 /// A grant could not be carried out, or the gate not be set up.
@@ -44,11 +50,24 @@ impl Gate {
     ///
     /// Where the kernel refuses, the table is somebody else's, or a set can't be used. Nothing half-made is left.
     pub(crate) fn open(config: Rc<Config>, now: Time) -> Result<Gate, Error> {
-        let mut gate =
-            Gate { ledger: Ledger::default(), table: None, sets: OwnSets::open(&config)?, monitor: None, config };
+        let mut gate = Gate {
+            ledger: Ledger::default(),
+            table: None,
+            lock: None,
+            sets: OwnSets::open(&config)?,
+            monitor: None,
+            doubtful: false,
+            config,
+        };
+        let spec = table_spec(&gate.config);
+        if spec.is_some() || !gate.sets.is_empty() {
+            // Before the table is made, so that nothing that others do to it goes unseen.
+            gate.monitor = Some(Monitor::open()?);
+        }
         let held = gate.sets.list();
         gate.adopt_sets(now, held);
-        if let Some(spec) = table_spec(&gate.config) {
+        if let Some(spec) = spec {
+            gate.lock = lock(&spec.name)?;
             let (table, elements) = ManagedTable::set_up(spec)?;
             gate.table = Some(table);
             if let Err(error) = gate.adopt(now, &elements).and_then(|()| gate.watch()) {

@@ -8,6 +8,7 @@ use knock_config::{Config, Rule};
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
 use knock_proto::Time;
 
+use super::lock::lock;
 use super::own_sets::OwnSets;
 use super::place::{Place, Wanted, wanted};
 use super::{Error, Gate, element, table_spec};
@@ -34,7 +35,10 @@ impl Gate {
         };
         let ended = ledger.renumber(remains);
         let after = wanted(&ledger, &config.rules);
-        self.reconfigure_table(&config, now, &before, &after)?;
+        if let Err(error) = self.reconfigure_table(&config, now, &before, &after) {
+            self.take_back_table(now, &before);
+            return Err(error);
+        }
         self.ledger = ledger;
 
         for (address, place) in before.keys().filter(|key| !after.contains_key(key)) {
@@ -54,8 +58,21 @@ impl Gate {
                 }
             }
         }
-        self.watch()?;
+        // The new configuration is in force: an error would leave everybody else with the old one.
+        if let Err(error) = self.watch() {
+            log::error!("what others change is not noticed: {error}");
+        }
         Ok(ended)
+    }
+
+    /// After a change that failed: where it cost the table, takes that up again for the configuration that stays in
+    /// force. A change of the table itself has been carried out as a whole or not at all.
+    fn take_back_table(&mut self, now: Time, before: &Elements) {
+        let (None, Some(spec)) = (&self.table, table_spec(&self.config)) else { return };
+        match take_over(spec, now, before) {
+            Ok(table) => self.table = Some(table),
+            Err(error) => log::error!("the gate may be open or incomplete: {error}"),
+        }
     }
 
     fn reconfigure_table(
@@ -68,7 +85,10 @@ impl Gate {
         let (old, new) = (&self.config.nftables, &config.nftables);
         match (table_spec(config), self.table.take()) {
             (None, None) => Ok(()),
-            (None, Some(table)) => table.remove(),
+            (None, Some(table)) => {
+                self.lock = None;
+                table.remove()
+            }
             (Some(spec), Some(mut table)) if old.table == new.table && old.owner == new.owner => {
                 let result = change(&mut table, spec, now, before, after);
                 self.table = Some(table);
@@ -82,14 +102,18 @@ impl Gate {
             }
             (Some(spec), previous) => {
                 // The new table stands before the old one goes.
-                match take_over(spec, now, after) {
-                    Ok(table) => self.table = Some(table),
+                let taken = lock(&spec.name).and_then(|lock| Ok((lock, take_over(spec, now, after)?)));
+                match taken {
+                    Ok((lock, table)) => (self.lock, self.table) = (lock, Some(table)),
                     Err(error) => {
                         self.table = previous;
                         return Err(error);
                     }
                 }
-                previous.map_or(Ok(()), ManagedTable::remove)
+                if let Some(Err(error)) = previous.map(ManagedTable::remove) {
+                    log::error!("the table of the name before is left: {error}");
+                }
+                Ok(())
             }
         }
     }

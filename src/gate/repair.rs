@@ -20,7 +20,8 @@ impl Gate {
         let Some(monitor) = &mut self.monitor else { return Ok(()) };
         let mut events = Vec::new();
         monitor.read(&mut events)?;
-        let (mut by, mut table_changed, mut sets_changed) = (None, false, false);
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let (mut by, mut table_changed, mut sets_changed) = (None, doubtful, doubtful);
         for event in &events {
             match event {
                 Event::Overrun => (table_changed, sets_changed) = (true, true),
@@ -46,6 +47,11 @@ impl Gate {
             report(format!("{by} removed {put_back} live grants from your sets; they are put back"));
         }
         repaired.map(drop)
+    }
+
+    /// The next [`Gate::reconcile`] looks at everything, whatever it is told.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
     }
 
     /// Puts the managed table back where it is not as it should be. Returns whether there was something to do.

@@ -321,7 +321,7 @@ impl ManagedTable {
         self.connection.commit()
     }
 
-    /// Carries out a transaction that begins with `also` and deletes the grants of `keys`, without those of them that the
+    /// Carries out a transaction that deletes the grants of `keys` and does `also`, without those of them that the
     /// kernel does not find.
     fn without_missing(
         &mut self,
@@ -335,11 +335,11 @@ impl ManagedTable {
         for _ in 0..REVOKE_ATTEMPTS {
             self.connection.begin();
             let mut writer = Writer { connection: &mut self.connection, name: &self.name };
-            also(&mut writer, &self.spec);
-            let before = writer.connection.operations();
+            // What goes makes room in a full set for what `also` adds.
             for key in &keys {
                 writer.revoke(key);
             }
+            also(&mut writer, &self.spec);
             if self.connection.operations() == 0 {
                 return Ok(());
             }
@@ -354,8 +354,7 @@ impl ManagedTable {
                 let present: HashSet<ElementKey> = present.into_iter().map(|grant| grant.key).collect();
                 keys.retain(|key| present.contains(&key.canonical()));
             } else {
-                let missing: HashSet<usize> =
-                    refusal.all().filter_map(|failure| failure.index?.checked_sub(before)).collect();
+                let missing: HashSet<usize> = refusal.all().filter_map(|failure| failure.index).collect();
                 let mut index = 0;
                 keys.retain(|_| {
                     index += 1;
