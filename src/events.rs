@@ -136,7 +136,9 @@ impl EventLog {
     /// Says how many lines were left out, where that is due.
     pub(crate) fn summarise(&mut self, now: Time) {
         if self.next_summary().is_some_and(|due| due <= now) {
-            log::warn!("{} events came too fast and are not in the log", std::mem::take(&mut self.left_out));
+            // Not among the arguments, which are left alone where warnings are not logged.
+            let left_out = std::mem::take(&mut self.left_out);
+            log::warn!("{left_out} events came too fast and are not in the log");
         }
     }
 
