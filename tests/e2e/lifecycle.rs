@@ -395,20 +395,23 @@ fn a_start_that_fails_leaves_nothing_half_made_and_an_adopted_table_guarding() {
 
 #[test]
 fn two_daemons_with_one_table_do_not_fight() {
-    let network = network(1);
-    let server = &network.server;
-    let first = Daemon::start(server, json!({ "rules": [ssh()] }));
-    let client = IpAddr::from(network.client().v4);
-    knock(&wire(&network), client, &[7000, 8000]);
-    let Element { address, .. } = wait_for_grant(server, client, ("tcp", 22));
-    assert_eq!(address, client);
-    let before = ruleset(server);
-    let mut second =
-        Daemon::launch(server, json!({ "rules": [rule("other", [7100, 8100], &[80])] }), Options::default());
-    assert!(!second.wait().success());
-    assert!(second.log().contains("owned by another process"), "{}", second.log());
-    assert_eq!(ruleset(server), before);
-    drop(first);
+    for owner in [true, false] {
+        let network = network(1);
+        let server = &network.server;
+        let nftables = json!({ "owner": owner });
+        let first = Daemon::start(server, json!({ "rules": [ssh()], "nftables": nftables }));
+        let client = IpAddr::from(network.client().v4);
+        knock(&wire(&network), client, &[7000, 8000]);
+        let Element { address, .. } = wait_for_grant(server, client, ("tcp", 22));
+        assert_eq!(address, client);
+        let before = ruleset(server);
+        let other = json!({ "rules": [rule("other", [7100, 8100], &[80])], "nftables": nftables });
+        let mut second = Daemon::launch(server, other, Options::default());
+        assert_eq!(second.wait().code(), Some(1));
+        assert!(second.log().contains("served by another knockd"), "{}", second.log());
+        assert_eq!(ruleset(server), before);
+        drop(first);
+    }
 }
 
 #[test]

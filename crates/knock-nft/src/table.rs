@@ -85,9 +85,9 @@ impl ManagedTable {
         Ok((table, grants))
     }
 
-    /// Replaces rules, guarded ports and size, deletes the grants of `remove` and makes those of `add`, which are others, in
-    /// one transaction: who is granted a port that was not guarded before does not notice. All other grants stay. Keys
-    /// without a grant do no harm.
+    /// Replaces rules, guarded ports and size, and makes the grants of `add`, in one transaction: who is granted a port that
+    /// was not guarded before does not notice. Then deletes the grants of `remove`, which are others; what can't be deleted
+    /// is logged, and lasts its time. All other grants stay. Keys without a grant do no harm.
     ///
     /// # Errors
     /// [`Error::Renamed`] where `spec` has another name; otherwise as [`ManagedTable::set_up`], and an error for which
@@ -115,14 +115,25 @@ impl ManagedTable {
                 writer.replace(spec);
                 add.iter().for_each(|element| writer.grant(element));
             };
-            match self.without_missing(remove, replace_and_grant) {
+            match self.without_missing(&[], replace_and_grant) {
+                // A packet may meet the old guarded ports and the new grants: what is no longer granted goes after what
+                // is no longer guarded, or a granted packet would be dropped.
+                Ok(()) => {
+                    if let Err(error) = self.revoke(remove) {
+                        log::error!("grants that should end now last their time: {error}");
+                    }
+                }
+                // Only what goes makes room for what comes.
+                Err(error) if error.is_full() && !remove.is_empty() => {
+                    self.without_missing(remove, replace_and_grant)?;
+                }
                 // As in `transact`: what does not fit follows.
                 Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
                     self.without_missing(&[], |writer, spec| writer.replace(spec))?;
                     self.revoke(remove)?;
                     add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
                 }
-                result => result?,
+                Err(error) => return Err(error),
             }
             self.remember();
             return Ok(());
