@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::record::{Record, StateFile, VERSION};
 
@@ -115,6 +116,14 @@ impl StateDir {
             .create(path)
             .map_err(DiskError::at("make the state directory", path))?;
         let directory = File::open(path).map_err(DiskError::at("open the state directory", path))?;
+        let metadata = directory.metadata().map_err(DiskError::at("look at the state directory", path))?;
+        let owned = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+        if !owned || metadata.mode() & 0o002 != 0 {
+            // Whoever may write there can have any command run as the daemon's user.
+            let reason = "another user may write there; make it the daemon's own, with mode 0700";
+            let error = io::Error::new(ErrorKind::PermissionDenied, reason);
+            return Err(DiskError::at("trust the state directory", path)(error));
+        }
         flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             let error = match error {
                 Errno::WOULDBLOCK => io::Error::new(ErrorKind::ResourceBusy, "another knockd is using it"),

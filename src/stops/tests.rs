@@ -293,6 +293,18 @@ fn what_was_written_by_half_before_a_crash_is_ignored() {
 }
 
 #[test]
+fn a_directory_that_everybody_may_write_to_is_not_trusted() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("stops.json"), "planted").expect("a file");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+    let (stops, problems) = StopSchedule::open(directory.path(), at(0), BOOT);
+    let [problem @ Problem::Unusable(_)] = &problems[..] else { panic!("{problems:?}") };
+    assert!(problem.to_string().contains("another user may write there"), "{problem}");
+    assert!(stops.pending().is_empty());
+}
+
+#[test]
 fn a_second_daemon_in_the_same_directory_opens_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = open(directory.path(), at(0), BOOT);
