@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 use knock_testkit::{Answer, Echo, Flags, Order, Packet};
 use serde_json::json;
@@ -38,6 +39,30 @@ fn no_order_of_a_full_scan_opens_anything() {
         wait_for_grant(server, fence, ("tcp", 99));
         assert!(elements(server, "grants4").iter().all(|element| element.service.1 == 99), "{order:?}");
         assert_eq!(elements(server, "grants6"), [], "{order:?}");
+    }
+}
+
+#[test]
+fn nmap_opens_nothing_in_either_order() {
+    let network = network(1);
+    let server = &network.server;
+    // Five knocks: nmap's random order opens three of them once in 72 scans.
+    let rules = json!([
+        { "name": "up", "sequence": [7000, 7100, 7200, 7300, 7400], "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "mixed", "sequence": [15523, 17767, 32768, 28977, 51234], "allow": { "ports": [24], "timeout": "1h" } },
+        { "name": "fence", "sequence": [60000, 50000], "allow": { "ports": [99], "timeout": "1h" } }
+    ]);
+    let _daemon = Daemon::start(server, json!({ "timeout": 600, "rules": rules }));
+    let (wire, target) = (wire(&network), server.v4.to_string());
+    for (order, number) in [(&["-r"][..], 1_u8), (&[], 2)] {
+        let mut nmap = Command::new("nmap");
+        nmap.args(order).args(["-n", "-Pn", "-sS", "-p-", "--min-rate", "20000", "--max-retries", "1", &target]);
+        let report = network.client().namespace.output(&mut nmap, "").expect("nmap, of the package of that name");
+        assert!(report.contains("1 host up"), "{report}");
+        let fence = IpAddr::from([198, 19, 1, number]);
+        knock(&wire, fence, &[60000, 50000]);
+        wait_for_grant(server, fence, ("tcp", 99));
+        assert!(elements(server, "grants4").iter().all(|element| element.service.1 == 99), "{report}");
     }
 }
 
