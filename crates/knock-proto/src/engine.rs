@@ -318,11 +318,6 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         self.counters
     }
-
-    /// The sequence that completes the rule of that index.
-    pub fn sequence(&self, rule: usize) -> &[Knock] {
-        &self.matchers[rule].rule.sequence
-    }
 }
 
 impl Rule {
