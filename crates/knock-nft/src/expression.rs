@@ -17,110 +17,175 @@ pub(crate) const fn register(words: libc::c_int) -> libc::c_int {
     libc::NFT_REG32_00 + words
 }
 
-enum Value<'a> {
+enum Value {
     Number(libc::c_int),
-    Bytes(&'a [u8]),
-    Text(&'a CStr),
+    Byte(u8),
+    Bytes(Vec<u8>),
+    Text(&'static CStr),
 }
 
 use Value::{Bytes, Number, Text};
 
 /// An expression: its name in the kernel, and its attributes.
-pub(crate) struct Expression<'a> {
+pub(crate) struct Expression {
     name: &'static CStr,
-    attributes: Vec<(u32, Value<'a>)>,
+    attributes: Vec<(u32, Value)>,
 }
 
-/// `NFTA_FIB_F_DADDR` and `NFT_FIB_RESULT_ADDRTYPE` (linux/netfilter/nf_tables.h).
+// Of linux/netfilter/nf_tables.h: NFTA_FIB_F_SADDR, NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE and NFT_EXTHDR_OP_IPV6.
+const FIB_SOURCE: libc::c_int = 1 << 0;
 const FIB_DESTINATION: libc::c_int = 1 << 1;
 const FIB_ADDRESS_TYPE: libc::c_int = 3;
+const EXTHDR_IPV6: libc::c_int = 0;
 
-impl<'a> Expression<'a> {
+/// Where a header has a field.
+#[derive(Clone, Copy)]
+pub(crate) struct Field {
+    /// `NFT_PAYLOAD_…_HEADER`.
+    pub(crate) header: libc::c_int,
+    /// In bytes from the start of the header.
+    pub(crate) offset: libc::c_int,
+    /// In bytes.
+    pub(crate) length: libc::c_int,
+}
+
+impl Expression {
     /// Loads a property of the packet (`NFT_META_…`).
-    pub(crate) fn meta(key: libc::c_int, register: libc::c_int) -> Expression<'a> {
+    pub(crate) fn meta(key: libc::c_int, register: libc::c_int) -> Expression {
         let attributes = vec![(sys::NFTNL_EXPR_META_KEY, Number(key)), (sys::NFTNL_EXPR_META_DREG, Number(register))];
         Expression { name: c"meta", attributes }
     }
 
-    /// Loads bytes of a header (`NFT_PAYLOAD_…`).
-    pub(crate) fn payload(
-        header: libc::c_int,
-        offset: libc::c_int,
-        length: libc::c_int,
-        register: libc::c_int,
-    ) -> Expression<'a> {
+    /// Loads a field of a header. Where the packet does not show it, the rule does not match.
+    pub(crate) fn payload(field: Field, register: libc::c_int) -> Expression {
+        let mut expression = Expression::field(field);
+        expression.attributes.push((sys::NFTNL_EXPR_PAYLOAD_DREG, Number(register)));
+        expression
+    }
+
+    /// Writes register 1 to a field of the IPv4 header, and adapts the checksum of that header.
+    pub(crate) fn write_ipv4(field: Field) -> Expression {
+        let mut expression = Expression::write(field);
+        expression.attributes.extend([
+            (sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, Number(libc::NFT_PAYLOAD_CSUM_INET)),
+            (sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, Number(10)),
+        ]);
+        expression
+    }
+
+    /// Writes register 1 to a field that no checksum covers.
+    pub(crate) fn write(field: Field) -> Expression {
+        let mut expression = Expression::field(field);
+        expression.attributes.push((sys::NFTNL_EXPR_PAYLOAD_SREG, Number(REGISTER_1)));
+        expression
+    }
+
+    fn field(Field { header, offset, length }: Field) -> Expression {
         let attributes = vec![
             (sys::NFTNL_EXPR_PAYLOAD_BASE, Number(header)),
             (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Number(offset)),
             (sys::NFTNL_EXPR_PAYLOAD_LEN, Number(length)),
-            (sys::NFTNL_EXPR_PAYLOAD_DREG, Number(register)),
         ];
         Expression { name: c"payload", attributes }
     }
 
+    /// Loads two bytes of the first IPv6 extension header of a type. Where there is none, the rule does not match.
+    pub(crate) fn extension_header(kind: u8, offset: libc::c_int) -> Expression {
+        let attributes = vec![
+            (sys::NFTNL_EXPR_EXTHDR_DREG, Number(REGISTER_1)),
+            (sys::NFTNL_EXPR_EXTHDR_TYPE, Value::Byte(kind)),
+            (sys::NFTNL_EXPR_EXTHDR_OFFSET, Number(offset)),
+            (sys::NFTNL_EXPR_EXTHDR_LEN, Number(2)),
+            (sys::NFTNL_EXPR_EXTHDR_OP, Number(EXTHDR_IPV6)),
+        ];
+        Expression { name: c"exthdr", attributes }
+    }
+
+    /// Loads a constant into register 1.
+    pub(crate) fn constant(data: &[u8]) -> Expression {
+        let attributes =
+            vec![(sys::NFTNL_EXPR_IMM_DREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_IMM_DATA, Bytes(data.to_vec()))];
+        Expression { name: c"immediate", attributes }
+    }
+
     /// Goes on where register 1 equals `data`.
-    pub(crate) fn equal(data: &'a [u8]) -> Expression<'a> {
+    pub(crate) fn equal(data: &[u8]) -> Expression {
         Expression::compare(libc::NFT_CMP_EQ, data)
     }
 
     /// Goes on where register 1 differs from `data`.
-    pub(crate) fn unequal(data: &'a [u8]) -> Expression<'a> {
+    pub(crate) fn unequal(data: &[u8]) -> Expression {
         Expression::compare(libc::NFT_CMP_NEQ, data)
     }
 
-    fn compare(operator: libc::c_int, data: &'a [u8]) -> Expression<'a> {
+    /// Goes on where register 1 is `data` or more, in network byte order.
+    pub(crate) fn at_least(data: &[u8]) -> Expression {
+        Expression::compare(libc::NFT_CMP_GTE, data)
+    }
+
+    fn compare(operator: libc::c_int, data: &[u8]) -> Expression {
         let attributes = vec![
             (sys::NFTNL_EXPR_CMP_SREG, Number(REGISTER_1)),
             (sys::NFTNL_EXPR_CMP_OP, Number(operator)),
-            (sys::NFTNL_EXPR_CMP_DATA, Bytes(data)),
+            (sys::NFTNL_EXPR_CMP_DATA, Bytes(data.to_vec())),
         ];
         Expression { name: c"cmp", attributes }
     }
 
-    /// Masks register 1. `zeros` has as many bytes as `mask`.
-    pub(crate) fn mask(mask: &'a [u8], zeros: &'a [u8]) -> Expression<'a> {
+    /// Goes on where register 1 has any bit of `mask`.
+    pub(crate) fn any_of(mask: &[u8]) -> [Expression; 2] {
+        let zeros = vec![0; mask.len()];
         let length = libc::c_int::try_from(mask.len()).unwrap_or(0);
         let attributes = vec![
             (sys::NFTNL_EXPR_BITWISE_SREG, Number(REGISTER_1)),
             (sys::NFTNL_EXPR_BITWISE_DREG, Number(REGISTER_1)),
             (sys::NFTNL_EXPR_BITWISE_LEN, Number(length)),
-            (sys::NFTNL_EXPR_BITWISE_MASK, Bytes(mask)),
-            (sys::NFTNL_EXPR_BITWISE_XOR, Bytes(zeros)),
+            (sys::NFTNL_EXPR_BITWISE_MASK, Bytes(mask.to_vec())),
+            (sys::NFTNL_EXPR_BITWISE_XOR, Bytes(zeros.clone())),
         ];
-        Expression { name: c"bitwise", attributes }
+        [Expression { name: c"bitwise", attributes }, Expression::unequal(&zeros)]
     }
 
     /// Loads the state of the packet's tracked connection, as a bit mask in host byte order.
-    pub(crate) fn connection_state() -> Expression<'a> {
+    pub(crate) fn connection_state() -> Expression {
         let attributes =
             vec![(sys::NFTNL_EXPR_CT_DREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_CT_KEY, Number(libc::NFT_CT_STATE))];
         Expression { name: c"ct", attributes }
     }
 
-    /// Loads the routing type of the destination address (`RTN_…` of rtnetlink(7)).
-    pub(crate) fn destination_type() -> Expression<'a> {
+    /// Loads the routing type of the source address (`RTN_…` of rtnetlink(7)), in host byte order.
+    pub(crate) fn source_type() -> Expression {
+        Expression::address_type(FIB_SOURCE)
+    }
+
+    /// Loads the routing type of the destination address.
+    pub(crate) fn destination_type() -> Expression {
+        Expression::address_type(FIB_DESTINATION)
+    }
+
+    fn address_type(flags: libc::c_int) -> Expression {
         let attributes = vec![
             (sys::NFTNL_EXPR_FIB_DREG, Number(REGISTER_1)),
             (sys::NFTNL_EXPR_FIB_RESULT, Number(FIB_ADDRESS_TYPE)),
-            (sys::NFTNL_EXPR_FIB_FLAGS, Number(FIB_DESTINATION)),
+            (sys::NFTNL_EXPR_FIB_FLAGS, Number(flags)),
         ];
         Expression { name: c"fib", attributes }
     }
 
     /// Goes on where what starts in register 1 is in the set.
-    pub(crate) fn lookup(set: &'a CStr) -> Expression<'a> {
+    pub(crate) fn lookup(set: &'static CStr) -> Expression {
         let attributes =
             vec![(sys::NFTNL_EXPR_LOOKUP_SREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_LOOKUP_SET, Text(set))];
         Expression { name: c"lookup", attributes }
     }
 
     /// Counts packets and bytes.
-    pub(crate) fn counter() -> Expression<'a> {
+    pub(crate) fn counter() -> Expression {
         Expression { name: c"counter", attributes: Vec::new() }
     }
 
     /// Ends with a verdict (`NF_ACCEPT`, `NF_DROP`).
-    pub(crate) fn verdict(verdict: libc::c_int) -> Expression<'a> {
+    pub(crate) fn verdict(verdict: libc::c_int) -> Expression {
         let attributes = vec![
             (sys::NFTNL_EXPR_IMM_DREG, Number(libc::NFT_REG_VERDICT)),
             (sys::NFTNL_EXPR_IMM_VERDICT, Number(verdict)),
@@ -129,14 +194,14 @@ impl<'a> Expression<'a> {
     }
 
     /// Goes on in another chain, and comes back.
-    pub(crate) fn jump(chain: &'a CStr) -> Expression<'a> {
+    pub(crate) fn jump(chain: &'static CStr) -> Expression {
         let mut expression = Expression::verdict(libc::NFT_JUMP);
         expression.attributes.push((sys::NFTNL_EXPR_IMM_CHAIN, Text(chain)));
         expression
     }
 }
 
-impl nftnl::expr::Expression for Expression<'_> {
+impl nftnl::expr::Expression for Expression {
     fn to_expr(&self, _: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
         // SAFETY: the name is a C string, of an expression that libnftnl has known since its version 1.0.
         let pointer = unsafe { sys::nftnl_expr_alloc(self.name.as_ptr()) };
@@ -151,7 +216,8 @@ impl nftnl::expr::Expression for Expression<'_> {
                     Number(number) => {
                         sys::nftnl_expr_set_u32(expression.as_ptr(), attribute, number.cast_unsigned());
                     }
-                    Bytes(bytes) => {
+                    Value::Byte(byte) => sys::nftnl_expr_set_u8(expression.as_ptr(), attribute, byte),
+                    Bytes(ref bytes) => {
                         let length = u32::try_from(bytes.len()).unwrap_or(0);
                         sys::nftnl_expr_set(expression.as_ptr(), attribute, bytes.as_ptr().cast(), length);
                     }

@@ -7,7 +7,8 @@ use crate::attribute::{self, Message, Request};
 use crate::connection::Connection;
 use crate::element::{Element, read_comment, read_elements, read_grant_key, read_port};
 use crate::error::{Error, Operation};
-use crate::ruleset::{COMMENT, FAMILY, FLAG_OWNER, GATE, GRANTS4, GRANTS6, GUARDED, MARK, PREROUTING, PRIORITY, sets};
+use crate::rules::{CHAINS, rules};
+use crate::ruleset::{COMMENT, FAMILY, FLAG_OWNER, GRANTS4, GRANTS6, GUARDED, MARK, sets};
 use crate::spec::TableSpec;
 
 /// How an error names the managed table.
@@ -81,8 +82,8 @@ pub(crate) struct Layout {
     table: TableState,
     chains: Vec<ChainState>,
     sets: Vec<SetState>,
-    /// The handles in their order, of the gate and of the base chain.
-    rules: [Vec<u64>; 2],
+    /// The handles in their order, chain by chain as in `CHAINS`.
+    rules: [Vec<u64>; CHAINS.len()],
     guarded: Vec<Knock>,
 }
 
@@ -93,7 +94,7 @@ impl Layout {
         let fail = |operation| move |errno| Error::kernel(operation, object(table), errno);
 
         let mut chains = Vec::new();
-        for name in [GATE, PREROUTING].map(text) {
+        for name in CHAINS.map(|kind| text(kind.name)) {
             match read_chain(connection, table, name) {
                 Ok(chain) => chains.push(chain),
                 Err(Errno::NOENT) => {}
@@ -117,10 +118,13 @@ impl Layout {
     pub(crate) fn fits(&self, spec: &TableSpec) -> bool {
         let chains = self.chains.iter().map(|chain| (chain.name.as_str(), chain.hook, chain.policy));
         let accept = libc::NF_ACCEPT.cast_unsigned();
-        let hook = (libc::NF_INET_PRE_ROUTING.cast_unsigned(), PRIORITY);
+        let wanted_chains = CHAINS.iter().map(|kind| {
+            let hook = kind.hook.map(|(hook, priority)| (hook as u32, priority));
+            (text(kind.name), hook, hook.map(|_| accept))
+        });
         let wanted_sets = sets(spec.max_grants);
         self.table.comment == COMMENT
-            && chains.eq([(text(GATE), None, None), (text(PREROUTING), Some(hook), Some(accept))])
+            && chains.eq(wanted_chains)
             && self.sets.len() == wanted_sets.len()
             && wanted_sets.iter().all(|(name, kind)| {
                 self.sets.iter().any(|set| {
@@ -136,7 +140,9 @@ impl Layout {
         let mut guarded = spec.guarded.clone();
         guarded.sort_unstable();
         guarded.dedup();
-        self.fits(spec) && self.guarded == guarded && self.rules.iter().map(Vec::len).eq([spec.gate_rules(), 1])
+        let made = rules(spec);
+        let counts = CHAINS.iter().map(|kind| made.iter().filter(|(chain, _)| *chain == kind.name).count());
+        self.fits(spec) && self.guarded == guarded && self.rules.iter().map(Vec::len).eq(counts)
     }
 }
 
@@ -181,19 +187,17 @@ fn read_sets(connection: &mut Connection, table: &str) -> Result<Vec<SetState>, 
     })
 }
 
-fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; 2], Errno> {
+fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; CHAINS.len()], Errno> {
     use attribute::rule::{CHAIN, HANDLE, TABLE};
     let request = |flags| Request::new(libc::NFT_MSG_GETRULE, FAMILY, flags).string(TABLE, table);
-    connection.dump(request, |[gate, prerouting]: &mut [Vec<u64>; 2], message: Message<'_>| {
+    connection.dump(request, |rules: &mut [Vec<u64>; CHAINS.len()], message: Message<'_>| {
         let attributes = message.attributes();
         if attributes.string(TABLE) != Some(table) {
             return;
         }
-        let handle = attributes.be64(HANDLE).unwrap_or(0);
-        match attributes.string(CHAIN) {
-            Some(chain) if chain == text(GATE) => gate.push(handle),
-            Some(chain) if chain == text(PREROUTING) => prerouting.push(handle),
-            _ => {}
+        let chain = attributes.string(CHAIN).and_then(|name| CHAINS.iter().position(|kind| text(kind.name) == name));
+        if let Some(chain) = chain {
+            rules[chain].push(attributes.be64(HANDLE).unwrap_or(0));
         }
     })
 }

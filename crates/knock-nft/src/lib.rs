@@ -15,6 +15,7 @@ mod layout;
 mod message;
 mod monitor;
 mod name;
+mod rules;
 mod ruleset;
 mod set;
 mod spec;

@@ -1,43 +1,16 @@
 //! The managed table as messages: its sets, its chains and its rules.
-//!
-//! ```text
-//! table inet knockd {
-//!     set guarded { type inet_proto . inet_service; elements = { tcp . 22, udp . 51820 } }
-//!     set grants4 { type ipv4_addr . inet_proto . inet_service; size 65536; flags timeout; }
-//!     set grants6 { type ipv6_addr . inet_proto . inet_service; size 65536; flags timeout; }
-//!     chain gate {
-//!         tcp flags rst,ack accept
-//!         meta l4proto udp ct state established accept
-//!         iifname "lo" accept
-//!         fib daddr type unicast accept
-//!         ip saddr . meta l4proto . th dport @grants4 accept
-//!         ip6 saddr . meta l4proto . th dport @grants6 accept
-//!         counter drop
-//!     }
-//!     chain prerouting {
-//!         type filter hook prerouting priority mangle; policy accept;
-//!         meta l4proto . th dport @guarded jump gate
-//!     }
-//! }
-//! ```
-//!
-//! At priority mangle (-150) a packet is past connection tracking (-200) and before destination NAT (-100), so that one chain
-//! guards the services of this host and the ports that a container engine publishes. TCP is judged by its first packet and
-//! not by its tracked state: tracking begins with the rule that asks for it, and would take each session that was open
-//! before for a new one. What has ACK or RST belongs to a connection whose SYN was let in, or earns a reset.
 
 use std::ffi::CStr;
 use std::net::IpAddr;
 
-use knock_proto::Protocol;
-use nftnl::{Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table};
+use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
-use crate::expression::{Expression, REGISTER_1, register};
 use crate::family::Family;
 use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
+use crate::rules::{CHAINS, ChainKind, rules};
 use crate::spec::TableSpec;
 
 /// The family of the managed table.
@@ -48,17 +21,10 @@ pub(crate) const GUARDED: &CStr = c"guarded";
 pub(crate) const GRANTS4: &CStr = c"grants4";
 /// The set of grants to IPv6 addresses.
 pub(crate) const GRANTS6: &CStr = c"grants6";
-/// The chain that decides about packets to guarded ports.
-pub(crate) const GATE: &CStr = c"gate";
-/// The base chain.
-pub(crate) const PREROUTING: &CStr = c"prerouting";
-/// `NF_IP_PRI_MANGLE`.
-pub(crate) const PRIORITY: i32 = -150;
-
 /// How the comment of each table begins that knockd made.
 pub(crate) const MARK: &str = "managed by knockd";
 /// The comment of a table of this layout.
-pub(crate) const COMMENT: &str = "managed by knockd, layout 1";
+pub(crate) const COMMENT: &str = "managed by knockd, layout 2";
 
 /// `NFT_TABLE_F_OWNER` (Linux 5.12) and `NFT_TABLE_F_PERSIST` (6.9). The first without the second destroys the table, and
 /// so opens the gate, when this process is killed.
@@ -72,13 +38,6 @@ pub(crate) const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 const TYPE_PORT: u32 = TYPE_PROTOCOL << TYPE_BITS | TYPE_SERVICE;
-
-/// `IFNAMSIZ`.
-const INTERFACE_NAME_SIZE: usize = 16;
-/// The bit of established connections in the state that the `ct` expression loads (`NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`).
-const CT_ESTABLISHED: u32 = 1 << 1;
-/// The flags of TCP (RFC 9293, section 3.1).
-const TCP_ACK_OR_RST: u8 = 0x10 | 0x04;
 
 /// The three sets and what they are, for a table with room for `max_grants` grants to each IP version.
 pub(crate) fn sets(max_grants: u32) -> [(&'static CStr, SetKind); 3] {
@@ -132,20 +91,23 @@ impl Writer<'_> {
             self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, set, kind), MsgType::Add);
         }
         let table = Table::new(self.name, ProtoFamily::Inet);
-        self.connection.push(Operation::AddChain, &Chain::new(GATE, &table), MsgType::Add);
-        let mut prerouting = Chain::new(PREROUTING, &table);
-        prerouting.set_type(ChainType::Filter);
-        prerouting.set_hook(Hook::PreRouting, PRIORITY);
-        prerouting.set_policy(Policy::Accept);
-        self.connection.push(Operation::AddChain, &prerouting, MsgType::Add);
+        for ChainKind { name, hook } in CHAINS {
+            let mut chain = Chain::new(name, &table);
+            if let Some((hook, priority)) = hook {
+                chain.set_type(ChainType::Filter);
+                chain.set_hook(hook, priority);
+                chain.set_policy(Policy::Accept);
+            }
+            self.connection.push(Operation::AddChain, &chain, MsgType::Add);
+        }
         self.fill(spec, &table);
     }
 
     /// Replaces rules and guarded ports of a table that stands.
     pub(crate) fn replace(&mut self, spec: &TableSpec) {
         let table = Table::new(self.name, ProtoFamily::Inet);
-        for name in [PREROUTING, GATE] {
-            let chain = Chain::new(name, &table);
+        for kind in CHAINS {
+            let chain = Chain::new(kind.name, &table);
             self.connection.push(Operation::FlushChain, &Rule::new(&chain), MsgType::Del);
         }
         let all = ElementsMessage::new(FAMILY, self.name, GUARDED);
@@ -166,86 +128,14 @@ impl Writer<'_> {
             self.connection.push(Operation::AddGuarded, &guarded, MsgType::Add);
         }
 
-        let gate = Chain::new(GATE, table);
-        self.gate(spec, &gate);
-        let prerouting = Chain::new(PREROUTING, table);
-        self.rule(
-            &prerouting,
-            [protocol(REGISTER_1), port(register(1)), Expression::lookup(GUARDED), Expression::jump(GATE)],
-        );
-    }
-
-    fn gate(&mut self, spec: &TableSpec, gate: &Chain<'_>) {
-        let accept = || Expression::verdict(libc::NF_ACCEPT);
-        let flags = Expression::payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, REGISTER_1);
-        let mask = Expression::mask(&[TCP_ACK_OR_RST], &[0]);
-        self.rule(
-            gate,
-            [
-                protocol(REGISTER_1),
-                Expression::equal(&[Protocol::Tcp.number()]),
-                flags,
-                mask,
-                Expression::unequal(&[0]),
-                accept(),
-            ],
-        );
-        if spec.guards_udp() {
-            let established = CT_ESTABLISHED.to_ne_bytes();
-            self.rule(
-                gate,
-                [
-                    protocol(REGISTER_1),
-                    Expression::equal(&[Protocol::Udp.number()]),
-                    Expression::connection_state(),
-                    Expression::mask(&established, &[0; 4]),
-                    Expression::unequal(&[0; 4]),
-                    accept(),
-                ],
-            );
-        }
-        for interface in &spec.exempt_interfaces {
-            // By name and not by index, so that an interface which is made again is exempt again.
-            let mut name = [0; INTERFACE_NAME_SIZE];
-            for (place, &byte) in name.iter_mut().zip(interface.as_bytes()) {
-                *place = byte;
+        for (chain, expressions) in rules(spec) {
+            let chain = Chain::new(chain, table);
+            let mut rule = Rule::new(&chain);
+            for expression in expressions {
+                rule.add_expr(&expression);
             }
-            let load = Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1);
-            self.rule(gate, [load, Expression::equal(&name), accept()]);
+            self.connection.push(Operation::AddRule, &rule, MsgType::Add);
         }
-        // What is routed through has a unicast address of another host. Local ones are not all that reach a service of this
-        // one: a UDP socket for any address also gets what is sent to broadcast, multicast and anycast addresses.
-        let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
-        self.rule(gate, [Expression::destination_type(), Expression::equal(&unicast), accept()]);
-        self.granted(gate, Granted { family: Family::Ip, offset: 12, length: 4, set: GRANTS4 });
-        self.granted(gate, Granted { family: Family::Ip6, offset: 8, length: 16, set: GRANTS6 });
-        self.rule(gate, [Expression::counter(), Expression::verdict(libc::NF_DROP)]);
-    }
-
-    /// Accepts what comes from a source with a grant to the port.
-    fn granted(&mut self, gate: &Chain<'_>, granted: Granted) {
-        let Granted { family, offset, length, set } = granted;
-        let words = length / 4;
-        self.rule(
-            gate,
-            [
-                Expression::meta(libc::NFT_META_NFPROTO, REGISTER_1),
-                Expression::equal(&[family.number()]),
-                Expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, REGISTER_1),
-                protocol(register(words)),
-                port(register(words + 1)),
-                Expression::lookup(set),
-                Expression::verdict(libc::NF_ACCEPT),
-            ],
-        );
-    }
-
-    fn rule<'e>(&mut self, chain: &Chain<'_>, expressions: impl IntoIterator<Item = Expression<'e>>) {
-        let mut rule = Rule::new(chain);
-        for expression in expressions {
-            rule.add_expr(&expression);
-        }
-        self.connection.push(Operation::AddRule, &rule, MsgType::Add);
     }
 
     /// Adds grants to sets that hold none of them; many to a message.
@@ -287,23 +177,6 @@ impl Writer<'_> {
         message.push(KeyBytes::grant(key).as_slice(), None, &[]);
         self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
     }
-}
-
-/// Where the source address is in the header of an IP version.
-struct Granted {
-    family: Family,
-    offset: libc::c_int,
-    length: libc::c_int,
-    set: &'static CStr,
-}
-
-fn protocol<'a>(register: libc::c_int) -> Expression<'a> {
-    Expression::meta(libc::NFT_META_L4PROTO, register)
-}
-
-/// The destination port of TCP and UDP alike.
-fn port<'a>(register: libc::c_int) -> Expression<'a> {
-    Expression::payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
 }
 
 fn push_element(message: &mut ElementsMessage, element: &Element) {

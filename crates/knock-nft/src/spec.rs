@@ -34,11 +34,6 @@ impl TableSpec {
         self.guarded.iter().any(|&Knock { protocol, .. }| protocol == Protocol::Udp)
     }
 
-    /// How many rules the gate has.
-    pub(crate) fn gate_rules(&self) -> usize {
-        5 + usize::from(self.guards_udp()) + self.exempt_interfaces.len()
-    }
-
     /// The name for C.
     pub(crate) fn c_name(&self) -> CString {
         // Checked names have no NUL.

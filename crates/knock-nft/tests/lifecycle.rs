@@ -51,7 +51,7 @@ fn a_table_that_was_left_is_adopted_with_its_grants_and_what_remains_of_their_ti
         assert!(adopted[1].remaining > HOUR / 2);
         assert_eq!(objects("table")[0]["handle"], handle, "not rebuilt");
         assert_eq!(elements("guarded").len(), 2);
-        assert_eq!(rule_count(), 7, "the old rules are gone");
+        assert_eq!(rule_count(), 15, "the old rules are gone");
         assert!(table.intact().expect("read"));
         let (mut kept, mut listed) = (adopted, sorted(table.list().expect("listed")));
         for grant in kept.iter_mut().chain(&mut listed) {
@@ -83,13 +83,23 @@ fn a_table_of_another_size_is_rebuilt_with_its_grants() {
 #[test]
 fn a_table_of_another_layout_of_knockd_is_rebuilt() {
     in_namespace(|| {
-        nft("add table inet knockd { comment \"managed by knockd, layout 0\"; }; \
-             add set inet knockd grants4 { type ipv4_addr . inet_proto . inet_service; flags timeout; }; \
-             add element inet knockd grants4 { 192.0.2.1 . tcp . 22 timeout 1h comment \"ssh\" }; \
-             add chain inet knockd old");
+        nft("table inet knockd {
+            comment \"managed by knockd, layout 1\"
+            set guarded { type inet_proto . inet_service; elements = { tcp . 22 }; }
+            set grants4 {
+                type ipv4_addr . inet_proto . inet_service; size 1000; flags timeout
+                elements = { 192.0.2.1 . tcp . 22 timeout 1h comment \"ssh\" }
+            }
+            set grants6 { type ipv6_addr . inet_proto . inet_service; size 1000; flags timeout; }
+            chain gate { ip saddr . meta l4proto . th dport @grants4 accept; counter drop; }
+            chain prerouting {
+                type filter hook prerouting priority mangle
+                meta l4proto . th dport @guarded jump gate
+            }
+        }");
         let (mut table, adopted) = ManagedTable::set_up(spec()).expect("rebuilt");
         assert_eq!(adopted.iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.1")]);
-        assert_eq!(objects("chain").len(), 2);
+        assert_eq!(objects("chain").len(), 5);
         assert_eq!(elements("grants4").len(), 1);
         assert!(table.intact().expect("read"));
     });
@@ -145,7 +155,7 @@ fn an_owned_table_survives_a_flush_and_other_writers_and_is_kept_when_its_owner_
         let (mut next, adopted) = set_up_after_owner(&owned);
         assert!(next.is_owned());
         assert_eq!(adopted.len(), 1);
-        assert_eq!(rule_count(), 7);
+        assert_eq!(rule_count(), 16);
         nft("flush ruleset");
         assert!(next.intact().expect("read"), "owned again");
         next.remove().expect("removed");
@@ -194,7 +204,7 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")], &[]).expect("applied");
         assert_eq!(objects("table")[0]["handle"], handle);
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
-        assert_eq!(rule_count(), 8);
+        assert_eq!(rule_count(), 17);
         assert!(elements("guarded")[0].to_string().contains("53"));
         assert!(table.intact().expect("read"));
 
@@ -229,6 +239,10 @@ fn each_kind_of_damage_is_found_and_put_right() {
             "flush chain inet knockd prerouting",
             "insert rule inet knockd gate accept",
             "insert rule inet knockd prerouting accept",
+            "flush chain inet knockd input",
+            "insert rule inet knockd input accept",
+            "insert rule inet knockd unreadable accept",
+            "flush chain inet knockd postrouting; delete chain inet knockd postrouting",
             "delete element inet knockd guarded { tcp . 22 }",
             "add element inet knockd guarded { tcp . 23 }",
             "add chain inet knockd prerouting { policy drop; }",

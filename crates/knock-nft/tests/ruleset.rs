@@ -21,7 +21,7 @@ fn nft_lists_the_table_as_the_design_has_it() {
         let listing = nft_text("list table inet knockd");
         let lines: Vec<&str> = listing.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let expected = "table inet knockd {
-comment \"managed by knockd, layout 1\"
+comment \"managed by knockd, layout 2\"
 set guarded {
 type inet_proto . inet_service
 elements = { … . …,
@@ -40,18 +40,36 @@ flags timeout
 elements = { 2001:db8::1 . tcp . 22 timeout 1h expires … comment \"ssh\" }
 }
 chain gate {
-tcp flags rst,ack accept
 meta l4proto udp ct state established accept
 iifname \"lo\" accept
 iifname \"wg0\" accept
-fib daddr type unicast accept
 ip saddr . meta l4proto . th dport @grants4 accept
 ip6 saddr . meta l4proto . th dport @grants6 accept
 counter packets 0 bytes 0 drop
 }
+chain unreadable {
+th dport >= 0 accept
+meta l4proto != tcp meta l4proto != udp accept
+frag frag-off != 0 accept
+iifname \"lo\" accept
+iifname \"wg0\" accept
+counter packets 0 bytes 0 drop
+}
 chain prerouting {
 type filter hook prerouting priority mangle; policy accept;
+tcp flags rst,ack accept
+meta l4proto . th dport @guarded fib daddr type != unicast jump gate
+}
+chain input {
+type filter hook input priority mangle; policy accept;
+tcp flags rst,ack accept
 meta l4proto . th dport @guarded jump gate
+meta nfproto ipv6 jump unreadable
+}
+chain postrouting {
+type filter hook postrouting priority srcnat + 1; policy accept;
+ip ttl 63 tcp flags rst meta l4proto . tcp sport @guarded fib saddr type local ip ttl set 64
+ip6 hoplimit 63 tcp flags rst meta l4proto . tcp sport @guarded fib saddr type local ip6 hoplimit set 64
 }
 }";
         let expected: Vec<&str> = expected.lines().collect();
@@ -75,7 +93,7 @@ fn connection_tracking_is_asked_for_only_where_a_udp_port_is_guarded() {
     in_namespace(|| {
         let _table = made(spec());
         assert!(!nft_text("list table inet knockd").contains("ct state"));
-        assert_eq!(objects("rule").len(), 7);
+        assert_eq!(objects("rule").len(), 16);
     });
 }
 

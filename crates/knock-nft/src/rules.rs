@@ -1,0 +1,236 @@
+//! The chains of the managed table and their rules.
+//!
+//! ```text
+//! chain gate {
+//!     meta l4proto udp ct state established accept
+//!     iifname "lo" accept
+//!     ip saddr . meta l4proto . th dport @grants4 accept
+//!     ip6 saddr . meta l4proto . th dport @grants6 accept
+//!     counter drop
+//! }
+//! chain unreadable {
+//!     th dport >= 0 accept
+//!     meta l4proto != tcp meta l4proto != udp accept
+//!     frag frag-off != 0 accept
+//!     iifname "lo" accept
+//!     counter drop
+//! }
+//! chain prerouting {
+//!     type filter hook prerouting priority mangle; policy accept;
+//!     tcp flags rst,ack accept
+//!     meta l4proto . th dport @guarded fib daddr type != unicast jump gate
+//! }
+//! chain input {
+//!     type filter hook input priority mangle; policy accept;
+//!     tcp flags rst,ack accept
+//!     meta l4proto . th dport @guarded jump gate
+//!     meta nfproto ipv6 jump unreadable
+//! }
+//! chain postrouting {
+//!     type filter hook postrouting priority srcnat + 1; policy accept;
+//!     ip ttl 63 tcp flags rst meta l4proto . tcp sport @guarded fib saddr type local ip ttl set 64
+//!     ip6 hoplimit 63 tcp flags rst meta l4proto . tcp sport @guarded fib saddr type local ip6 hoplimit set 64
+//! }
+//! ```
+//!
+//! At prerouting, priority mangle (-150), a packet is past connection tracking (-200) and before destination NAT (-100), so
+//! that one chain guards the services of this host and the ports that a container engine publishes. What reaches this
+//! host all the same, by policy routing or translated from another port, is judged at input.
+//!
+//! TCP is judged by its first packet and not by its tracked state: tracking begins with the rule that asks for it, and would
+//! take each session that was open before for a new one. What has ACK or RST belongs to a connection whose SYN was let in,
+//! or earns a reset.
+//!
+//! An expression that cannot read what it asks for ends its rule, and the packet goes on to the next. So what cannot be read
+//! is a case of its own. It needs IPv6: the first fragment of an IPv4 packet has eight bytes at least (RFC 791), and so
+//! the ports.
+
+use std::ffi::CStr;
+
+use knock_proto::Protocol;
+use nftnl::Hook;
+
+use crate::expression::{Expression, Field, REGISTER_1, register};
+use crate::family::Family;
+use crate::ruleset::{GRANTS4, GRANTS6, GUARDED};
+use crate::spec::TableSpec;
+
+/// A chain.
+#[derive(Clone, Copy)]
+pub(crate) struct ChainKind {
+    pub(crate) name: &'static CStr,
+    /// Where a base chain is hooked, and with what priority.
+    pub(crate) hook: Option<(Hook, i32)>,
+}
+
+/// The chain that judges packets to guarded ports.
+const GATE: &CStr = c"gate";
+/// The chain that judges IPv6 packets to this host whose ports may not be readable.
+const UNREADABLE: &CStr = c"unreadable";
+const PREROUTING: &CStr = c"prerouting";
+const INPUT: &CStr = c"input";
+const POSTROUTING: &CStr = c"postrouting";
+
+/// `NF_IP_PRI_MANGLE`.
+const MANGLE: i32 = -150;
+/// Right after `NF_IP_PRI_NAT_SRC`: replies bear the address and the port again that the client asked.
+const AFTER_SOURCE_NAT: i32 = 101;
+
+/// The chains, in the order in which they are made: each before those that jump to it.
+pub(crate) const CHAINS: [ChainKind; 5] = [
+    ChainKind { name: GATE, hook: None },
+    ChainKind { name: UNREADABLE, hook: None },
+    ChainKind { name: PREROUTING, hook: Some((Hook::PreRouting, MANGLE)) },
+    ChainKind { name: INPUT, hook: Some((Hook::In, MANGLE)) },
+    ChainKind { name: POSTROUTING, hook: Some((Hook::PostRouting, AFTER_SOURCE_NAT)) },
+];
+
+/// `IFNAMSIZ`.
+const INTERFACE_NAME_SIZE: usize = 16;
+/// The bit of established connections in the state that the `ct` expression loads (`NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`).
+const CT_ESTABLISHED: u32 = 1 << 1;
+/// The flags of TCP (RFC 9293, section 3.1).
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// The fragment header of IPv6 (RFC 8200, section 4.5): its type, and where and how its offset stands in it.
+const FRAGMENT: u8 = 44;
+const FRAGMENT_OFFSET: libc::c_int = 2;
+const FRAGMENT_OFFSET_MASK: [u8; 2] = [0xff, 0xf8];
+/// The time to live with which Linux sends (net.ipv4.ip_default_ttl, net.ipv6.conf.*.hop_limit).
+const DEFAULT_TTL: u8 = 64;
+
+const FLAGS: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, length: 1 };
+const SOURCE_PORT: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 0, length: 2 };
+const DESTINATION_PORT: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2 };
+const TTL: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 8, length: 1 };
+const HOP_LIMIT: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 7, length: 1 };
+const SOURCE4: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 12, length: 4 };
+const SOURCE6: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 8, length: 16 };
+
+type Rule = Vec<Expression>;
+
+/// The rules in their order, each with its chain.
+pub(crate) fn rules(spec: &TableSpec) -> Vec<(&'static CStr, Rule)> {
+    let rules_of = |chain, rules: Vec<Rule>| rules.into_iter().map(move |rule| (chain, rule));
+    rules_of(GATE, gate(spec))
+        .chain(rules_of(UNREADABLE, unreadable(spec)))
+        .chain(rules_of(PREROUTING, prerouting()))
+        .chain(rules_of(INPUT, input()))
+        .chain(rules_of(POSTROUTING, postrouting()))
+        .collect()
+}
+
+fn gate(spec: &TableSpec) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if spec.guards_udp() {
+        let [mask, any] = Expression::any_of(&CT_ESTABLISHED.to_ne_bytes());
+        rules.push(joined([is_protocol(Protocol::Udp), vec![Expression::connection_state(), mask, any, accept()]]));
+    }
+    rules.extend(exempt(spec));
+    rules.push(granted(Family::Ip, SOURCE4, GRANTS4));
+    rules.push(granted(Family::Ip6, SOURCE6, GRANTS6));
+    rules.push(dropped());
+    rules
+}
+
+/// A TCP or UDP packet whose port cannot be read may be for a guarded one: the first fragment of it, if the headers before
+/// the port fill that. The fragments behind it wait for it and come to nothing without it.
+fn unreadable(spec: &TableSpec) -> Vec<Rule> {
+    let is_readable = vec![Expression::payload(DESTINATION_PORT, REGISTER_1), Expression::at_least(&[0, 0]), accept()];
+    let other = |protocol: Protocol| vec![protocol_in(REGISTER_1), Expression::unequal(&[protocol.number()])];
+    let is_other = joined([other(Protocol::Tcp), other(Protocol::Udp), vec![accept()]]);
+    let [mask, any] = Expression::any_of(&FRAGMENT_OFFSET_MASK);
+    let is_later = vec![Expression::extension_header(FRAGMENT, FRAGMENT_OFFSET), mask, any, accept()];
+    let mut rules = vec![is_readable, is_other, is_later];
+    rules.extend(exempt(spec));
+    rules.push(dropped());
+    rules
+}
+
+/// What is routed through has a unicast address of another host. Local ones are not all that reach a service of this one: a
+/// UDP socket for any address also gets what is sent to broadcast, multicast and anycast addresses.
+fn prerouting() -> Vec<Rule> {
+    let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
+    let is_not_unicast = vec![Expression::destination_type(), Expression::unequal(&unicast)];
+    vec![not_first(), joined([is_guarded(DESTINATION_PORT), is_not_unicast, vec![Expression::jump(GATE)]])]
+}
+
+fn input() -> Vec<Rule> {
+    let to_guarded = joined([is_guarded(DESTINATION_PORT), vec![Expression::jump(GATE)]]);
+    let ipv6 = joined([is_family(Family::Ip6), vec![Expression::jump(UNREADABLE)]]);
+    vec![not_first(), to_guarded, ipv6]
+}
+
+/// A reset that a container sent would be one hop older than that of a port without a service. The local source address keeps
+/// this to replies of published ports: a packet that is routed through must lose its hop, or it could circle for ever.
+fn postrouting() -> Vec<Rule> {
+    let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
+    let answer = |family, field, write| {
+        let [mask, any] = Expression::any_of(&[RST]);
+        joined([
+            is_family(family),
+            vec![Expression::payload(field, REGISTER_1), Expression::equal(&[DEFAULT_TTL - 1])],
+            is_protocol(Protocol::Tcp),
+            vec![Expression::payload(FLAGS, REGISTER_1), mask, any],
+            is_guarded(SOURCE_PORT),
+            vec![Expression::source_type(), Expression::equal(&local), Expression::constant(&[DEFAULT_TTL]), write],
+        ])
+    };
+    vec![
+        answer(Family::Ip, TTL, Expression::write_ipv4(TTL)),
+        answer(Family::Ip6, HOP_LIMIT, Expression::write(HOP_LIMIT)),
+    ]
+}
+
+/// TCP but for the first segment of a connection.
+fn not_first() -> Rule {
+    let [mask, any] = Expression::any_of(&[ACK | RST]);
+    joined([is_protocol(Protocol::Tcp), vec![Expression::payload(FLAGS, REGISTER_1), mask, any, accept()]])
+}
+
+/// By name and not by index, so that an interface which is made again is exempt again.
+fn exempt(spec: &TableSpec) -> impl Iterator<Item = Rule> {
+    spec.exempt_interfaces.iter().map(|interface| {
+        let mut name = [0; INTERFACE_NAME_SIZE];
+        for (place, &byte) in name.iter_mut().zip(interface.as_bytes()) {
+            *place = byte;
+        }
+        vec![Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1), Expression::equal(&name), accept()]
+    })
+}
+
+/// Accepts what comes from a source with a grant to the port.
+fn granted(family: Family, source: Field, set: &'static CStr) -> Rule {
+    let words = source.length / 4;
+    let port = Expression::payload(DESTINATION_PORT, register(words + 1));
+    let key = vec![Expression::payload(source, REGISTER_1), protocol_in(register(words)), port];
+    joined([is_family(family), key, vec![Expression::lookup(set), accept()]])
+}
+
+fn is_guarded(port: Field) -> Rule {
+    vec![protocol_in(REGISTER_1), Expression::payload(port, register(1)), Expression::lookup(GUARDED)]
+}
+
+fn is_family(family: Family) -> Rule {
+    vec![Expression::meta(libc::NFT_META_NFPROTO, REGISTER_1), Expression::equal(&[family.number()])]
+}
+
+fn is_protocol(protocol: Protocol) -> Rule {
+    vec![protocol_in(REGISTER_1), Expression::equal(&[protocol.number()])]
+}
+
+fn protocol_in(register: libc::c_int) -> Expression {
+    Expression::meta(libc::NFT_META_L4PROTO, register)
+}
+
+fn accept() -> Expression {
+    Expression::verdict(libc::NF_ACCEPT)
+}
+
+fn dropped() -> Rule {
+    vec![Expression::counter(), Expression::verdict(libc::NF_DROP)]
+}
+
+fn joined<const N: usize>(parts: [Rule; N]) -> Rule {
+    parts.into_iter().flatten().collect()
+}
