@@ -28,18 +28,24 @@ fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding
     if found.flags.contains("dormant") {
         return broken("is dormant");
     }
-    let is_ours = |chain: &&&Chain| chain.family == "inet" && chain.table == *name;
-    let hooks = ruleset.base_chains("filter", "prerouting");
-    let Some(hook) = hooks.iter().find(is_ours) else { return broken("has no chain at prerouting") };
-    if hook.prio != Some(MANGLE) {
-        return broken("is hooked at another priority than mangle");
+    let mut hooks = Vec::new();
+    for name in ["prerouting", "input"] {
+        let base = ruleset.base_chains("filter", name);
+        let Some(hook) = base.into_iter().find(|chain| chain.family == "inet" && chain.table == table.name) else {
+            return broken(&format!("has no chain at {name}"));
+        };
+        if hook.prio != Some(MANGLE) {
+            return broken(&format!("is hooked at {name} with another priority than mangle"));
+        }
+        if !drops_in_the_end(ruleset, hook, looks_up) {
+            return broken(&format!(
+                "has no rule at {name} that sends packets to guarded ports to a chain which drops"
+            ));
+        }
+        hooks.push(hook);
     }
-    let Some(gate) = ruleset.rules_of(hook).find_map(jump).and_then(|target| ruleset.chain(hook, target)) else {
-        return broken("has no rule that looks the guarded ports up");
-    };
-    let drops = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
-    if !ruleset.rules_of(gate).last().is_some_and(drops) {
-        return broken("has a gate that does not drop");
+    if !hooks.last().is_some_and(|input| drops_in_the_end(ruleset, input, is_ipv6)) {
+        return broken("has no rule at input that drops IPv6 fragments whose port cannot be read");
     }
     if let Some(guarded) = guarded {
         let missing: Vec<&str> = table
@@ -53,14 +59,25 @@ fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding
         }
     }
     Finding::ok("gate", format!("strangers are dropped at {}", table.guarded.join(", ")))
-        .because([format!("chain {}, hook prerouting, priority {MANGLE}", hook.full_name())])
+        .because(hooks.iter().map(|hook| format!("chain {}, priority {MANGLE}", hook.full_name())))
 }
 
-/// Where a rule sends packets to guarded ports.
-fn jump(rule: &Rule) -> Option<&str> {
-    let looks_up = |statement: &Value| statement["match"]["right"].as_str() == Some("@guarded");
-    let target = rule.expr.iter().find_map(|statement| statement["jump"]["target"].as_str())?;
-    rule.expr.iter().any(looks_up).then_some(target)
+/// Whether a rule of the chain with such a match sends packets to a chain whose last rule drops.
+fn drops_in_the_end(ruleset: &Ruleset, chain: &Chain, matches: fn(&Value) -> bool) -> bool {
+    let drops = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
+    ruleset.rules_of(chain).filter(|rule| rule.expr.iter().any(|statement| matches(&statement["match"]))).any(|rule| {
+        let target = rule.expr.iter().find_map(|statement| statement["jump"]["target"].as_str());
+        let target = target.and_then(|name| ruleset.chain(chain, name));
+        target.is_some_and(|target| ruleset.rules_of(target).last().is_some_and(drops))
+    })
+}
+
+fn looks_up(condition: &Value) -> bool {
+    condition["right"].as_str() == Some("@guarded")
+}
+
+fn is_ipv6(condition: &Value) -> bool {
+    condition["left"]["meta"]["key"].as_str() == Some("nfproto") && condition["right"].as_str() == Some("ipv6")
 }
 
 /// Ports that lead to a guarded one behind the gate.
@@ -151,10 +168,24 @@ mod tests {
             finding.text
         };
         assert!(broken(&|ruleset| ruleset.tables.clear()).contains("is not there"));
-        assert!(broken(&|ruleset| ruleset.chains.retain(|chain| chain.hook.is_none())).contains("no chain"));
-        assert!(broken(&|ruleset| ruleset.chains[1].prio = Some(0)).contains("another priority"));
-        assert!(broken(&|ruleset| ruleset.rules.retain(|rule| rule.chain != "prerouting")).contains("no rule"));
-        assert!(broken(&|ruleset| ruleset.rules.retain(|rule| rule.handle != 12)).contains("does not drop"));
+        for hook in ["prerouting", "input"] {
+            let lacks = |what: &str, text: String| assert!(text.contains(&format!("{what} {hook}")), "{text}");
+            lacks("no chain at", broken(&|ruleset| ruleset.chains.retain(|chain| chain.name != hook)));
+            let elsewhere = |ruleset: &mut Ruleset| {
+                let chain = ruleset.chains.iter_mut().find(|chain| chain.name == hook);
+                chain.expect("the chain").prio = Some(0);
+            };
+            lacks("hooked at", broken(&elsewhere));
+            lacks("no rule at", broken(&|ruleset| ruleset.rules.retain(|rule| rule.chain != hook)));
+        }
+        let without_drop = |ruleset: &mut Ruleset, chain: &str| {
+            let is_drop = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
+            ruleset.rules.retain(|rule| rule.chain != chain || !is_drop(rule));
+        };
+        assert!(broken(&|ruleset| without_drop(ruleset, "gate")).contains("no rule at prerouting"));
+        assert!(broken(&|ruleset| without_drop(ruleset, "unreadable")).contains("IPv6 fragments"));
+        let unjudged = |rule: &Rule| rule.chain != "input" || !rule.expr.iter().any(|s| is_ipv6(&s["match"]));
+        assert!(broken(&|ruleset| ruleset.rules.retain(unjudged)).contains("IPv6 fragments"));
         let finding = gate(&recorded(), Some(&["80/tcp".to_owned()]), &table);
         assert!(finding.text.contains("does not guard 22/tcp"), "{finding:?}");
     }
