@@ -26,7 +26,7 @@ pub use flood::{Flood, Sent};
 pub use latency::{Latency, Opening, opening};
 pub use namespace::Namespace;
 pub use network::{Host, Network, SERVER_V4, SERVER_V6};
-pub use packet::{Flags, Fragment, Packet, Transport};
+pub use packet::{Flags, Fragment, Packet, Transport, checksum};
 pub use probe::{Reach, Session, tcp, udp};
 pub use random::Random;
 pub use reply::{Answer, Reply};

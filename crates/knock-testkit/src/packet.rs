@@ -245,7 +245,7 @@ fn sum(bytes: &[u8]) -> u32 {
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8], initial: u32) -> u16 {
+pub fn checksum(bytes: &[u8], initial: u32) -> u16 {
     let mut total = sum(bytes) + initial;
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);

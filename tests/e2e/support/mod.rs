@@ -1,5 +1,6 @@
 //! The daemon and the client as child processes, and what nft shows of the kernel.
 
+mod arrivals;
 mod client;
 mod daemon;
 mod nft;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 
+pub(crate) use arrivals::Arrivals;
 pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
 pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
