@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// What others do, by mistake or on purpose; `GRANT` is an element of the set of grants.
-const HANDS: [&str; 12] = [
+const HANDS: [&str; 15] = [
     "flush ruleset",
     "delete table inet knockd",
     "flush table inet knockd",
@@ -23,6 +23,9 @@ const HANDS: [&str; 12] = [
     "delete element inet knockd grants4 { GRANT }",
     "insert rule inet knockd prerouting accept",
     "insert rule inet knockd gate accept",
+    "flush chain inet knockd input",
+    "insert rule inet knockd unreadable accept",
+    "flush chain inet knockd postrouting\ndelete chain inet knockd postrouting",
     "delete table inet knockd\nadd table inet other",
 ];
 
@@ -54,6 +57,50 @@ fn remaining(server: &Host, address: IpAddr) -> Duration {
 
 fn lay_hands(server: &Host, hands: &str) -> Result<String, knock_testkit::Error> {
     server.namespace.nft(&hands.replace("GRANT", "10.77.0.3 . tcp . 22"))
+}
+
+/// What an earlier version made, with grants for client 1.
+const LAYOUT_1: &str = "table inet knockd {
+    comment \"managed by knockd, layout 1\"
+    set guarded { type inet_proto . inet_service; elements = { tcp . 22 }; }
+    set grants4 {
+        type ipv4_addr . inet_proto . inet_service; size 65536; flags timeout
+        elements = { 10.77.0.3 . tcp . 22 timeout 1h comment \"ssh\" }
+    }
+    set grants6 {
+        type ipv6_addr . inet_proto . inet_service; size 65536; flags timeout
+        elements = { fd77::3 . tcp . 22 timeout 1h comment \"ssh\" }
+    }
+    chain gate {
+        tcp flags rst,ack accept
+        iifname lo accept
+        fib daddr type unicast accept
+        ip saddr . meta l4proto . th dport @grants4 accept
+        ip6 saddr . meta l4proto . th dport @grants6 accept
+        counter drop
+    }
+    chain prerouting {
+        type filter hook prerouting priority mangle
+        meta l4proto . th dport @guarded jump gate
+    }
+}";
+
+#[test]
+fn a_table_of_an_earlier_layout_is_taken_over_without_a_gap() {
+    let network = network(2);
+    let server = &network.server;
+    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
+    for owner in [true, false] {
+        server.namespace.nft(LAYOUT_1).expect("the table of an earlier version");
+        let siege = Siege::begin(&network, 22, &[1]);
+        let mut daemon = Daemon::start(server, configuration(owner));
+        siege.go_on();
+        siege.end().assert_held();
+        assert!(ruleset(server).contains("layout 2"), "{}", ruleset(server));
+        let addresses = [IpAddr::from(network.clients[1].v4), network.clients[1].v6.into()];
+        assert!(addresses.iter().all(|address| element(server, *address, ("tcp", 22)).is_some()));
+        assert!(daemon.stop().success());
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@
 //! }
 //! chain prerouting {
 //!     type filter hook prerouting priority mangle; policy accept;
+//!     ip ttl 1 meta l4proto . th dport @guarded fib daddr type local ip ttl set 2
+//!     ip6 hoplimit 1 meta l4proto . th dport @guarded fib daddr type local ip6 hoplimit set 2
 //!     tcp flags rst,ack accept
 //!     meta l4proto . th dport @guarded fib daddr type != unicast jump gate
 //! }
@@ -96,18 +98,43 @@ const ACK: u8 = 0x10;
 const FRAGMENT: u8 = 44;
 const FRAGMENT_OFFSET: libc::c_int = 2;
 const FRAGMENT_OFFSET_MASK: [u8; 2] = [0xff, 0xf8];
+/// The time to live with which a packet reaches this host and no other.
+const LAST_HOP: u8 = 1;
 /// The time to live with which Linux sends (net.ipv4.ip_default_ttl, net.ipv6.conf.*.hop_limit).
 const DEFAULT_TTL: u8 = 64;
 
 const FLAGS: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, length: 1 };
 const SOURCE_PORT: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 0, length: 2 };
 const DESTINATION_PORT: Field = Field { header: libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2 };
-const TTL: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 8, length: 1 };
-const HOP_LIMIT: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 7, length: 1 };
+const TTL: Ttl = Ttl { family: Family::Ip, offset: 8, write: Expression::write_ipv4 };
+const HOP_LIMIT: Ttl = Ttl { family: Family::Ip6, offset: 7, write: Expression::write };
 const SOURCE4: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 12, length: 4 };
 const SOURCE6: Field = Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: 8, length: 16 };
 
 type Rule = Vec<Expression>;
+
+/// The field that counts hops in the header of an IP version, and how it is written.
+#[derive(Clone, Copy)]
+struct Ttl {
+    family: Family,
+    offset: libc::c_int,
+    write: fn(Field) -> Expression,
+}
+
+impl Ttl {
+    fn field(self) -> Field {
+        Field { header: libc::NFT_PAYLOAD_NETWORK_HEADER, offset: self.offset, length: 1 }
+    }
+
+    fn is(self, hops: u8) -> Rule {
+        let load = vec![Expression::payload(self.field(), REGISTER_1), Expression::equal(&[hops])];
+        joined([is_family(self.family), load])
+    }
+
+    fn set(self, hops: u8) -> Rule {
+        vec![Expression::constant(&[hops]), (self.write)(self.field())]
+    }
+}
 
 /// The rules in their order, each with its chain.
 pub(crate) fn rules(spec: &TableSpec) -> Vec<(&'static CStr, Rule)> {
@@ -149,10 +176,18 @@ fn unreadable(spec: &TableSpec) -> Vec<Rule> {
 
 /// What is routed through has a unicast address of another host. Local ones are not all that reach a service of this one: a
 /// UDP socket for any address also gets what is sent to broadcast, multicast and anycast addresses.
+///
+/// Before that, a packet with one hop left gets a second one, for a port that a container has: it would expire on the way,
+/// and the answer tell that the port is published.
 fn prerouting() -> Vec<Rule> {
     let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
     let is_not_unicast = vec![Expression::destination_type(), Expression::unequal(&unicast)];
-    vec![not_first(), joined([is_guarded(DESTINATION_PORT), is_not_unicast, vec![Expression::jump(GATE)]])]
+    let to_guarded = joined([is_guarded(DESTINATION_PORT), is_not_unicast, vec![Expression::jump(GATE)]]);
+    let prolong = |ttl: Ttl| {
+        let is_local = [Expression::destination_type(), is_local_type()];
+        joined([ttl.is(LAST_HOP), is_guarded(DESTINATION_PORT), is_local.into(), ttl.set(LAST_HOP + 1)])
+    };
+    vec![prolong(TTL), prolong(HOP_LIMIT), not_first(), to_guarded]
 }
 
 fn input() -> Vec<Rule> {
@@ -164,22 +199,14 @@ fn input() -> Vec<Rule> {
 /// A reset that a container sent would be one hop older than that of a port without a service. The local source address keeps
 /// this to replies of published ports: a packet that is routed through must lose its hop, or it could circle for ever.
 fn postrouting() -> Vec<Rule> {
-    let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
-    let answer = |family, field, write| {
+    let renew = |ttl: Ttl| {
         let [mask, any] = Expression::any_of(&[RST]);
-        joined([
-            is_family(family),
-            vec![Expression::payload(field, REGISTER_1), Expression::equal(&[DEFAULT_TTL - 1])],
-            is_protocol(Protocol::Tcp),
-            vec![Expression::payload(FLAGS, REGISTER_1), mask, any],
-            is_guarded(SOURCE_PORT),
-            vec![Expression::source_type(), Expression::equal(&local), Expression::constant(&[DEFAULT_TTL]), write],
-        ])
+        let is_reset = vec![Expression::payload(FLAGS, REGISTER_1), mask, any];
+        let is_local = vec![Expression::source_type(), is_local_type()];
+        let tcp = is_protocol(Protocol::Tcp);
+        joined([ttl.is(DEFAULT_TTL - 1), tcp, is_reset, is_guarded(SOURCE_PORT), is_local, ttl.set(DEFAULT_TTL)])
     };
-    vec![
-        answer(Family::Ip, TTL, Expression::write_ipv4(TTL)),
-        answer(Family::Ip6, HOP_LIMIT, Expression::write(HOP_LIMIT)),
-    ]
+    vec![renew(TTL), renew(HOP_LIMIT)]
 }
 
 /// TCP but for the first segment of a connection.
@@ -213,6 +240,11 @@ fn is_guarded(port: Field) -> Rule {
 
 fn is_family(family: Family) -> Rule {
     vec![Expression::meta(libc::NFT_META_NFPROTO, REGISTER_1), Expression::equal(&[family.number()])]
+}
+
+/// Goes on where the routing type that was loaded is that of an address of this host.
+fn is_local_type() -> Expression {
+    Expression::equal(&u32::from(libc::RTN_LOCAL).to_ne_bytes())
 }
 
 fn is_protocol(protocol: Protocol) -> Rule {

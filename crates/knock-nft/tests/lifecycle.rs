@@ -51,7 +51,7 @@ fn a_table_that_was_left_is_adopted_with_its_grants_and_what_remains_of_their_ti
         assert!(adopted[1].remaining > HOUR / 2);
         assert_eq!(objects("table")[0]["handle"], handle, "not rebuilt");
         assert_eq!(elements("guarded").len(), 2);
-        assert_eq!(rule_count(), 15, "the old rules are gone");
+        assert_eq!(rule_count(), 17, "the old rules are gone");
         assert!(table.intact().expect("read"));
         let (mut kept, mut listed) = (adopted, sorted(table.list().expect("listed")));
         for grant in kept.iter_mut().chain(&mut listed) {
@@ -155,7 +155,7 @@ fn an_owned_table_survives_a_flush_and_other_writers_and_is_kept_when_its_owner_
         let (mut next, adopted) = set_up_after_owner(&owned);
         assert!(next.is_owned());
         assert_eq!(adopted.len(), 1);
-        assert_eq!(rule_count(), 16);
+        assert_eq!(rule_count(), 18);
         nft("flush ruleset");
         assert!(next.intact().expect("read"), "owned again");
         next.remove().expect("removed");
@@ -204,7 +204,7 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")], &[]).expect("applied");
         assert_eq!(objects("table")[0]["handle"], handle);
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
-        assert_eq!(rule_count(), 17);
+        assert_eq!(rule_count(), 19);
         assert!(elements("guarded")[0].to_string().contains("53"));
         assert!(table.intact().expect("read"));
 

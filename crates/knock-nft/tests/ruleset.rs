@@ -57,6 +57,8 @@ counter packets 0 bytes 0 drop
 }
 chain prerouting {
 type filter hook prerouting priority mangle; policy accept;
+ip ttl 1 meta l4proto . th dport @guarded fib daddr type local ip ttl set 2
+ip6 hoplimit 1 meta l4proto . th dport @guarded fib daddr type local ip6 hoplimit set 2
 tcp flags rst,ack accept
 meta l4proto . th dport @guarded fib daddr type != unicast jump gate
 }
@@ -93,7 +95,7 @@ fn connection_tracking_is_asked_for_only_where_a_udp_port_is_guarded() {
     in_namespace(|| {
         let _table = made(spec());
         assert!(!nft_text("list table inet knockd").contains("ct state"));
-        assert_eq!(objects("rule").len(), 16);
+        assert_eq!(objects("rule").len(), 18);
     });
 }
 
