@@ -11,6 +11,7 @@ mod commands;
 mod configuration;
 mod control;
 mod differential;
+mod docker;
 mod doctor;
 mod examples;
 mod fragments;

@@ -89,6 +89,8 @@ pub struct Packet {
     pub truncate: Option<usize>,
     /// The tag of a VLAN (IEEE 802.1Q), 0 to 4095, before the packet on the link.
     pub vlan: Option<u16>,
+    /// The time to live or hop limit, 64 at first.
+    pub hops: u8,
 }
 
 impl Packet {
@@ -120,6 +122,7 @@ impl Packet {
             extensions: Vec::new(),
             truncate: None,
             vlan: None,
+            hops: 64,
         }
     }
 
@@ -135,7 +138,7 @@ impl Packet {
                 out.extend(self.total_length.unwrap_or(length).to_be_bytes());
                 out.extend(low16(fragment.id).to_be_bytes());
                 out.extend(flags.to_be_bytes());
-                out.extend([64, self.protocol(), 0, 0]);
+                out.extend([self.hops, self.protocol(), 0, 0]);
                 out.extend(source.octets());
                 out.extend(destination.octets());
                 let sum = checksum(&out[start..], 0);
@@ -152,7 +155,7 @@ impl Packet {
                 let length = self.transport_length() + u16::try_from(extensions).unwrap_or(u16::MAX);
                 out.extend([0x60, 0, 0, 0]);
                 out.extend(self.total_length.unwrap_or(length).to_be_bytes());
-                out.extend([chain[0], 64]);
+                out.extend([chain[0], self.hops]);
                 out.extend(source.octets());
                 out.extend(destination.octets());
                 for header in chain.windows(2) {

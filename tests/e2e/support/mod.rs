@@ -3,6 +3,7 @@
 mod arrivals;
 mod client;
 mod daemon;
+mod docker;
 mod nft;
 mod siege;
 mod wait;
@@ -15,6 +16,7 @@ use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 pub(crate) use arrivals::Arrivals;
 pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
+pub(crate) use docker::Docker;
 pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
 pub(crate) use siege::Siege;
 pub(crate) use wait::wait_until;
