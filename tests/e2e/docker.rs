@@ -150,6 +150,46 @@ fn grants_and_sessions_outlive_restarts_of_docker_and_what_is_closed_stays_close
     assert!(tried > 10, "{tried} attempts of a stranger");
 }
 
+#[test]
+fn the_ruleset_for_neighbours_shuts_the_way_by_the_containers_own_addresses() {
+    let network = network(2);
+    let (server, friend, neighbour) = (&network.server, &network.clients[1], network.client());
+    let docker = Docker::start(server, &[]);
+    docker.run("app", &PORTS);
+    docker.run("local", &[("127.0.0.1:8081", "80/tcp")]);
+    docker.run("twice", &[("8082", "80/tcp"), ("23", "80/tcp")]);
+    let _daemon = guard(server);
+    grant(&network);
+    friend.wait_until_open(at4(8080));
+    server.wait_until_open(([127, 0, 0, 1], 8081).into());
+    let routes = format!("route add 172.17.0.0/16 via {}\nroute add fd00:d0c::/64 via {}\n", server.v4, server.v6);
+    neighbour.namespace.ip(&routes).expect("a neighbour who knows where containers are");
+    // What is published for 127.0.0.1 is published over IPv4 alone.
+    let containers = [&docker.addresses("app")[..], &docker.addresses("local")[..1]].concat();
+
+    for address in [at4(8080), at6(8080), at4(23), at6(23)] {
+        assert_eq!(neighbour.tcp(address), Reach::Filtered, "{address} is guarded");
+    }
+    assert_eq!(neighbour.tcp(at4(8082)), Reach::Open, "another port that leads to the same container is not guarded");
+    // Docker has a rule of its own against it from its version 28 on.
+    if docker.version() < 28 {
+        for address in &containers {
+            assert_eq!(neighbour.tcp((*address, 80).into()), Reach::Open, "{address}");
+        }
+    }
+    server.namespace.nft(include_str!("../../examples/docker-neighbours.nft")).expect("the ruleset");
+    for address in &containers {
+        assert_eq!(neighbour.tcp((*address, 80).into()), Reach::Filtered, "{address}");
+        assert_eq!(server.tcp((*address, 80).into()), Reach::Open, "{address} from the host itself");
+    }
+    assert_eq!([friend.tcp(at4(8080)), friend.tcp(at6(8080))], [Reach::Open; 2], "a granted address gets in");
+    let _elsewhere = Echo::tcp(&friend.namespace, 7777).expect("a service of another host");
+    for address in [IpAddr::from(friend.v4), friend.v6.into()] {
+        let reply = docker.run_in("app", &format!("exec 3<>/dev/tcp/{address}/7777; echo hello >&3; head -n 1 <&3"));
+        assert_eq!(reply, "hello\n", "a container reaches {address}");
+    }
+}
+
 /// Has client 0 try the published port all the while, in both families. How often it did.
 fn closed_while(network: &Network, work: impl FnOnce()) -> u16 {
     let wire = wire(network);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -153,6 +154,34 @@ impl Docker<'_> {
     /// `start`, `stop` or `restart`.
     pub(crate) fn order(&self, name: &str, order: &str) {
         self.post(&format!("/containers/{name}/{order}"), &Value::Null);
+    }
+
+    /// The first number of Docker's version.
+    pub(crate) fn version(&self) -> u32 {
+        let answer = self.ask("GET", "/version", "text/plain", b"");
+        let answer: Value = serde_json::from_slice(&answer).expect("Docker answers with JSON");
+        let number = answer["Version"].as_str().and_then(|version| version.split('.').next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("a version in {answer}"))
+    }
+
+    fn inspect(&self, name: &str) -> Value {
+        let answer = self.ask("GET", &format!("/containers/{name}/json"), "text/plain", b"");
+        serde_json::from_slice(&answer).expect("Docker answers with JSON")
+    }
+
+    /// Runs a command of bash in a container's network, for ten seconds at most.
+    pub(crate) fn run_in(&self, name: &str, command: &str) -> String {
+        let pid = self.inspect(name)["State"]["Pid"].to_string();
+        self.inside(&["nsenter", "--target", &pid, "--net", "--", "timeout", "10", "bash", "-c", command])
+    }
+
+    /// The addresses of a container.
+    pub(crate) fn addresses(&self, name: &str) -> [IpAddr; 2] {
+        let answer = self.inspect(name);
+        ["IPAddress", "GlobalIPv6Address"].map(|key| {
+            let address = answer["NetworkSettings"]["Networks"]["bridge"][key].as_str();
+            address.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{key} in {answer}"))
+        })
     }
 
     fn post(&self, path: &str, body: &Value) {
