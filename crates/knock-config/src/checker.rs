@@ -2,14 +2,16 @@
 
 use crate::document::Document;
 use crate::path::FieldPath;
-use crate::problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem};
+use crate::problem::{Cause, ConfigError, PROBLEMS_MAX, Places, Problem};
 use crate::warning::{Concern, Warning};
 
-/// The problems of one file so far.
+/// The problems of one file so far. What is more than [`PROBLEMS_MAX`] is counted only, so that a file with a million
+/// problems is refused as quickly as one with a few.
 pub(crate) struct Checker<'d> {
     file: &'d str,
     document: &'d Document<'d>,
-    problems: Vec<Problem>,
+    /// Each with the byte at which it stands.
+    problems: Vec<(usize, FieldPath, Cause)>,
     omitted: usize,
 }
 
@@ -20,27 +22,39 @@ impl<'d> Checker<'d> {
 
     /// Notes that the value at `path` is wrong.
     pub(crate) fn report(&mut self, path: &FieldPath, cause: Cause) {
-        // Finding a position reads the file from its start: not for problems that nobody will see.
+        self.report_with(path, || cause);
+    }
+
+    /// The same, with a cause that takes time to find.
+    pub(crate) fn report_with(&mut self, path: &FieldPath, cause: impl FnOnce() -> Cause) {
+        let document = self.document;
+        self.add(|| (document.offset(path), path.clone(), cause()));
+    }
+
+    /// Notes a problem that stands at the byte `offset`.
+    pub(crate) fn report_at(&mut self, offset: usize, problem: impl FnOnce() -> (FieldPath, Cause)) {
+        self.add(|| {
+            let (path, cause) = problem();
+            (offset, path, cause)
+        });
+    }
+
+    fn add(&mut self, problem: impl FnOnce() -> (usize, FieldPath, Cause)) {
         if self.problems.len() < PROBLEMS_MAX {
-            let position = self.document.position(path);
-            self.report_at(path.clone(), position, cause);
+            self.problems.push(problem());
         } else {
             self.omitted += 1;
         }
     }
 
-    /// Notes a problem whose position is known.
-    pub(crate) fn report_at(&mut self, path: FieldPath, position: Position, cause: Cause) {
-        if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(Problem { file: self.file.to_owned(), position, path, cause });
-        } else {
-            self.omitted += 1;
-        }
-    }
-
-    /// A warning about the value at `path`.
-    pub(crate) fn warning(&self, path: FieldPath, concern: Concern) -> Warning {
-        Warning { file: self.file.to_owned(), position: self.document.position(&path), path, concern }
+    /// Warnings about the values at these paths.
+    pub(crate) fn warnings(&self, concerns: Vec<(FieldPath, Concern)>) -> Vec<Warning> {
+        let mut places = Places::of(self.document.text());
+        let warning = |(path, concern)| {
+            let position = places.at(self.document.offset(&path));
+            Warning { file: self.file.to_owned(), position, path, concern }
+        };
+        concerns.into_iter().map(warning).collect()
     }
 
     /// All problems as an error; fine where there is none.
@@ -49,7 +63,10 @@ impl<'d> Checker<'d> {
             return Ok(());
         }
         let mut problems = std::mem::take(&mut self.problems);
-        problems.sort_by_key(|problem| problem.position);
-        Err(ConfigError::Invalid { problems, omitted: self.omitted })
+        problems.sort_by_key(|(offset, ..)| *offset);
+        let mut places = Places::of(self.document.text());
+        let problem =
+            |(offset, path, cause)| Problem { file: self.file.to_owned(), position: places.at(offset), path, cause };
+        Err(ConfigError::Invalid { problems: problems.into_iter().map(problem).collect(), omitted: self.omitted })
     }
 }

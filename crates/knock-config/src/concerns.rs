@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knock_proto::{Knock, Protocol};
 
+use crate::contained::SequenceIndex;
 use crate::model::{Allow, Config, Rule, Trigger};
 use crate::path::FieldPath;
-use crate::warning::{Concern, Place, ScanOrder};
+use crate::warning::{Concern, ScanOrder};
 
 /// The most warnings of one file.
 pub const WARNINGS_MAX: usize = 100;
@@ -18,6 +19,7 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
         found.push((FieldPath::default().key("rules"), Concern::NoRules));
     }
     let ports = Ports::of(config);
+    let sequences = SequenceIndex::of(&config.rules);
     for (index, rule) in config.rules.iter().enumerate() {
         let Some(sequence) = sequence(rule) else { continue };
         let path = FieldPath::default().key("rules").index(index).key("sequence");
@@ -36,7 +38,9 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
                 found.push((path.index(position), concern));
             }
         }
-        contained(config, index, rule, sequence, &path, &mut found);
+        for (other, place) in sequences.contained_in(index, rule, sequence, WARNINGS_MAX) {
+            found.push((path.clone(), Concern::Contains { rule: config.rules[other].name.clone(), place }));
+        }
         if found.len() >= WARNINGS_MAX {
             break;
         }
@@ -45,7 +49,7 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     found
 }
 
-fn sequence(rule: &Rule) -> Option<&[Knock]> {
+pub(crate) fn sequence(rule: &Rule) -> Option<&[Knock]> {
     match &rule.trigger {
         Trigger::Sequence(sequence) => Some(sequence),
         Trigger::OneTime(_) => None,
@@ -105,45 +109,4 @@ fn scan_order(sequence: &[Knock]) -> Option<ScanOrder> {
     } else {
         None
     }
-}
-
-/// Finds the rules whose whole sequence stands in that of rule `index`.
-fn contained(
-    config: &Config,
-    index: usize,
-    rule: &Rule,
-    own: &[Knock],
-    path: &FieldPath,
-    found: &mut Vec<(FieldPath, Concern)>,
-) {
-    // A repeat of a port counts once for a sequence that does not repeat it itself.
-    let mut once = own.to_vec();
-    once.dedup();
-    for (other_index, other) in config.rules.iter().enumerate() {
-        let Some(theirs) = sequence(other) else { continue };
-        // Two rules with one sequence are one warning, at the later of them.
-        if other_index == index || (theirs == own && other_index > index) || !same_packets(rule, other) {
-            continue;
-        }
-        let place = place(own, theirs).or_else(|| place(&once, theirs));
-        if let Some(place) = place {
-            found.push((path.clone(), Concern::Contains { rule: other.name.clone(), place }));
-        }
-    }
-}
-
-fn place(own: &[Knock], theirs: &[Knock]) -> Option<Place> {
-    if own == theirs {
-        Some(Place::Whole)
-    } else if own.ends_with(theirs) {
-        Some(Place::End)
-    } else {
-        own.windows(theirs.len()).any(|part| part == theirs).then_some(Place::Inside)
-    }
-}
-
-/// Whether one packet can be a knock for both rules.
-fn same_packets(one: &Rule, other: &Rule) -> bool {
-    let flags = one.tcp_flags.set & other.tcp_flags.clear == 0 && other.tcp_flags.set & one.tcp_flags.clear == 0;
-    flags && (one.target == other.target || one.target.is_none() || other.target.is_none())
 }

@@ -4,7 +4,8 @@ use jsonc_parser::ast::{Object, Value};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-use crate::path::{FieldPath, Step};
+use crate::checker::Checker;
+use crate::path::{FieldPath, Step, Way};
 use crate::problem::{Cause, Position, excerpt};
 use crate::schema::Shape;
 
@@ -55,8 +56,13 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Where the value at `path` begins, or the nearest value that encloses it where there is none.
-    pub(crate) fn position(&self, path: &FieldPath) -> Position {
+    /// The whole text.
+    pub(crate) fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// The byte at which the value at `path` begins, or the nearest value that encloses it where there is none.
+    pub(crate) fn offset(&self, path: &FieldPath) -> usize {
         let mut value = &self.root;
         for step in &path.0 {
             let next = match (value, step) {
@@ -69,59 +75,45 @@ impl<'t> Document<'t> {
                 None => break,
             }
         }
-        Position::of(self.text, value.start())
+        value.start()
     }
 
     /// Reports each key that stands twice in its object, and each that its object may not have.
-    pub(crate) fn check_keys(&self, shape: &Shape, report: &mut dyn FnMut(FieldPath, Position, Cause)) {
-        self.check_value(&self.root, Some(shape), &FieldPath::default(), report);
+    pub(crate) fn check_keys(&self, shape: &Shape, checker: &mut Checker<'_>) {
+        self.check_value(&self.root, Some(shape), &Way::Top, checker);
     }
 
-    fn check_value(
-        &self,
-        value: &Value<'t>,
-        shape: Option<&Shape>,
-        path: &FieldPath,
-        report: &mut dyn FnMut(FieldPath, Position, Cause),
-    ) {
+    fn check_value(&self, value: &Value<'t>, shape: Option<&Shape>, way: &Way<'_>, checker: &mut Checker<'_>) {
         match value {
-            Value::Object(object) => self.check_object(object, shape, path, report),
+            Value::Object(object) => self.check_object(object, shape, way, checker),
             Value::Array(array) => {
                 let element_shape = shape.and_then(Shape::element);
                 for (index, element) in array.elements.iter().enumerate() {
-                    // A list of numbers as long as the file allows needs no path for each of them.
-                    if matches!(element, Value::Object(_) | Value::Array(_)) {
-                        self.check_value(element, element_shape, &path.index(index), report);
-                    }
+                    self.check_value(element, element_shape, &Way::Index(way, index), checker);
                 }
             }
             _ => {}
         }
     }
 
-    fn check_object(
-        &self,
-        object: &Object<'t>,
-        shape: Option<&Shape>,
-        path: &FieldPath,
-        report: &mut dyn FnMut(FieldPath, Position, Cause),
-    ) {
+    fn check_object(&self, object: &Object<'t>, shape: Option<&Shape>, way: &Way<'_>, checker: &mut Checker<'_>) {
         let mut seen = std::collections::HashMap::new();
         for property in &object.properties {
             let key = property.name.as_str();
             let start = property.range.start;
-            let here = path.key(key);
+            let here = Way::Key(way, key);
             if let Some(first) = seen.insert(key, start) {
-                let first = Position::of(self.text, first).line;
-                report(here, Position::of(self.text, start), Cause::DuplicateKey { key: excerpt(key), first });
+                let first = || Position::of(self.text, first).line;
+                let cause = || Cause::DuplicateKey { key: excerpt(key), first: first() };
+                checker.report_at(start, || (here.path(), cause()));
                 continue;
             }
             let member = shape.and_then(|shape| shape.member(key));
             if let (Some(shape), None) = (shape.filter(|shape| shape.is_object()), member) {
-                report(here, Position::of(self.text, start), Cause::unknown_key(key, shape.keys()));
+                checker.report_at(start, || (here.path(), Cause::unknown_key(key, shape.keys())));
                 continue;
             }
-            self.check_value(&property.value, member, &here, report);
+            self.check_value(&property.value, member, &here, checker);
         }
     }
 }

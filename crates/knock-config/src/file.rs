@@ -55,7 +55,7 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
     with_raw(file_name, text, |raw, checker| {
         let config = validate::config(raw, checker);
         checker.finish()?;
-        let warnings = concerns(&config).into_iter().map(|(path, concern)| checker.warning(path, concern)).collect();
+        let warnings = checker.warnings(concerns(&config));
         Ok(Loaded { config, warnings })
     })
 }
@@ -87,7 +87,7 @@ pub(crate) fn with_raw<T>(
     let (document, value) =
         Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
     let mut checker = Checker::new(file, &document);
-    document.check_keys(&Shape::of_config(), &mut |path, position, cause| checker.report_at(path, position, cause));
+    document.check_keys(&Shape::of_config(), &mut checker);
     // A misspelt key would only show up again as a missing one.
     checker.finish()?;
     match serde_path_to_error::deserialize::<_, RawConfig>(value) {

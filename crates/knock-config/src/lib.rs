@@ -9,6 +9,7 @@ mod allow;
 mod checker;
 pub mod client;
 mod concerns;
+mod contained;
 mod document;
 mod duration;
 mod file;

@@ -2,29 +2,38 @@
 
 /// The candidate within two edits of `word` (one where it is shorter than four letters); the nearest where there are several.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    let limit = if word.chars().count() < 4 { 1 } else { 2 };
+    let word: Vec<char> = word.chars().flat_map(char::to_lowercase).collect();
+    let limit = if word.len() < 4 { 1 } else { 2 };
     candidates
-        .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
+        .filter_map(|candidate| {
+            // As many edits as the lengths differ by, at least: that is quickly seen, however many there are.
+            let length = candidate.chars().count();
+            let alike = length.abs_diff(word.len()) <= limit;
+            let edits = if alike { distance(&word, candidate, limit) } else { None };
+            edits.map(|edits| (edits, candidate))
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance: the insertions, deletions and substitutions between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
+/// Levenshtein's distance: the insertions, deletions and substitutions between two words, without regard to case.
+/// `None` where it is more than `limit`.
+fn distance(a: &[char], b: &str, limit: usize) -> Option<usize> {
+    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
+    for (i, from) in a.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
+            let substituted = diagonal + usize::from(from != to);
             diagonal = row[j + 1];
             row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
         }
+        if row.iter().all(|edits| *edits > limit) {
+            return None;
+        }
     }
-    row[b.len()]
+    Some(row[b.len()]).filter(|edits| *edits <= limit)
 }
 
 #[cfg(test)]
@@ -44,9 +53,12 @@ mod tests {
     }
 
     #[test]
-    fn the_distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
+    fn the_distance_counts_edits_up_to_a_limit() {
+        let edits = |a: &str, b, limit| distance(&a.chars().collect::<Vec<_>>(), b, limit);
+        assert_eq!(edits("kitten", "sitting", 3), Some(3));
+        assert_eq!(edits("kitten", "sitting", 2), None);
+        assert_eq!(edits("", "abc", 3), Some(3));
+        assert_eq!(edits("abc", "abc", 0), Some(0));
+        assert_eq!(edits("abc", "ABC", 0), Some(0));
     }
 }

@@ -11,6 +11,34 @@ pub(crate) enum Step {
     Index(usize),
 }
 
+/// The way to a value while the text is walked, on the stack: a [`FieldPath`] is made of it only where there is something
+/// to report. Keys may be as long as the file, so a copy for each value on the way would cost the square of that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way<'w> {
+    Top,
+    Key(&'w Way<'w>, &'w str),
+    Index(&'w Way<'w>, usize),
+}
+
+impl Way<'_> {
+    /// The path that this is the way along.
+    pub(crate) fn path(&self) -> FieldPath {
+        let mut steps = Vec::new();
+        let mut way = self;
+        loop {
+            let (before, step) = match way {
+                Way::Top => break,
+                Way::Key(before, key) => (before, Step::Key((*key).to_owned())),
+                Way::Index(before, index) => (before, Step::Index(*index)),
+            };
+            steps.push(step);
+            way = before;
+        }
+        steps.reverse();
+        FieldPath(steps)
+    }
+}
+
 /// The steps from the top of the file to a field; empty for the whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldPath(pub(crate) Vec<Step>);

@@ -24,12 +24,37 @@ impl Position {
 
     /// The place of the byte `offset` of `text`.
     pub(crate) fn of(text: &str, offset: usize) -> Position {
-        let before = text.get(..offset).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Position {
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+        Places::of(text).at(offset)
+    }
+}
+
+/// Finds places in a text; those in ascending order in one pass over it.
+pub(crate) struct Places<'t> {
+    text: &'t str,
+    /// Up to where lines are counted.
+    counted: usize,
+    line: usize,
+    line_start: usize,
+}
+
+impl<'t> Places<'t> {
+    pub(crate) fn of(text: &'t str) -> Places<'t> {
+        Places { text, counted: 0, line: 1, line_start: 0 }
+    }
+
+    /// The place of the byte `offset`.
+    pub(crate) fn at(&mut self, offset: usize) -> Position {
+        let offset = if self.text.is_char_boundary(offset) { offset } else { self.text.len() };
+        if offset < self.counted {
+            *self = Places::of(self.text);
         }
+        let piece = &self.text[self.counted..offset];
+        if let Some(newline) = piece.rfind('\n') {
+            self.line += piece.matches('\n').count();
+            self.line_start = self.counted + newline + 1;
+        }
+        self.counted = offset;
+        Position { line: self.line, column: self.text[self.line_start..offset].chars().count() + 1 }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::raw::{RawKnock, RawRule, RawStopOnStop};
 use crate::tcp_flags::tcp_flags;
 use crate::validate::{absolute_path, optional_duration};
 
-/// The most rules of a configuration: what compares each with each other stays quick.
+/// The most rules of a configuration.
 pub const RULES_MAX: usize = 16_384;
 /// How long a command may run where nothing else is said.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -233,10 +233,13 @@ fn revoked(
         Some(&other) if other == index => Cause::RevokeItself,
         Some(&other) if allowing.get(other) == Some(&true) => return Some(other),
         Some(_) => Cause::RevokeWithoutAllow { name: excerpt(name) },
-        None => Cause::RevokeUnknown {
-            name: excerpt(name),
-            suggestion: nearest(name, revocable(names, allowing, index)).map(excerpt),
-        },
+        None => {
+            // It looks at every name, so not for problems that nobody will see.
+            let suggestion = || nearest(name, revocable(names, allowing, index)).map(excerpt);
+            let cause = || Cause::RevokeUnknown { name: excerpt(name), suggestion: suggestion() };
+            checker.report_with(&path.key("revoke"), cause);
+            return None;
+        }
     };
     checker.report(&path.key("revoke"), cause);
     None

@@ -1,0 +1,95 @@
+//! Finds the rules whose whole sequence stands in that of another rule, without comparing each rule with each other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use knock_proto::{Knock, TcpFlags};
+
+use crate::concerns::sequence;
+use crate::model::Rule;
+use crate::warning::Place;
+
+/// The rules by their sequence, and by what packets are knocks for them.
+pub(crate) struct SequenceIndex<'c> {
+    rules: HashMap<&'c [Knock], BTreeMap<(u8, u8), SameFlags>>,
+    /// The lengths that sequences have: parts of other lengths need no look.
+    lengths: BTreeSet<usize>,
+}
+
+/// The rules with one sequence and the same TCP flags, each list in ascending order.
+#[derive(Default)]
+struct SameFlags {
+    all: Vec<usize>,
+    any_target: Vec<usize>,
+    by_target: HashMap<IpAddr, Vec<usize>>,
+}
+
+impl<'c> SequenceIndex<'c> {
+    pub(crate) fn of(rules: &'c [Rule]) -> SequenceIndex<'c> {
+        let mut index = SequenceIndex { rules: HashMap::new(), lengths: BTreeSet::new() };
+        for (number, rule) in rules.iter().enumerate() {
+            let Some(sequence) = sequence(rule) else { continue };
+            index.lengths.insert(sequence.len());
+            let TcpFlags { set, clear } = rule.tcp_flags;
+            let same = index.rules.entry(sequence).or_default().entry((set, clear)).or_default();
+            same.all.push(number);
+            match rule.target {
+                Some(target) => same.by_target.entry(target).or_default().push(number),
+                None => same.any_target.push(number),
+            }
+        }
+        index
+    }
+
+    /// The rules whose whole sequence stands in `own`, that of rule `number`, with the place where; at most `most`. Only
+    /// those count for which a packet can be a knock that is one for `rule` too. Of two rules with one sequence the earlier
+    /// is found in the later.
+    pub(crate) fn contained_in(&self, number: usize, rule: &Rule, own: &[Knock], most: usize) -> Vec<(usize, Place)> {
+        // A repeat of a port counts once for a sequence that does not repeat it itself.
+        let mut once = own.to_vec();
+        once.dedup();
+        let mut parts = BTreeMap::new();
+        self.find_parts(&once, &mut parts);
+        self.find_parts(own, &mut parts);
+        let mut found = Vec::new();
+        for (part, place) in parts {
+            let before = if part == own { number } else { usize::MAX };
+            for ((set, clear), same) in self.rules.get(part).into_iter().flatten() {
+                if rule.tcp_flags.set & clear == 0 && set & rule.tcp_flags.clear == 0 {
+                    let others = same.candidates(rule.target, before).filter(|other| *other != number);
+                    found.extend(others.map(|other| (other, place)).take(most.saturating_sub(found.len())));
+                }
+            }
+        }
+        found.sort_by_key(|(other, _)| *other);
+        found
+    }
+
+    /// Adds the parts of `sequence` that are whole sequences of rules; the last place of each counts.
+    fn find_parts<'s>(&self, sequence: &'s [Knock], parts: &mut BTreeMap<&'s [Knock], Place>) {
+        for &length in self.lengths.range(..=sequence.len()) {
+            for (start, part) in sequence.windows(length).enumerate() {
+                if self.rules.contains_key(part) {
+                    let place = match (start, sequence.len() - length - start) {
+                        (0, 0) => Place::Whole,
+                        (_, 0) => Place::End,
+                        _ => Place::Inside,
+                    };
+                    parts.insert(part, place);
+                }
+            }
+        }
+    }
+}
+
+impl SameFlags {
+    /// The rules before rule `before` for which a packet to `target` can be a knock.
+    fn candidates(&self, target: Option<IpAddr>, before: usize) -> impl Iterator<Item = usize> {
+        let lists: [&[usize]; 2] = match target {
+            None => [&self.all, &[]],
+            Some(target) => [&self.any_target, self.by_target.get(&target).map_or(&[], Vec::as_slice)],
+        };
+        let before = move |list: &'_ [usize]| list.partition_point(|number| *number < before);
+        lists.into_iter().flat_map(move |list| list[..before(list)].iter().copied())
+    }
+}
