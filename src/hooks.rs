@@ -1,5 +1,6 @@
 //! The rules' `setup` and `teardown` commands.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use knock_config::{Config, Rule};
@@ -39,9 +40,12 @@ pub(crate) fn teardowns(config: &Config) -> Vec<Hook> {
 /// What runs at a reload: the teardown of rules that are gone, then the setup of new ones. A rule whose two commands
 /// are the same as before is left alone.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Hook> {
-    let same = |a: &Rule, b: &Rule| a.name == b.name && a.setup == b.setup && a.teardown == b.teardown;
-    let gone = old.rules.iter().rev().filter(|rule| !new.rules.iter().any(|other| same(rule, other)));
-    let come = new.rules.iter().filter(|rule| !old.rules.iter().any(|other| same(rule, other)));
+    fn commands(rule: &Rule) -> (&str, Option<&str>, Option<&str>) {
+        (&rule.name, rule.setup.as_deref(), rule.teardown.as_deref())
+    }
+    let [before, after] = [old, new].map(|config| config.rules.iter().map(commands).collect::<HashSet<_>>());
+    let gone = old.rules.iter().rev().filter(|rule| !after.contains(&commands(rule)));
+    let come = new.rules.iter().filter(|rule| !before.contains(&commands(rule)));
     gone.filter_map(teardown).chain(come.filter_map(setup)).collect()
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use knock_config::{Config, Rule};
+use knock_config::Config;
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
 use knock_proto::Time;
 
@@ -29,10 +29,9 @@ impl Gate {
         let sets = OwnSets::open(&config)?;
         let before = wanted(&self.ledger, &self.config.rules);
         let mut ledger = self.ledger.clone();
-        let remains = |old: usize| {
-            let same = |rule: &Rule| rule.name == self.config.rules[old].name && rule.allow.is_some();
-            config.rules.iter().position(same)
-        };
+        let allowing = config.rules.iter().enumerate().filter(|(_, rule)| rule.allow.is_some());
+        let by_name: HashMap<&str, usize> = allowing.map(|(index, rule)| (rule.name.as_str(), index)).collect();
+        let remains = |old: usize| by_name.get(self.config.rules[old].name.as_str()).copied();
         let ended = ledger.renumber(remains);
         let after = wanted(&ledger, &config.rules);
         if let Err(error) = self.reconfigure_table(&config, now, &before, &after) {
