@@ -24,6 +24,7 @@ mod rules;
 mod signals;
 mod start;
 pub mod stops;
+pub mod trusted;
 mod wire;
 
 pub use knockctl::knockctl_main;

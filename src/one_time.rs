@@ -10,12 +10,14 @@
 mod list;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use knock_proto::Knock;
+
+use crate::trusted::{Owners, Untrusted};
 
 pub use list::LineError;
 use list::{Line, lines};
@@ -40,12 +42,9 @@ pub enum OneTimeError {
         /// Why not.
         error: io::Error,
     },
-    /// It is a directory, a device, …
-    #[error("{}: is not a regular file; name a file with a sequence a line", path.display())]
-    NotAFile {
-        /// What it is called.
-        path: PathBuf,
-    },
+    /// It is no regular file, or others can change it.
+    #[error("{0}")]
+    Untrusted(Untrusted),
     /// It is bigger than [`FILE_MAX`].
     #[error("{}: the file is bigger than {} KiB; delete used lines at its beginning", path.display(), FILE_MAX >> 10)]
     TooLarge {
@@ -67,13 +66,11 @@ pub enum OneTimeError {
 /// What the operator should know about a file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// Others than its owner may read it, and so know what opens, or write it.
-    #[error("{}: others may {may} the one-time sequences (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
-    Permissions {
+    /// Others than its owner may read it, and so know what opens.
+    #[error("{}: others may read the one-time sequences (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
+    Readable {
         /// The file.
         path: PathBuf,
-        /// What they may do.
-        may: &'static str,
         /// The permission bits.
         mode: u32,
     },
@@ -127,24 +124,25 @@ pub enum SpendError {
 #[derive(Debug)]
 pub struct OneTime {
     path: PathBuf,
+    owners: Owners,
     current: Option<Vec<Knock>>,
 }
 
 impl OneTime {
     /// Reads and checks the whole file. Also for a check of the configuration: nothing is written, but it must be
-    /// possible.
+    /// possible. `owners` are those whose file it may be, now and when a sequence is used.
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read and written, or an unused line has no usable sequence.
-    pub fn load(path: &Path) -> Result<(OneTime, Vec<Warning>), OneTimeError> {
-        let (file, text) = read(path)?;
+    /// Where the file cannot be read and written or cannot be trusted, or an unused line has no usable sequence.
+    pub fn load(path: &Path, owners: Owners) -> Result<(OneTime, Vec<Warning>), OneTimeError> {
+        let (file, text) = read(path, owners)?;
         let mut warnings: Vec<Warning> = permissions(path, &file).into_iter().collect();
         let current = check(path, &text)?;
         if current.is_none() {
             warnings.push(Warning::Exhausted { path: path.to_owned() });
         }
-        Ok((OneTime { path: path.to_owned(), current }, warnings))
+        Ok((OneTime { path: path.to_owned(), owners, current }, warnings))
     }
 
     /// The sequence that opens next; `None` when all are used.
@@ -163,7 +161,7 @@ impl OneTime {
     /// Where the mark cannot be written, or the sequence is no longer there to be marked.
     pub fn spend(&mut self) -> Result<Vec<Warning>, SpendError> {
         let gone = || SpendError::Gone { path: self.path.clone() };
-        let (file, mut text) = read(&self.path)?;
+        let (file, mut text) = read(&self.path, self.owners)?;
         let spent = self.current.clone().ok_or_else(gone)?;
         // An administrator may have moved it: the content counts, not the place.
         let place = lines(&text)
@@ -204,12 +202,12 @@ impl OneTime {
     }
 }
 
-fn read(path: &Path) -> Result<(File, Vec<u8>), OneTimeError> {
+fn read(path: &Path, owners: Owners) -> Result<(File, Vec<u8>), OneTimeError> {
     let failed = |error| OneTimeError::Open { path: path.to_owned(), error };
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(OneTimeError::NotAFile { path: path.to_owned() });
-    }
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let file = owners.open(path, true).map_err(|untrusted| match untrusted {
+        Untrusted::Io(error) => failed(error),
+        untrusted => OneTimeError::Untrusted(untrusted),
+    })?;
     let mut text = Vec::new();
     (&file).take(FILE_MAX + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_MAX {
@@ -220,13 +218,7 @@ fn read(path: &Path) -> Result<(File, Vec<u8>), OneTimeError> {
 
 fn permissions(path: &Path, file: &File) -> Option<Warning> {
     let mode = file.metadata().ok()?.mode() & 0o777;
-    let may = match (mode & 0o044, mode & 0o022) {
-        (0, 0) => return None,
-        (_, 0) => "read",
-        (0, _) => "write",
-        _ => "read and write",
-    };
-    Some(Warning::Permissions { path: path.to_owned(), may, mode })
+    (mode & 0o044 != 0).then(|| Warning::Readable { path: path.to_owned(), mode })
 }
 
 /// Checks every line, and returns the sequence of the first unused one.

@@ -75,7 +75,7 @@ impl Daemon {
         self.needs.check(Needs::of(&config, false)).map_err(NotReloaded::failed)?;
         let socket = self.other_control_socket(&config).map_err(NotReloaded::failed)?;
         let now = now();
-        let one_time = one_time_sequences(&config).map_err(NotReloaded::invalid)?;
+        let one_time = one_time_sequences(&config, self.source.owners).map_err(NotReloaded::invalid)?;
         let rules = engine_rules(&config, &one_time);
         let settings = engine_settings(&config);
 

@@ -5,16 +5,17 @@ use knock_proto::{Actions, Rule, Settings};
 
 use crate::gate::guarded_ports;
 use crate::one_time::{OneTime, OneTimeError};
+use crate::trusted::Owners;
 
-/// The one-time sequences of each rule that has such.
+/// The one-time sequences of each rule that has such, from files of these owners.
 ///
 /// # Errors
 ///
-/// Where a file can't be used.
-pub(crate) fn one_time_sequences(config: &Config) -> Result<Vec<Option<OneTime>>, OneTimeError> {
+/// Where a file can't be used or trusted.
+pub(crate) fn one_time_sequences(config: &Config, owners: Owners) -> Result<Vec<Option<OneTime>>, OneTimeError> {
     let load = |rule: &knock_config::Rule| {
         let Trigger::OneTime(path) = &rule.trigger else { return Ok(None) };
-        let (one_time, warnings) = OneTime::load(path)?;
+        let (one_time, warnings) = OneTime::load(path, owners)?;
         warnings.iter().for_each(|warning| log::warn!("rule {}: {warning}", rule.name));
         Ok(Some(one_time))
     };

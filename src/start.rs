@@ -1,8 +1,9 @@
 //! From the command line to a daemon that runs, and the exit status where it does not.
 
 use std::fmt;
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::privileges::Needs;
 use crate::rules::{engine_rules, engine_settings, one_time_sequences};
 use crate::signals::Signal;
 use crate::stops::{StopSchedule, boot_id};
+use crate::trusted::{Owners, Untrusted};
 use crate::wire::Wire;
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
@@ -54,20 +56,53 @@ impl Failure {
 }
 
 /// Where the configuration comes from: the file, and what the command line says instead.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConfigSource {
     pub(crate) file: PathBuf,
     interfaces: Option<Interfaces>,
     pub(crate) log_level: Option<log::LevelFilter>,
+    /// Those whose file it may be, and that of what it names.
+    pub(crate) owners: Owners,
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) enum Unusable {
+    /// Others can change it, or it is no file.
+    Untrusted(#[from] Untrusted),
+    /// It cannot be read, or is not valid.
+    Config(#[from] ConfigError),
 }
 
 impl ConfigSource {
-    pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut loaded = knock_config::load(&self.file)?;
+    pub(crate) fn load(&self) -> Result<Loaded, Unusable> {
+        let file = self.owners.open(&self.file, false).map_err(|untrusted| match untrusted {
+            Untrusted::Io(error) => ConfigError::Read { path: self.file.clone(), error }.into(),
+            untrusted => Unusable::Untrusted(untrusted),
+        })?;
+        let mut loaded = knock_config::load_open(&self.file, file)?;
         if let Some(interfaces) = &self.interfaces {
             loaded.config.interfaces = interfaces.clone();
         }
+        self.judge_state(&loaded.config)?;
         Ok(loaded)
+    }
+
+    /// Judges the state directory and its files, where the daemon would use them: what stands there is run. Where they are
+    /// not there or cannot be looked at, there is nothing to trust.
+    fn judge_state(&self, config: &Config) -> Result<(), Untrusted> {
+        let directory = state_directory(config);
+        if !uses_stops(config, &directory) {
+            return Ok(());
+        }
+        let names = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let schedules = names.filter(|name| name.as_encoded_bytes().starts_with(b"stops"));
+        let schedules = schedules.map(|name| self.owners.open_own(&directory.join(name)));
+        std::iter::once(self.owners.open_directory(&directory)).chain(schedules).try_for_each(|judged| match judged {
+            Ok(_) | Err(Untrusted::Io(_)) => Ok(()),
+            Err(untrusted) => Err(untrusted),
+        })
     }
 }
 
@@ -96,14 +131,17 @@ pub fn knockd_main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let source = ConfigSource { file: args.config.clone(), interfaces: interfaces(args), log_level: args.log_level() };
+    let owners = if args.check { Owners::of_check() } else { Owners::of_daemon() };
+    let source =
+        ConfigSource { file: args.config.clone(), interfaces: interfaces(args), log_level: args.log_level(), owners };
     let loaded = source.load();
     start_log(args, loaded.as_ref().ok())?;
     let loaded = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let one_time = one_time_sequences(&loaded.config).map_err(|error| Failure::Configuration(error.to_string()))?;
+    let one_time =
+        one_time_sequences(&loaded.config, owners).map_err(|error| Failure::Configuration(error.to_string()))?;
     if args.check {
         let (file, rules) = (args.config.display(), loaded.config.rules.len());
         // Nobody may be reading; the exit status says the same.
@@ -213,7 +251,7 @@ fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
 /// Opens the schedule of stop commands, where a rule has one or some are pending from before.
 pub(crate) fn open_stops(config: &Config) -> Option<StopSchedule> {
     let directory = state_directory(config);
-    if config.rules.iter().all(|rule| rule.stop.is_none()) && !StopSchedule::is_in(&directory) {
+    if !uses_stops(config, &directory) {
         return None;
     }
     let (stops, problems) = StopSchedule::open(&directory, moment(), &boot_id());
@@ -225,6 +263,11 @@ pub(crate) fn open_stops(config: &Config) -> Option<StopSchedule> {
         log::info!("{pending} stop commands are pending from before");
     }
     Some(stops)
+}
+
+/// Whether a rule has a stop command, or some may be pending from before.
+fn uses_stops(config: &Config, state_directory: &Path) -> bool {
+    config.rules.iter().any(|rule| rule.stop.is_some()) || StopSchedule::is_in(state_directory)
 }
 
 /// Where what must outlive the daemon is kept.

@@ -26,17 +26,21 @@ impl Sequences {
     }
 
     fn load(&self) -> OneTime {
-        let (one_time, warnings) = OneTime::load(&self.path).expect("a valid file");
+        let (one_time, warnings) = load(&self.path).expect("a valid file");
         assert!(warnings.iter().all(|warning| matches!(warning, Warning::Exhausted { .. })), "{warnings:?}");
         one_time
     }
 
     fn refused(&self) -> (usize, LineError) {
-        match OneTime::load(&self.path) {
+        match load(&self.path) {
             Err(OneTimeError::Line { line, reason, .. }) => (line, reason),
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn load(path: &Path) -> Result<(OneTime, Vec<Warning>), OneTimeError> {
+    OneTime::load(path, Owners::of_daemon())
 }
 
 fn tcp<const N: usize>(ports: [u16; N]) -> Vec<Knock> {
@@ -77,7 +81,7 @@ fn exhaustion_disables_the_rule_and_nothing_else() {
 fn an_empty_file_is_exhausted() {
     for text in ["", "\n\n", "# nothing yet\r\n", "   \n"] {
         let file = Sequences::new(text);
-        let (one_time, warnings) = OneTime::load(&file.path).expect("valid");
+        let (one_time, warnings) = load(&file.path).expect("valid");
         assert_eq!(one_time.current(), None);
         assert!(matches!(warnings[..], [Warning::Exhausted { .. }]));
     }
@@ -116,7 +120,7 @@ fn an_invalid_line_is_refused_with_its_number_and_reason() {
         ("1000 2000", "line 1 has the same sequence"),
     ] {
         let file = Sequences::new(format!(" 1000,2000\n\n{line}\n 3000\n"));
-        let error = OneTime::load(&file.path).expect_err(line).to_string();
+        let error = load(&file.path).expect_err(line).to_string();
         assert!(error.starts_with(&format!("{}:3: ", file.path.display())), "{error}");
         assert!(error.contains(message), "{error}");
     }
@@ -216,22 +220,32 @@ fn without_its_file_a_sequence_opens_nothing_and_stays_current() {
 fn what_is_no_file_that_can_be_written_is_refused() {
     let file = Sequences::new("1000");
     let directory = file.path.parent().expect("a directory").to_owned();
-    assert!(matches!(OneTime::load(&directory), Err(OneTimeError::NotAFile { .. })));
-    assert!(matches!(OneTime::load(Path::new("/dev/null")), Err(OneTimeError::NotAFile { .. })));
+    assert!(matches!(load(&directory), Err(OneTimeError::Untrusted(Untrusted::NotAFile { .. }))));
+    assert!(matches!(load(Path::new("/dev/null")), Err(OneTimeError::Untrusted(Untrusted::NotAFile { .. }))));
     // Root may write what is read-only, but nobody what is being executed (ETXTBSY).
     let running = std::env::current_exe().expect("this test");
-    let error = OneTime::load(&running).expect_err("not to be written").to_string();
+    let error = load(&running).expect_err("not to be written").to_string();
     assert!(error.contains("cannot open the one-time sequences for reading and marking"), "{error}");
     file.write("# too long\n".repeat(60_000));
-    assert!(matches!(OneTime::load(&file.path), Err(OneTimeError::TooLarge { .. })));
+    assert!(matches!(load(&file.path), Err(OneTimeError::TooLarge { .. })));
 }
 
 #[test]
-fn permissions_that_let_others_know_or_change_the_sequences_are_warned_of() {
+fn a_file_that_others_can_read_is_warned_of_and_one_that_they_can_change_is_refused() {
     let file = Sequences::new("1000");
-    for (mode, may) in [(0o640, "read"), (0o602, "write"), (0o666, "read and write")] {
-        fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).expect("permissions");
-        let (_, warnings) = OneTime::load(&file.path).expect("valid");
-        assert_eq!(warnings, [Warning::Permissions { path: file.path.clone(), may, mode }]);
+    let mut one_time = file.load();
+    let mode = |mode| fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).expect("permissions");
+    mode(0o640);
+    let (_, warnings) = load(&file.path).expect("valid");
+    assert_eq!(warnings, [Warning::Readable { path: file.path.clone(), mode: 0o640 }]);
+    for others in [0o602, 0o620] {
+        mode(others);
+        let error = load(&file.path).expect_err("not trusted").to_string();
+        assert!(error.ends_with(&format!("chmod go-w {}", file.path.display())), "{error}");
     }
+    // Also where that came about while the daemon ran: nothing opens, and nothing is used up.
+    assert!(matches!(one_time.spend(), Err(SpendError::File(OneTimeError::Untrusted(_)))));
+    mode(0o600);
+    assert_eq!(current(&one_time), tcp([1000]));
+    one_time.spend().expect("marked");
 }

@@ -33,4 +33,5 @@ mod scans;
 mod sessions;
 mod soak;
 mod testkit;
+mod trust;
 mod wall_clock;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::checker::Checker;
-use crate::file::{read, with_raw};
+use crate::file::{open, read, with_raw};
 use crate::model::Trigger;
 use crate::path::FieldPath;
 use crate::problem::ConfigError;
@@ -29,7 +29,7 @@ pub struct ClientRule {
 /// Other fields are checked for their JSON types only.
 pub fn load(path: &Path) -> Result<Vec<ClientRule>, ConfigError> {
     let name = path.display().to_string();
-    let (text, _) = read(path, &name)?;
+    let (text, _) = read(path, open(path)?)?;
     parse(&name, &text)
 }
 

@@ -34,8 +34,18 @@ pub struct Loaded {
 ///
 /// Where the file cannot be read, is bigger than [`FILE_MAX`], or breaks a rule of the configuration.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    load_open(path, open(path)?)
+}
+
+/// As [`load`], from a file that was opened before, by somebody who judged whether it can be trusted. Messages call it
+/// `path`.
+///
+/// # Errors
+///
+/// Where the file cannot be read, is bigger than [`FILE_MAX`], or breaks a rule of the configuration.
+pub fn load_open(path: &Path, file: File) -> Result<Loaded, ConfigError> {
     let name = path.display().to_string();
-    let (text, mode) = read(path, &name)?;
+    let (text, mode) = read(path, file)?;
     let mut loaded = parse(&name, &text)?;
     let secret = loaded.config.rules.iter().any(|rule| matches!(rule.trigger, Trigger::Sequence(_)));
     if mode & 0o004 != 0 && secret {
@@ -60,10 +70,14 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
     })
 }
 
-/// Reads the text of the file at `path`, which messages call `name`, and its permission bits.
-pub(crate) fn read(path: &Path, name: &str) -> Result<(String, u32), ConfigError> {
+/// Opens the file at `path`.
+pub(crate) fn open(path: &Path) -> Result<File, ConfigError> {
+    File::open(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })
+}
+
+/// Reads the text of a file, which messages call `path`, and its permission bits.
+pub(crate) fn read(path: &Path, file: File) -> Result<(String, u32), ConfigError> {
     let failed = |error| ConfigError::Read { path: path.to_owned(), error };
-    let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     let mut bytes = Vec::new();
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -73,7 +87,7 @@ pub(crate) fn read(path: &Path, name: &str) -> Result<(String, u32), ConfigError
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        ConfigError::one(name, Position::of(&before, valid), Cause::NotUtf8)
+        ConfigError::one(&path.display().to_string(), Position::of(&before, valid), Cause::NotUtf8)
     })?;
     Ok((text, mode))
 }

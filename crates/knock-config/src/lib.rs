@@ -29,7 +29,7 @@ mod warning;
 
 pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
-pub use file::{FILE_MAX, Loaded, load, parse};
+pub use file::{FILE_MAX, Loaded, load, load_open, parse};
 pub use model::{
     Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
     StopOnStop, Trigger,
