@@ -18,6 +18,7 @@ use crate::notify::Notifier;
 use crate::one_time::OneTime;
 use crate::poller::Poller;
 use crate::privileges::Needs;
+use crate::reload::Reloads;
 use crate::signals::Signal;
 use crate::start::ConfigSource;
 use crate::stops::StopSchedule;
@@ -43,6 +44,8 @@ enum Ready {
     Links,
     Monitor,
     HandOver,
+    /// The thread that reads the configuration is done.
+    Loaded,
     /// The control socket or a connection to it, by its token.
     Control(u64),
     /// The listener of that number.
@@ -57,6 +60,7 @@ impl Ready {
             Ready::Links => 2,
             Ready::Monitor => 3,
             Ready::HandOver => 5,
+            Ready::Loaded => 7,
             Ready::Control(token) => token,
             Ready::Listener(number) => 1000 + number as u64,
         }
@@ -69,6 +73,7 @@ impl Ready {
             2 => Some(Ready::Links),
             3 => Some(Ready::Monitor),
             5 => Some(Ready::HandOver),
+            7 => Some(Ready::Loaded),
             CONTROL_TOKEN..1000 => Some(Ready::Control(token)),
             _ => token.checked_sub(1000).and_then(|number| usize::try_from(number).ok()).map(Ready::Listener),
         }
@@ -126,6 +131,7 @@ pub(crate) struct Daemon {
     pub(crate) stop: Signal,
     pub(crate) hand_over: Signal,
     pub(crate) reload: Signal,
+    pub(crate) reloads: Reloads,
     /// What it has kept the privileges for.
     pub(crate) needs: Needs,
     pub(crate) notifier: Notifier,
@@ -142,6 +148,7 @@ impl Daemon {
         poller.watch(&self.stop, Ready::Stop.token())?;
         poller.watch(&self.hand_over, Ready::HandOver.token())?;
         poller.watch(&self.reload, Ready::Reload.token())?;
+        poller.watch(&self.reloads, Ready::Loaded.token())?;
         poller.watch(self.wire.links(), Ready::Links.token())?;
         self.watch_replaceable(&poller)?;
 
@@ -161,17 +168,15 @@ impl Daemon {
                 match Ready::from_token(token) {
                     Some(Ready::Stop) if self.stop.take() => return Ok(End::Stop),
                     Some(Ready::HandOver) if self.hand_over.take() => return Ok(End::HandOver),
-                    Some(Ready::Reload) if self.reload.take() => {
-                        self.reload();
+                    Some(Ready::Reload) if self.reload.take() => self.reload(None, &poller),
+                    Some(Ready::Loaded) => {
+                        self.finish_reload(&poller);
                         // One that failed may have closed a listener too, and opened another in its place.
                         self.watch_replaceable(&poller)?;
                         // What else is ready may be about a listener that is gone.
                         break;
                     }
-                    Some(Ready::Control(token)) if self.serve(token, &poller) => {
-                        self.watch_replaceable(&poller)?;
-                        break;
-                    }
+                    Some(Ready::Control(token)) => self.serve(token, &poller),
                     Some(Ready::Links) => {
                         if let Err(error) = self.wire.follow() {
                             log::error!("{error}");

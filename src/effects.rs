@@ -47,6 +47,7 @@ impl Daemon {
     /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
     fn spend(&mut self, rule: usize) -> bool {
         let Some(one_time) = &mut self.one_time[rule] else { return false };
+        self.reloads.sequence_was_used();
         match one_time.spend() {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));

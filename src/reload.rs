@@ -1,19 +1,30 @@
 //! Reading the configuration anew, while everything goes on.
+//!
+//! A thread reads and checks the files, which may take seconds; the loop goes round meanwhile, and takes up what was read
+//! when that is done. One read runs at a time. A reload that is asked for meanwhile is another one, since the file may have
+//! changed after it was read: it begins when the first has ended, for all who asked in between.
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
-use knock_config::Config;
+use knock_config::{Config, Loaded};
+use knock_proto::{Rule, Settings, Watch};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::now;
 use crate::control;
 use crate::daemon::{CONTROL_TOKEN, Daemon};
 use crate::events::Event;
 use crate::hooks;
+use crate::one_time::OneTime;
+use crate::poller::Poller;
 use crate::privileges::Needs;
 use crate::rules::{engine_rules, engine_settings, one_time_sequences};
-use crate::start::open_stops;
+use crate::start::{ConfigSource, open_stops};
 
 /// Why the configuration was not read anew: the reasons, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,33 +52,148 @@ impl fmt::Display for NotReloaded {
     }
 }
 
-impl Daemon {
-    /// Takes up what the configuration file says now. Where it is not valid, or the kernel refuses what it asks for,
-    /// everything stays as it is, and the log says why.
-    pub(crate) fn reload(&mut self) {
-        let _ = self.try_reload();
-    }
+/// A configuration, what the files hold that it names, and what follows from both for the engine.
+struct Prepared {
+    loaded: Loaded,
+    one_time: Vec<Option<OneTime>>,
+    rules: Vec<Rule>,
+    settings: Settings,
+    watches: Vec<Watch>,
+}
 
-    /// As [`Daemon::reload`]. Returns the warnings about the new configuration.
-    ///
+impl Prepared {
+    fn read(source: &ConfigSource) -> Result<Prepared, NotReloaded> {
+        let loaded = source.load().map_err(NotReloaded::invalid)?;
+        let one_time = one_time_sequences(&loaded.config, source.owners).map_err(NotReloaded::invalid)?;
+        let rules = engine_rules(&loaded.config, &one_time);
+        let settings = engine_settings(&loaded.config);
+        let watches = knock_proto::Engine::new(rules.clone(), &settings).watches();
+        Ok(Prepared { loaded, one_time, rules, settings, watches })
+    }
+}
+
+/// The reload that is under way, and the one after it.
+pub(crate) struct Reloads {
+    /// Readable when the thread is done.
+    done: Arc<OwnedFd>,
+    running: Option<Running>,
+    /// Those who wait for the one after it, where there is to be one: connections to the control socket, by their slots.
+    next: Option<Vec<usize>>,
+}
+
+struct Running {
+    thread: JoinHandle<Result<Prepared, NotReloaded>>,
+    askers: Vec<usize>,
+    /// A one-time sequence was used meanwhile, so what was read of its file is old.
+    outdated: bool,
+}
+
+impl Reloads {
     /// # Errors
     ///
-    /// The reasons, which are in the log too.
-    pub(crate) fn try_reload(&mut self) -> Result<Vec<String>, NotReloaded> {
+    /// Where there are no more descriptors.
+    pub(crate) fn new() -> io::Result<Reloads> {
+        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Reloads { done: Arc::new(done), running: None, next: None })
+    }
+
+    /// A file of one-time sequences was changed by the daemon itself.
+    pub(crate) fn sequence_was_used(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.outdated = true;
+        }
+    }
+
+    fn start(&mut self, source: ConfigSource, askers: Vec<usize>) -> Result<(), (NotReloaded, Vec<usize>)> {
+        let done = Done(self.done.clone());
+        let read = move || {
+            let _done = done;
+            Prepared::read(&source)
+        };
+        match thread::Builder::new().name("reload".to_owned()).spawn(read) {
+            Ok(thread) => {
+                self.running = Some(Running { thread, askers, outdated: false });
+                Ok(())
+            }
+            Err(error) => Err((NotReloaded::failed(format_args!("cannot start a thread: {error}")), askers)),
+        }
+    }
+}
+
+impl AsFd for Reloads {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.done.as_fd()
+    }
+}
+
+/// Tells the loop that a thread is done, whether it has come to its end or has panicked.
+struct Done(Arc<OwnedFd>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // It fails only where the counter is full, and then it is readable.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Daemon {
+    /// Has the configuration file read, to take up what it says now. Where it is not valid, or the kernel refuses what it
+    /// asks for, everything stays as it is, and the log says why. `asker` is the connection to the control socket that gets
+    /// the answer.
+    pub(crate) fn reload(&mut self, asker: Option<usize>, poller: &Poller) {
+        match (&self.reloads.running, &mut self.reloads.next) {
+            (None, _) => self.begin_reload(asker.into_iter().collect(), poller),
+            (Some(_), next) => next.get_or_insert_default().extend(asker),
+        }
+    }
+
+    fn begin_reload(&mut self, askers: Vec<usize>, poller: &Poller) {
         self.notifier.reloading();
-        let result = self.take_up_configuration();
+        if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
+            self.end_reload(&Err(error), &askers, poller);
+        }
+    }
+
+    /// Takes up what was read, answers those who asked for it, and begins the reload that was asked for meanwhile.
+    /// Nothing happens where the thread is not done.
+    pub(crate) fn finish_reload(&mut self, poller: &Poller) {
+        let mut count = [0; 8];
+        if rustix::io::read(&self.reloads.done, &mut count).is_err() {
+            return;
+        }
+        let Some(running) = self.reloads.running.take() else { return };
+        let panicked = |_| Err(NotReloaded::failed("the thread that reads the configuration has panicked"));
+        let read = running.thread.join().unwrap_or_else(panicked);
+        if running.outdated && read.is_ok() {
+            // Those who asked meanwhile have what they want too: this one begins now.
+            let askers = running.askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
+            if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
+                self.end_reload(&Err(error), &askers, poller);
+            }
+            return;
+        }
+        let result = read.and_then(|prepared| self.take_up_configuration(prepared));
+        self.end_reload(&result, &running.askers, poller);
+        if let Some(askers) = self.reloads.next.take() {
+            self.begin_reload(askers, poller);
+        }
+    }
+
+    fn end_reload(&mut self, result: &Result<Vec<String>, NotReloaded>, askers: &[usize], poller: &Poller) {
         let status = self.status_line();
         self.notifier.ready(status);
-        if let Err(reasons) = &result {
+        if let Err(reasons) = result {
             for reason in reasons.to_string().lines() {
                 self.events.report(now(), Event::ReloadFailed, None, None, format_args!("not reloaded: {reason}"));
             }
         }
-        result
+        for &slot in askers {
+            self.answer_reload(slot, result, poller);
+        }
     }
 
-    fn take_up_configuration(&mut self) -> Result<Vec<String>, NotReloaded> {
-        let loaded = self.source.load().map_err(NotReloaded::invalid)?;
+    fn take_up_configuration(&mut self, prepared: Prepared) -> Result<Vec<String>, NotReloaded> {
+        let Prepared { loaded, one_time, rules, settings, watches } = prepared;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -75,12 +201,8 @@ impl Daemon {
         self.needs.check(Needs::of(&config, false)).map_err(NotReloaded::failed)?;
         let socket = self.other_control_socket(&config).map_err(NotReloaded::failed)?;
         let now = now();
-        let one_time = one_time_sequences(&config, self.source.owners).map_err(NotReloaded::invalid)?;
-        let rules = engine_rules(&config, &one_time);
-        let settings = engine_settings(&config);
 
         // The wire first: that packets are heard which mean nothing yet does no harm, and it is easily undone.
-        let watches = knock_proto::Engine::new(rules.clone(), &settings).watches();
         self.wire.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
         let ended = match self.gate.reconfigure(config.clone(), now) {
             Ok(ended) => ended,

@@ -25,6 +25,7 @@ use crate::logging;
 use crate::notify::Notifier;
 use crate::one_time::OneTime;
 use crate::privileges::Needs;
+use crate::reload::Reloads;
 use crate::rules::{engine_rules, engine_settings, one_time_sequences};
 use crate::signals::Signal;
 use crate::stops::{StopSchedule, boot_id};
@@ -185,6 +186,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
     let hand_over = Signal::hand_over().map_err(other)?;
+    let reloads = Reloads::new().map_err(|error| Failure::new(false, format!("cannot make an eventfd: {error}")))?;
     let config = Rc::new(loaded.config);
     let engine = Engine::new(engine_rules(&config, &one_time), &engine_settings(&config));
     let control = open_control(&config)?;
@@ -230,6 +232,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
         hand_over,
         control,
         reload,
+        reloads,
         needs,
         notifier,
     })

@@ -18,28 +18,42 @@ use crate::poller::Poller;
 use crate::reload::NotReloaded;
 
 impl Daemon {
-    /// Goes on with the control socket, or with the connection to it that has this token. Returns whether a
-    /// reload was asked for, which may have replaced what the poller watches, also where it failed.
-    pub(crate) fn serve(&mut self, token: u64, poller: &Poller) -> bool {
-        let mut reloads = false;
-        let Some(control) = &mut self.control else { return false };
-        match control.slot(token) {
-            None => control.accept(now(), poller),
-            Some(slot) => {
-                if let Some((peer, command)) = control.proceed(slot, now(), poller) {
-                    reloads = matches!(command, Command::Reload {});
-                    let answer = self.reply(now(), peer, command);
-                    if let Some(control) = &mut self.control {
-                        control.answer(slot, answer, now(), poller);
-                    }
+    /// Goes on with the control socket, or with the connection to it that has this token.
+    pub(crate) fn serve(&mut self, token: u64, poller: &Poller) {
+        let Some(control) = &mut self.control else { return };
+        let Some(slot) = control.slot(token) else { return control.accept(now(), poller) };
+        let Some((peer, command)) = control.proceed(slot, now(), poller) else { return };
+        let answer = self.reply(now(), peer, command);
+        let Some(control) = &mut self.control else { return };
+        match answer {
+            Some(answer) => control.answer(slot, answer, now(), poller),
+            None => {
+                if control.wait(slot, now(), poller) {
+                    log::info!("uid {} asks for a reload", peer.uid);
+                    self.reload(Some(slot), poller);
                 }
             }
         }
-        reloads
     }
 
-    /// Does what is asked.
-    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Outgoing {
+    /// Answers who asked for a reload.
+    pub(crate) fn answer_reload(&mut self, slot: usize, result: &Result<Vec<String>, NotReloaded>, poller: &Poller) {
+        let rules = self.config.rules.len();
+        let Some(control) = &mut self.control else { return };
+        let Some(peer) = control.peer(slot) else { return };
+        let answer = match result {
+            Ok(warnings) => Outgoing::result(&Reloaded { rules, warnings: for_peer(peer, warnings) }),
+            Err(NotReloaded::Invalid(reasons)) => {
+                let reasons = if peer.may_know_secrets() { reasons } else { NOT_FOR_THE_GROUP };
+                Outgoing::refusal(Refusal::new(Code::InvalidConfiguration, reasons))
+            }
+            Err(NotReloaded::Failed(reasons)) => Outgoing::refusal(Refusal::new(Code::Failed, reasons)),
+        };
+        control.answer(slot, answer, now(), poller);
+    }
+
+    /// Does what is asked; a reload is left to be asked for, and answered when it has ended.
+    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Option<Outgoing> {
         let answer = match command {
             Command::Status {} => Ok(Outgoing::result(&self.status(now))),
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
@@ -50,9 +64,9 @@ impl Daemon {
                 self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical())
             }
             Command::RevokeAll {} => self.revoke_all(now, peer),
-            Command::Reload {} => self.reload_by_hand(peer),
+            Command::Reload {} => return None,
         };
-        answer.unwrap_or_else(Outgoing::refusal)
+        Some(answer.unwrap_or_else(Outgoing::refusal))
     }
 
     fn status(&mut self, now: Time) -> Status {
@@ -195,15 +209,6 @@ impl Daemon {
         Ok(Outgoing::result(&Revoked { revoked: ended.len() }))
     }
 
-    fn reload_by_hand(&mut self, peer: Peer) -> Result<Outgoing, Refusal> {
-        log::info!("uid {} asks for a reload", peer.uid);
-        match self.try_reload() {
-            Ok(warnings) => Ok(Outgoing::result(&Reloaded { rules: self.config.rules.len(), warnings })),
-            Err(NotReloaded::Invalid(reasons)) => Err(Refusal::new(Code::InvalidConfiguration, reasons)),
-            Err(NotReloaded::Failed(reasons)) => Err(Refusal::new(Code::Failed, reasons)),
-        }
-    }
-
     /// The index of the rule of that name.
     fn rule(&self, name: &str) -> Result<usize, Refusal> {
         let rules = &self.config.rules;
@@ -225,6 +230,23 @@ impl Daemon {
             [] => "no rule has an `allow`".to_owned(),
             names if names.len() <= NAMED => format!("rules with an `allow`: {}", names.join(", ")),
             names => format!("rules with an `allow`: {} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
+        }
+    }
+}
+
+/// What is wrong with a configuration quotes from it, and so may hold a sequence: not for a member of the socket's group,
+/// who need not be one who may read the file.
+const NOT_FOR_THE_GROUP: &str = "the configuration is not valid, and the old one goes on; as it is secret, only root is \
+                                 told more: sudo knockd --check -c FILE, or the log";
+
+/// The warnings about a configuration, which quote from it too.
+fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
+    match warnings.len() {
+        _ if peer.may_know_secrets() => warnings.to_vec(),
+        0 => Vec::new(),
+        count => {
+            let warnings = if count == 1 { "warning" } else { "warnings" };
+            vec![format!("{count} {warnings}; as the configuration is secret, only root is told more: see the log")]
         }
     }
 }

@@ -17,7 +17,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     pub(crate) peer: Peer,
-    pub(crate) deadline: Time,
+    deadline: Time,
+    /// It waits for a reload, and has no time limit.
+    waiting: bool,
     /// What came of the request.
     request: Vec<u8>,
     /// The answer, as soon as there is one.
@@ -37,12 +39,27 @@ pub(crate) enum Received {
 
 impl Connection {
     pub(crate) fn new(stream: UnixStream, peer: Peer, now: Time) -> Connection {
-        Connection { stream, peer, deadline: now.after(PATIENCE), request: Vec::new(), answer: None }
+        Connection { stream, peer, deadline: now.after(PATIENCE), waiting: false, request: Vec::new(), answer: None }
+    }
+
+    /// When its time is over; `None` while it waits.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        (!self.waiting).then_some(self.deadline)
+    }
+
+    /// Has it wait for its answer.
+    pub(crate) fn wait(&mut self) {
+        self.waiting = true;
+    }
+
+    /// Whether its answer comes later.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// Whether the request is still to come.
     pub(crate) fn is_asking(&self) -> bool {
-        self.answer.is_none()
+        self.answer.is_none() && !self.waiting
     }
 
     /// Takes what has come, up to the newline or the end of what the peer sends.
@@ -73,6 +90,7 @@ impl Connection {
     /// Begins to answer.
     pub(crate) fn answer(&mut self, answer: Outgoing, now: Time) {
         self.answer = Some(answer);
+        self.waiting = false;
         self.request = Vec::new();
         self.deadline = now.after(PATIENCE);
     }

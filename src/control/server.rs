@@ -15,6 +15,8 @@ use crate::poller::Poller;
 
 /// Connections at once; one more is told that it is one too many.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
+/// Connections that wait for a reload at once: the others are for those who ask how things are.
+const WAITING_MAX: usize = CONNECTIONS_MAX / 2;
 /// Connections that are accepted before packets have their turn.
 const ACCEPTED_IN_A_ROW: usize = 32;
 /// How long none is accepted after the kernel had no descriptor for one.
@@ -131,12 +133,33 @@ impl Server {
         None
     }
 
+    /// Who asks on that connection.
+    pub(crate) fn peer(&self, slot: usize) -> Option<Peer> {
+        self.connections.get(slot)?.as_ref().map(|connection| connection.peer)
+    }
+
+    /// Has that connection wait for an answer that comes later. `false` where too many wait, which is its answer.
+    pub(crate) fn wait(&mut self, slot: usize, now: Time, poller: &Poller) -> bool {
+        let waiting = self.connections.iter().flatten().filter(|connection| connection.is_waiting()).count();
+        if waiting >= WAITING_MAX {
+            let message = format!("{WAITING_MAX} others wait for a reload; try again");
+            self.answer(slot, Outgoing::refusal(Refusal::new(Code::Busy, message)), now, poller);
+            return false;
+        }
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        // Whatever it sends and even its end would wake the loop again and again.
+        let _ = poller.forget(&connection.stream);
+        connection.wait();
+        true
+    }
+
     /// Answers the request of that connection.
     pub(crate) fn answer(&mut self, slot: usize, answer: Outgoing, now: Time, poller: &Poller) {
         let token = self.connection_token(slot);
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        let watched = !connection.is_waiting() || poller.watch(&connection.stream, token).is_ok();
         connection.answer(answer, now);
-        let more = connection.send() && poller.watch_output(&connection.stream, token, true).is_ok();
+        let more = connection.send() && watched && poller.watch_output(&connection.stream, token, true).is_ok();
         if !more {
             self.connections[slot] = None;
         }
@@ -145,7 +168,7 @@ impl Server {
     /// Ends the connections whose time is over, and accepts again after a pause.
     pub(crate) fn tick(&mut self, now: Time, poller: &Poller) {
         for slot in &mut self.connections {
-            if let Some(connection) = slot.take_if(|connection| connection.deadline <= now)
+            if let Some(connection) = slot.take_if(|connection| connection.deadline().is_some_and(|due| due <= now))
                 && connection.is_asking()
             {
                 let message = format!("no request came within {} seconds", PATIENCE.as_secs());
@@ -161,7 +184,7 @@ impl Server {
 
     /// When [`Server::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.connections.iter().flatten().map(|connection| connection.deadline).chain(self.paused).min()
+        self.connections.iter().flatten().filter_map(Connection::deadline).chain(self.paused).min()
     }
 }
 

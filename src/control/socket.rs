@@ -99,6 +99,11 @@ impl Peer {
         let credentials = sockopt::socket_peercred(stream)?;
         Ok(Peer { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
     }
+
+    /// Whether it may be told what the configuration holds: root, and the daemon's own user, who can read it anyway.
+    pub(crate) fn may_know_secrets(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
 }
 
 impl Socket {
@@ -150,9 +155,7 @@ impl Socket {
     /// to all, that is not enough.
     pub(crate) fn admits(&self, peer: Peer) -> bool {
         let by_file = |file: fs::Metadata| file.mode() & 0o002 == 0 || file.gid() == peer.gid;
-        peer.uid == 0
-            || peer.uid == rustix::process::geteuid().as_raw()
-            || fs::symlink_metadata(&self.path).is_ok_and(by_file)
+        peer.may_know_secrets() || fs::symlink_metadata(&self.path).is_ok_and(by_file)
     }
 }
 

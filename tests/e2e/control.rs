@@ -4,13 +4,15 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use knock_testkit::{Echo, Reach};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -319,15 +321,218 @@ fn a_hundred_thousand_grants_are_listed_while_knocks_go_on() {
     assert_eq!(element(server, client, ("tcp", 22)), None);
 }
 
+/// A file as big as it may be, of which every line is wrong.
+fn big_and_wrong() -> String {
+    let mut text = String::from("{\"rules\": []");
+    let mut number = 0;
+    while text.len() < (16 << 20) - 32 {
+        text.push_str(&format!(",\n\"k{number}\": 1"));
+        number += 1;
+    }
+    text.push('}');
+    text
+}
+
+fn ask_for_reload(daemon: &Daemon) -> UnixStream {
+    let mut stream = connect(daemon);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    stream.write_all(b"{\"version\":1,\"command\":\"reload\"}\n").expect("sent");
+    stream
+}
+
+/// Whether an answer has come, or the end.
+fn is_answered(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).expect("a socket") > 0
+}
+
+#[test]
+fn status_is_answered_while_files_of_16_mib_are_refused() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    fs::write(daemon.path("config.json"), big_and_wrong()).expect("written");
+    let reloads: Vec<UnixStream> = (0..6).map(|_| ask_for_reload(&daemon)).collect();
+    // The first ones wait for a long time; there are places for others.
+    let mut answered = 0;
+    while !is_answered(&reloads[0]) {
+        let status = answer(&daemon, b"{\"version\":1,\"command\":\"status\"}\n");
+        assert_eq!(status["result"]["rules"], 2, "{status}");
+        answered += 1;
+    }
+    assert!(answered > 3, "{answered} answers before that to the reload");
+    for (number, stream) in reloads.into_iter().enumerate() {
+        let answer = read_answer(stream);
+        let code = answer["error"]["code"].as_str().unwrap_or_default();
+        assert!(code == "invalid-configuration" || (number > 3 && code == "busy"), "{number}: {code}");
+    }
+    let log = daemon.log();
+    let reads = log.matches("more errors are not shown").count();
+    assert!((1..=2).contains(&reads), "those who ask while one is under way share the next: {reads}");
+    let client = network.client().address(at4(22).ip());
+    knock(&wire(&network), client, &[7000, 9000, 8000]);
+    wait_for_grant(&network.server, client, ("tcp", 22));
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_another_one_reads_the_file_again() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let file = daemon.path("config.json");
+    let valid = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, big_and_wrong()).expect("written");
+    let first = ask_for_reload(&daemon);
+    fs::write(daemon.path("new"), valid.replace("ssh", "door")).expect("written");
+    fs::rename(daemon.path("new"), &file).expect("renamed");
+    let second = ask_for_reload(&daemon);
+    assert_eq!(read_answer(second)["result"]["rules"], 2);
+    printed(&knockctl(&daemon, &["grant", "door", "192.0.2.1"]));
+    // The first may have read the old file or the new one.
+    read_answer(first);
+}
+
+#[test]
+fn a_client_that_hangs_up_while_it_waits_for_a_reload_costs_no_time_and_leaves_nothing() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, rules());
+    let before = daemon.open_files();
+    fs::write(daemon.path("config.json"), big_and_wrong()).expect("written");
+    let half = ask_for_reload(&daemon);
+    half.shutdown(Shutdown::Write).expect("a socket");
+    drop(ask_for_reload(&daemon));
+    assert_eq!(
+        read_answer(half)["error"]["code"],
+        "invalid-configuration",
+        "the end of a request is not that of its peer"
+    );
+    wait_until("the connections are closed", || daemon.open_files() == before);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_reload() {
+    let network = network(1);
+    // The reload may be over before the signal comes, on a machine that does much else.
+    let unanswered = (0..5).any(|_| {
+        let mut daemon = Daemon::start(&network.server, rules());
+        fs::write(daemon.path("config.json"), big_and_wrong()).expect("written");
+        let reload = ask_for_reload(&daemon);
+        daemon.wait_for_log("asks for a reload");
+        assert!(daemon.stop().success());
+        assert!(!table_exists(&network.server, "knockd"));
+        BufReader::new(reload).read_line(&mut String::new()).expect("the end") == 0
+    });
+    assert!(unanswered, "the daemon waits for the reload");
+}
+
+#[test]
+fn the_service_manager_is_told_of_each_reload_and_its_end() {
+    let network = network(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    let next = || loop {
+        let mut bytes = [0; 4096];
+        let count = manager.recv(&mut bytes).expect("a message");
+        let message = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        // What systemctl shows may change at any time.
+        if !message.lines().all(|line| line.starts_with("STATUS=")) {
+            break message;
+        }
+    };
+    let environment = [("NOTIFY_SOCKET", path.to_str().expect("text"))];
+    let options = Options { environment: &environment, ..Options::default() };
+    let daemon = Daemon::start_with(&network.server, rules(), options);
+    assert!(next().contains("READY=1"));
+    fs::write(daemon.path("config.json"), big_and_wrong()).expect("written");
+    let mut before = 0;
+    // Two by signal, the second while the first is under way.
+    for number in 0..4 {
+        if number == 0 {
+            daemon.signal(Signal::HUP);
+        }
+        let message = next();
+        if number % 2 == 1 {
+            assert!(message.contains("READY=1") && !message.contains("RELOADING"), "{number}: {message}");
+            continue;
+        }
+        if number == 0 {
+            daemon.signal(Signal::HUP);
+        }
+        let since = message.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")?.parse::<u64>().ok());
+        assert!(message.contains("RELOADING=1") && since.is_some_and(|since| since > before), "{number}: {message}");
+        before = since.unwrap_or_default();
+    }
+}
+
+#[test]
+fn no_answer_tells_a_member_of_the_sockets_group_what_is_knocked() {
+    let network = network(1);
+    let rule = json!({
+        "name": "ssh", "sequence": [28731, 4219, 17660], "allow": { "ports": [22], "timeout": "1h" }
+    });
+    let run = json!({ "name": "run", "sequence": [28732, 4218, 17661], "command": "echo h1dd3n" });
+    let daemon = Daemon::start(&network.server, json!({ "rules": [rule, run] }));
+    let (socket, file) = (daemon.path("control.sock"), daemon.path("config.json"));
+    fs::set_permissions(daemon.directory(), Permissions::from_mode(0o755)).expect("the directory is ours");
+    std::os::unix::fs::chown(&socket, None, Some(NOBODY)).expect("the socket is ours");
+    let valid = fs::read_to_string(&file).expect("the configuration");
+    let told = |arguments: &[&str], status| {
+        let output = as_nobody(&daemon, arguments);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), complaint(&output));
+        for secret in ["28731", "4219", "17660", "28732", "4218", "17661", "h1dd3n"] {
+            assert!(!said.contains(secret), "{arguments:?} tells {secret}: {said}");
+        }
+        said
+    };
+    told(&["grant", "ssh", "192.0.2.1"], 0);
+    told(&["--json", "status"], 0);
+    told(&["status", "--prometheus"], 0);
+    told(&["--json", "grants"], 0);
+    told(&["grant", "run", "192.0.2.1"], 1);
+    told(&["grant", "sssh", "192.0.2.1"], 1);
+    told(&["revoke", "192.0.2.1"], 0);
+    told(&["reload"], 0);
+    // Each of these is quoted to who may know it.
+    for (from, to) in [
+        ("[28731,4219,17660]", "\"28731,4219,17660\""),
+        ("28731", "\"28731-28740\""),
+        ("[28731,4219,17660]", "[4219,17660,4219171660]"),
+        ("\"sequence\":[28731,4219,17660]", "\"28731 4219\":1"),
+    ] {
+        let wrong = valid.replacen(from, to, 1);
+        assert_ne!(wrong, valid, "{from}");
+        fs::write(&file, wrong).expect("written");
+        let said = told(&["reload"], 78);
+        assert!(said.contains("only root is told more"), "{said}");
+        let said = complaint(&knockctl(&daemon, &["reload"]));
+        assert!(
+            ["28731", "4219", "17660", "h1dd3n"].iter().any(|secret| said.contains(secret)),
+            "root is told: {said}"
+        );
+    }
+    // A warning quotes too: a port that is knocked and guarded.
+    fs::write(&file, valid.replacen("[22]", "[4218]", 1)).expect("written");
+    let said = told(&["reload"], 0);
+    assert!(said.contains("1 warning; as the configuration is secret"), "{said}");
+    let list = daemon.path("list");
+    fs::write(&list, " 28731,4219,x\n").expect("written");
+    fs::set_permissions(&list, Permissions::from_mode(0o600)).expect("the list is ours");
+    let once = format!("\"one_time_sequences\":\"{}\"", list.display());
+    fs::write(&file, valid.replacen("\"sequence\":[28731,4219,17660]", &once, 1)).expect("written");
+    told(&["reload"], 78);
+}
+
 /// Runs knockctl as an ordinary user.
-fn as_nobody(daemon: &Daemon) -> Output {
+fn as_nobody(daemon: &Daemon, arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().expect("a directory");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
     // The one that was built may be where nobody can go.
     let program = directory.path().join("knockctl");
     fs::copy(env!("CARGO_BIN_EXE_knockctl"), &program).expect("a copy");
     let mut command = Command::new(&program);
-    command.arg("--socket").arg(daemon.path("control.sock")).arg("status").uid(NOBODY).gid(NOBODY);
+    command.arg("--socket").arg(daemon.path("control.sock")).args(arguments).uid(NOBODY).gid(NOBODY);
     let output = command.output();
     output.unwrap_or_else(|error| panic!("cannot run as uid {NOBODY}: {error}; this test needs root, not a namespace"))
 }
@@ -341,12 +546,12 @@ fn another_user_may_not_ask_even_where_somebody_opened_the_socket_to_all() {
     assert_eq!(mode(&socket), 0o660);
     fs::set_permissions(daemon.directory(), Permissions::from_mode(0o755)).expect("the directory is ours");
 
-    let output = as_nobody(&daemon);
+    let output = as_nobody(&daemon, &["status"]);
     assert_eq!(output.status.code(), Some(77), "{output:?}");
     assert!(complaint(&output).contains("run this as root"), "{output:?}");
 
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).expect("the socket is ours");
-    let output = as_nobody(&daemon);
+    let output = as_nobody(&daemon, &["status"]);
     assert_eq!(output.status.code(), Some(77), "{output:?}");
     assert!(complaint(&output).contains("members of the group"), "{output:?}");
     daemon.wait_for_log("refused uid 65534");
@@ -354,7 +559,7 @@ fn another_user_may_not_ask_even_where_somebody_opened_the_socket_to_all() {
     // A member of the group may.
     fs::set_permissions(&socket, Permissions::from_mode(0o660)).expect("the socket is ours");
     std::os::unix::fs::chown(&socket, None, Some(NOBODY)).expect("the socket is ours");
-    printed(&as_nobody(&daemon));
+    printed(&as_nobody(&daemon, &["status"]));
 }
 
 #[test]
