@@ -26,6 +26,6 @@ COPY --from=build /usr/local/bin/knockd /usr/local/bin/knockctl /usr/local/bin/k
 # The place that the image of knock-rs reads it from.
 WORKDIR /
 HEALTHCHECK --interval=1m --timeout=5s --start-period=5s CMD ["knockctl", "status"]
-# The file has to be root's, or readable by everybody: without DAC_OVERRIDE root reads no one else's.
+# The file has to be root's, and writable by nobody else: chown root:root config.json; chmod 600 config.json
 ENTRYPOINT ["knockd"]
 CMD ["--config", "/config.json"]
