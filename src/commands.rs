@@ -24,6 +24,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
+use crate::clock::now;
+use crate::events::EventLog;
+
 pub use job::{Job, Kind, substitute};
 pub use outcome::{NotRun, Outcome, Refused};
 use process::{GRACE, Invocation};
@@ -80,6 +85,7 @@ struct Shared {
     /// A worker has finished something.
     finished: Condvar,
     totals: Totals,
+    log: EventLog,
     /// Hung up when what runs has to end.
     cancelled: PipeReader,
 }
@@ -100,12 +106,12 @@ struct State {
 }
 
 impl Commands {
-    /// At most `workers` commands at once, at least one, and `queue` that wait.
+    /// At most `workers` commands at once, at least one, and `queue` that wait. What they bring about is written to `log`.
     ///
     /// # Errors
     ///
     /// Where there are no more descriptors (pipe(2)).
-    pub fn new(workers: usize, queue: usize) -> io::Result<Commands> {
+    pub fn new(workers: usize, queue: usize, log: EventLog) -> io::Result<Commands> {
         let (cancelled, cancel) = io::pipe()?;
         let workers = workers.max(1);
         let state = State {
@@ -125,6 +131,7 @@ impl Commands {
             work: Condvar::new(),
             finished: Condvar::new(),
             totals: Totals::default(),
+            log,
             cancelled,
         };
         Ok(Commands { shared: Arc::new(shared) })
@@ -154,11 +161,9 @@ impl Commands {
                 }
                 drop(state);
                 let (rule, source, kind) = (&job.rule, job.source, job.kind.name());
-                if first {
-                    log::warn!("rule {rule}: the {kind} for {source} was not run: {refused} (more are only counted)");
-                } else {
-                    log::debug!("rule {rule}: the {kind} for {source} was not run: {refused}");
-                }
+                let (level, more) = if first { (Level::Warn, " (more are only counted)") } else { (Level::Debug, "") };
+                let message = format_args!("rule {rule}: the {kind} for {source} was not run: {refused}{more}");
+                self.shared.log.line(now(), level, rule, message);
                 job.not_run(refused.into());
                 Err(refused)
             }
@@ -168,7 +173,16 @@ impl Commands {
     /// Runs a rule's `setup` or `teardown` (`what`) on this thread, for no address: `%IP%` is left as it is.
     pub fn run_now(&self, rule: &str, what: &str, line: &str, timeout: Duration) -> Outcome {
         // What ends the others is no reason to end this: a teardown comes after them.
-        self.shared.run(&Invocation { rule, source: None, line, timeout }, &format!("rule {rule}: {what}"), None)
+        // Nor has a knock caused it: the log has a new bound for its lines.
+        let log = EventLog::default();
+        let outcome = self.shared.run(
+            &Invocation { rule, source: None, line, timeout },
+            &format!("rule {rule}: {what}"),
+            None,
+            &log,
+        );
+        log.say_what_is_left_out();
+        outcome
     }
 
     /// What has happened so far.
@@ -194,7 +208,9 @@ impl Commands {
             state.queue.remove_starts()
         };
         for job in dropped {
-            log::info!("rule {}: the command for {} is not run: the daemon is stopping", job.rule, job.source);
+            let (rule, source) = (&job.rule, job.source);
+            let message = format_args!("rule {rule}: the command for {source} is not run: the daemon is stopping");
+            self.shared.log.line(now(), Level::Info, rule, message);
             job.not_run(Refused::Stopping.into());
         }
     }
@@ -214,7 +230,8 @@ impl Commands {
         };
         for job in dropped {
             let (rule, source, kind) = (&job.rule, job.source, job.kind.name());
-            log::warn!("rule {rule}: there is no time left for the {kind} for {source}");
+            let message = format_args!("rule {rule}: there is no time left for the {kind} for {source}");
+            self.shared.log.line(now(), Level::Warn, rule, message);
             job.not_run(Refused::Stopping.into());
         }
         drop(self.shared.wait_until_idle(self.shared.lock(), 2 * GRACE + Duration::from_secs(1)));
@@ -271,7 +288,8 @@ impl Shared {
                 if state.queue.waiting() == 0 && state.refused > 0 {
                     let refused = mem::take(&mut state.refused);
                     drop(state);
-                    log::warn!("{refused} commands were not run while the queue was full");
+                    let message = format_args!("{refused} commands were not run while the queue was full");
+                    self.log.line(now(), Level::Warn, &key.0, message);
                     state = self.lock();
                 }
                 continue;
@@ -285,6 +303,8 @@ impl Shared {
             state = after;
             state.idle -= 1;
             if waited.timed_out() && state.queue.ready() == 0 {
+                // Nothing may wake the event loop soon.
+                self.log.summarise(now());
                 break;
             }
         }
@@ -296,27 +316,28 @@ impl Shared {
         let ready = job.take_before().map_or(Ok(()), |before| before());
         let outcome = match (ready, &job.line) {
             (Err(error), _) => {
-                log::error!("{label} was not run: {error}");
+                self.log.line(now(), Level::Error, &job.rule, format_args!("{label} was not run: {error}"));
                 Outcome::NotRun(NotRun::Before(error))
             }
             (Ok(()), None) => Outcome::NothingToRun,
             (Ok(()), Some(line)) => {
                 let (rule, source, timeout) = (&*job.rule, Some(job.source), job.timeout);
-                self.run(&Invocation { rule, source, line, timeout }, &label, Some(self.cancelled.as_fd()))
+                let invocation = Invocation { rule, source, line, timeout };
+                self.run(&invocation, &label, Some(self.cancelled.as_fd()), &self.log)
             }
         };
         job.ended(&outcome);
     }
 
     /// Runs, logs and counts a command.
-    fn run(&self, invocation: &Invocation<'_>, label: &str, cancel: Option<BorrowedFd<'_>>) -> Outcome {
+    fn run(&self, invocation: &Invocation<'_>, label: &str, cancel: Option<BorrowedFd<'_>>, log: &EventLog) -> Outcome {
         let rule = invocation.rule;
-        log::debug!(KNOCK_RULE = rule; "{label} starts: {}", invocation.line);
+        log.line(now(), Level::Debug, rule, format_args!("{label} starts: {}", invocation.line));
         self.totals.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let mut unkillable = Vec::new();
         let outcome = process::run(invocation, cancel, &mut unkillable, |line| {
-            log::info!(KNOCK_RULE = rule; "{label}: {line}");
+            log.output(now(), rule, format_args!("{label}: {line}"));
         });
         if !unkillable.is_empty() {
             self.lock().unkillable.append(&mut unkillable);
@@ -329,9 +350,9 @@ impl Shared {
         total.fetch_add(1, Ordering::Relaxed);
         let took = started.elapsed().as_millis();
         if matches!(outcome, Outcome::Succeeded) {
-            log::info!(KNOCK_RULE = rule; "{label} succeeded in {took} ms");
+            log.line(now(), Level::Info, rule, format_args!("{label} succeeded in {took} ms"));
         } else {
-            log::warn!(KNOCK_RULE = rule; "{label} {outcome} (after {took} ms)");
+            log.line(now(), Level::Warn, rule, format_args!("{label} {outcome} (after {took} ms)"));
         }
         outcome
     }

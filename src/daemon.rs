@@ -239,7 +239,7 @@ impl Daemon {
     fn reconcile(&mut self) {
         let now = now();
         self.repair_due = None;
-        let (counters, events) = (&mut self.counters, &mut self.events);
+        let (counters, events) = (&mut self.counters, &self.events);
         let result = self.gate.reconcile(now, |told| {
             counters.restored += 1;
             events.report(now, Event::Restored, None, None, format_args!("{told}"));
@@ -322,6 +322,7 @@ impl Daemon {
             }
         }
         self.commands.drain(LAST_COMMANDS);
+        self.events.say_what_is_left_out();
         if let Some(stops) = &self.stops
             && let Err(error) = stops.flush()
         {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use knock_config::Allow;
 use knock_proto::{Effect, Time};
+use log::Level;
 
 use crate::clock::moment;
 use crate::commands::{Job, Kind};
@@ -21,7 +22,7 @@ impl Daemon {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Spend { rule, source } => {
-                    refused = (!self.spend(rule)).then_some((rule, source));
+                    refused = (!self.spend(now, rule)).then_some((rule, source));
                     spent = true;
                 }
                 // Each opens once, ever: where that can't be noted, it does not open.
@@ -45,16 +46,20 @@ impl Daemon {
     }
 
     /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
-    fn spend(&mut self, rule: usize) -> bool {
+    fn spend(&mut self, now: Time, rule: usize) -> bool {
         let Some(one_time) = &mut self.one_time[rule] else { return false };
         self.reloads.sequence_was_used();
+        let name = self.config.rules[rule].name.as_str();
         match one_time.spend() {
             Ok(warnings) => {
-                warnings.iter().for_each(|warning| log::warn!("{warning}"));
+                for warning in warnings {
+                    self.events.line(now, Level::Warn, name, format_args!("{warning}"));
+                }
                 true
             }
             Err(error) => {
-                log::error!("rule {}: nothing is opened: {error}", self.config.rules[rule].name);
+                let message = format_args!("rule {name}: nothing is opened: {error}");
+                self.events.line(now, Level::Error, name, message);
                 false
             }
         }
@@ -85,10 +90,13 @@ impl Daemon {
         let job = match (&rule.stop, &self.stops) {
             (Some(stop), Some(stops)) => match stops.arm(moment(), job, stop) {
                 Ok(job) => job,
-                Err(full) => return log::error!("rule {name}: {full}"),
+                Err(full) => return self.events.line(now, Level::Error, name, format_args!("rule {name}: {full}")),
             },
             // The schedule is opened with the configuration; without it nothing would be closed again.
-            (Some(_), None) => return log::error!("rule {name}: there is no schedule of stop commands"),
+            (Some(_), None) => {
+                let message = format_args!("rule {name}: there is no schedule of stop commands");
+                return self.events.line(now, Level::Error, name, message);
+            }
             (None, _) => job,
         };
         // A refusal is logged by the queue.
@@ -135,7 +143,10 @@ impl Daemon {
                 let message = format_args!("rule {name}: the grant to {address} is revoked ({by})");
                 self.events.report(now, Event::Revoked, Some(name), Some(address), message);
             }
-            Ok(false) => log::debug!("rule {name}: {address} has no grant to revoke ({by})"),
+            Ok(false) => {
+                let message = format_args!("rule {name}: {address} has no grant to revoke ({by})");
+                self.events.line(now, Level::Debug, name, message);
+            }
             Err(error) => {
                 let message = format_args!("rule {name}: the grant to {address} could not be revoked: {error}");
                 self.events.report(now, Event::GrantFailed, Some(name), Some(address), message);

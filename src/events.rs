@@ -1,8 +1,9 @@
 //! The events that an administrator looks for in the log, each with its fields in the journal.
 
-use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, mem};
 
 use knock_proto::Time;
 use log::kv::Value;
@@ -86,6 +87,11 @@ impl Event {
         }
     }
 
+    /// Whether it follows from what the operator did, so that no flood of knocks may leave it out.
+    const fn is_of_the_operator(self) -> bool {
+        matches!(self, Event::Ready | Event::Stopping | Event::Reloaded | Event::ReloadFailed)
+    }
+
     const fn level(self) -> Level {
         match self {
             Event::GrantFailed | Event::ReloadFailed => Level::Error,
@@ -97,14 +103,20 @@ impl Event {
 
 /// Lines that may follow each other at once.
 const BURST: u32 = 200;
+/// How much of that the output of commands may use: the rest is for what tells that there was a knock, and what came of it.
+const BURST_OF_OUTPUT: u32 = BURST / 2;
 /// After that, the time for a line.
 const REFILL: Duration = Duration::from_millis(50);
 /// How often is said what was left out.
 const SUMMARY: Duration = Duration::from_secs(10);
 
-/// The log of events, which no flood of knocks can fill.
+/// The log of everything that a knock can cause, shared by the event loop and the threads that run commands. One bound
+/// holds for all of it, so no flood of knocks can fill the log. What is left out is counted, and the number is logged.
+#[derive(Clone, Debug, Default)]
+pub struct EventLog(Arc<Mutex<Bound>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct EventLog {
+struct Bound {
     spent: u32,
     refilled: Time,
     left_out: u64,
@@ -113,54 +125,88 @@ pub(crate) struct EventLog {
 }
 
 impl EventLog {
-    /// Logs an event, with the rule and the address that it is about. What comes too fast is counted only.
+    /// Logs an event, with the rule and the address that it is about.
     pub(crate) fn report(
-        &mut self,
+        &self,
         now: Time,
         event: Event,
         rule: Option<&str>,
         source: Option<IpAddr>,
         message: fmt::Arguments<'_>,
     ) {
-        if self.may_log(now) {
+        if event.level() <= log::max_level() && (event.is_of_the_operator() || self.bound().admit(now, BURST)) {
             write(event, rule, source, message);
-        } else {
-            if self.left_out == 0 {
-                self.left_out_since = now;
-            }
-            self.left_out += 1;
-            self.left_out_since_start += 1;
+        }
+    }
+
+    /// Logs another line that a knock of `rule` caused.
+    pub(crate) fn line(&self, now: Time, level: Level, rule: &str, message: fmt::Arguments<'_>) {
+        self.write_line(now, level, rule, message, BURST);
+    }
+
+    /// Logs a line that a command of `rule` wrote.
+    pub(crate) fn output(&self, now: Time, rule: &str, message: fmt::Arguments<'_>) {
+        self.write_line(now, Level::Info, rule, message, BURST_OF_OUTPUT);
+    }
+
+    fn write_line(&self, now: Time, level: Level, rule: &str, message: fmt::Arguments<'_>, burst: u32) {
+        if level <= log::max_level() && self.bound().admit(now, burst) {
+            log::log!(level, KNOCK_RULE = rule; "{message}");
         }
     }
 
     /// Says how many lines were left out, where that is due.
-    pub(crate) fn summarise(&mut self, now: Time) {
+    pub(crate) fn summarise(&self, now: Time) {
         if self.next_summary().is_some_and(|due| due <= now) {
-            // Not among the arguments, which are left alone where warnings are not logged.
-            let left_out = std::mem::take(&mut self.left_out);
-            log::warn!("{left_out} events came too fast and are not in the log");
+            self.say_what_is_left_out();
+        }
+    }
+
+    /// Says how many lines were left out since that was said last.
+    pub(crate) fn say_what_is_left_out(&self) {
+        // Not among the arguments, which are left alone where warnings are not logged.
+        let left_out = mem::take(&mut self.bound().left_out);
+        if left_out > 0 {
+            log::warn!("{left_out} lines came too fast and are not in the log");
         }
     }
 
     /// When [`EventLog::summarise`] has something to say.
     pub(crate) fn next_summary(&self) -> Option<Time> {
-        (self.left_out > 0).then(|| self.left_out_since.after(SUMMARY))
+        let bound = self.bound();
+        (bound.left_out > 0).then(|| bound.left_out_since.after(SUMMARY))
     }
 
     /// How many lines were left out since the start.
     pub(crate) fn left_out_since_start(&self) -> u64 {
-        self.left_out_since_start
+        self.bound().left_out_since_start
     }
 
-    fn may_log(&mut self, now: Time) -> bool {
+    /// No code panics while it holds the lock, so what a poisoned one guards is whole.
+    fn bound(&self) -> MutexGuard<'_, Bound> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bound {
+    /// Whether a line may be logged that may use `burst` lines at once. One that may not is counted.
+    fn admit(&mut self, now: Time, burst: u32) -> bool {
         let refill = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
         if refill > 0 {
             self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
             self.refilled = now;
         }
-        let may = self.spent < BURST;
-        self.spent += u32::from(may);
-        may
+        let may = self.spent < burst;
+        if may {
+            self.spent += 1;
+            return true;
+        }
+        if self.left_out == 0 {
+            self.left_out_since = now;
+        }
+        self.left_out += 1;
+        self.left_out_since_start += 1;
+        false
     }
 }
 
@@ -170,11 +216,9 @@ fn write(event: Event, rule: Option<&str>, source: Option<IpAddr>, message: fmt:
     fields.extend(rule.map(|rule| ("KNOCK_RULE", Value::from(rule))));
     fields.extend(source.as_deref().map(|source| ("KNOCK_SOURCE", Value::from(source))));
     let fields = fields.as_slice();
-    if event.level() <= log::max_level() {
-        let mut record = Record::builder();
-        record.level(event.level()).target("knockd").key_values(&fields);
-        log::logger().log(&record.args(message).build());
-    }
+    let mut record = Record::builder();
+    record.level(event.level()).target("knockd").key_values(&fields);
+    log::logger().log(&record.args(message).build());
 }
 
 #[cfg(test)]
@@ -193,22 +237,68 @@ mod tests {
         }
     }
 
+    const START: Time = Time::from_millis(1_000_000);
+
+    fn granted(log: &EventLog, now: Time) {
+        log.report(now, Event::Granted, None, None, format_args!("granted"));
+    }
+
+    fn wrote(log: &EventLog, now: Time) {
+        log.output(now, "ssh", format_args!("output"));
+    }
+
     #[test]
     fn a_flood_of_events_is_counted_not_logged() {
-        let mut log = EventLog::default();
-        let start = Time::from_millis(1_000_000);
-        for _ in 0..1000 {
-            log.report(start, Event::Granted, None, None, format_args!("granted"));
-        }
+        log::set_max_level(log::LevelFilter::Info);
+        let log = EventLog::default();
+        (0..1000).for_each(|_| granted(&log, START));
         assert_eq!(log.left_out_since_start(), 800);
         let due = log.next_summary().expect("lines were left out");
-        assert_eq!(due, start.after(SUMMARY));
+        assert_eq!(due, START.after(SUMMARY));
         log.summarise(due);
         assert_eq!((log.next_summary(), log.left_out_since_start()), (None, 800));
         // Twenty lines a second are let through.
-        for _ in 0..1000 {
-            log.report(start.after(Duration::from_secs(1)), Event::Granted, None, None, format_args!("granted"));
-        }
+        (0..1000).for_each(|_| granted(&log, START.after(Duration::from_secs(1))));
         assert_eq!(log.left_out_since_start(), 1780);
+    }
+
+    #[test]
+    fn one_bound_holds_for_events_and_for_what_commands_bring_about() {
+        log::set_max_level(log::LevelFilter::Info);
+        let log = EventLog::default();
+        let worker = log.clone();
+        (0..100).for_each(|_| granted(&log, START));
+        let line = |log: &EventLog| log.line(START, Level::Warn, "ssh", format_args!("failed"));
+        (0..1000).for_each(|_| line(&worker));
+        assert_eq!(log.left_out_since_start(), 900);
+        assert_eq!(log.next_summary(), Some(START.after(SUMMARY)));
+    }
+
+    #[test]
+    fn output_of_commands_leaves_room_for_events() {
+        log::set_max_level(log::LevelFilter::Info);
+        let log = EventLog::default();
+        (0..1000).for_each(|_| wrote(&log, START));
+        assert_eq!(log.left_out_since_start(), 900);
+        (0..100).for_each(|_| granted(&log, START));
+        assert_eq!(log.left_out_since_start(), 900);
+    }
+
+    #[test]
+    fn what_the_operator_does_is_logged_during_a_flood_too() {
+        log::set_max_level(log::LevelFilter::Info);
+        let log = EventLog::default();
+        (0..200).for_each(|_| granted(&log, START));
+        log.report(START, Event::ReloadFailed, None, None, format_args!("not reloaded"));
+        assert_eq!(log.left_out_since_start(), 0);
+    }
+
+    #[test]
+    fn a_line_below_the_level_takes_no_room() {
+        log::set_max_level(log::LevelFilter::Info);
+        let log = EventLog::default();
+        (0..1000).for_each(|_| log.line(START, Level::Trace, "ssh", format_args!("detail")));
+        (0..200).for_each(|_| granted(&log, START));
+        assert_eq!(log.left_out_since_start(), 0);
     }
 }

@@ -16,6 +16,7 @@ use knock_config::{Allow, Config, OnStop};
 use knock_nft::{Element, ElementKey, ManagedTable, Monitor, TableSpec};
 use knock_proto::{Knock, Time};
 
+use crate::events::EventLog;
 use crate::ledger::{Grant, Ledger};
 use lock::lock;
 use own_sets::OwnSets;
@@ -49,12 +50,12 @@ impl Gate {
     /// # Errors
     ///
     /// Where the kernel refuses, the table is somebody else's, or a set can't be used. Nothing half-made is left.
-    pub(crate) fn open(config: Rc<Config>, now: Time) -> Result<Gate, Error> {
+    pub(crate) fn open(config: Rc<Config>, now: Time, log: EventLog) -> Result<Gate, Error> {
         let mut gate = Gate {
             ledger: Ledger::default(),
             table: None,
             lock: None,
-            sets: OwnSets::open(&config)?,
+            sets: OwnSets::open(&config, log)?,
             monitor: None,
             doubtful: false,
             config,
@@ -173,7 +174,14 @@ impl Gate {
                 (Place::Set(set), None) => self.sets.revoke(&set, address)?,
                 (Place::Set(set), Some(grant)) => {
                     let remaining = grant.expires.since(now);
-                    self.sets.grant(&set, address, &self.config.rules[grant.rule].name, grant.timeout, remaining)?;
+                    self.sets.grant(
+                        now,
+                        &set,
+                        address,
+                        &self.config.rules[grant.rule].name,
+                        grant.timeout,
+                        remaining,
+                    )?;
                 }
             }
         }

@@ -192,11 +192,12 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     let control = open_control(&config)?;
     let wire = Wire::open(&config.interfaces, &engine.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
-    let gate = Gate::open(config.clone(), now()).map_err(|error| match error {
+    let events = EventLog::default();
+    let gate = Gate::open(config.clone(), now(), events.clone()).map_err(|error| match error {
         knock_nft::Error::UnusableSet { .. } => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
     })?;
-    let commands = match Commands::new(config.limits.commands, config.limits.command_queue) {
+    let commands = match Commands::new(config.limits.commands, config.limits.command_queue, events.clone()) {
         Ok(commands) => Arc::new(commands),
         Err(error) => {
             gate.abandon();
@@ -225,7 +226,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
         repair_due: None,
         commands,
         stops,
-        events: EventLog::default(),
+        events,
         counters: Counters::default(),
         started: now(),
         stop,

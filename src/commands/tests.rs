@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(60);
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn commands(workers: usize, queue: usize) -> Commands {
-    Commands::new(workers, queue).expect("descriptors")
+    Commands::new(workers, queue, EventLog::default()).expect("descriptors")
 }
 
 fn start(line: &str) -> Job {

@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use knock_config::{Allow, Config, SetName};
 use knock_nft::{Error, IpVersion, Lifetime, Notice, Outcome, SetAddress, UserSets};
+use knock_proto::Time;
+use log::Level;
+
+use crate::events::EventLog;
 
 /// The sets that rules use. One that is not there is waited for.
 pub(crate) struct OwnSets {
     /// `None` where no rule uses one.
     connection: Option<UserSets>,
     sets: Vec<OwnSet>,
+    /// For what there is to say about a grant, of which knocks can make very many.
+    pub(super) log: EventLog,
 }
 
 #[derive(Debug)]
@@ -44,8 +50,8 @@ pub(crate) struct Held {
 
 impl OwnSets {
     /// Looks at each set that the configuration names.
-    pub(crate) fn open(config: &Config) -> Result<OwnSets, Error> {
-        let mut own = OwnSets { connection: None, sets: Vec::new() };
+    pub(crate) fn open(config: &Config, log: EventLog) -> Result<OwnSets, Error> {
+        let mut own = OwnSets { connection: None, sets: Vec::new(), log };
         for rule in &config.rules {
             let Some(Allow::Sets { v4, v6, .. }) = &rule.allow else { continue };
             own.add(v4.as_ref(), IpVersion::V4);
@@ -137,6 +143,7 @@ impl OwnSets {
     /// Adds an address. Where the set is not there, nothing happens: the grant is put in when it comes.
     pub(crate) fn grant(
         &mut self,
+        now: Time,
         name: &SetName,
         address: IpAddr,
         rule: &str,
@@ -146,11 +153,14 @@ impl OwnSets {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         match connection.grant(&address_of(name), address, rule, Lifetime { timeout, remaining }) {
             Err(error) if error.is_missing() => {
-                log::warn!("{error}; the grant of rule {rule} to {address} waits for it");
+                let message = format_args!("{error}; the grant of rule {rule} to {address} waits for it");
+                self.log.line(now, Level::Warn, rule, message);
                 Ok(())
             }
             Ok(Outcome::Permanent) => {
-                log::info!("{address} is in the set {} for good; rule {rule} changes nothing", address_of(name));
+                let set = address_of(name);
+                let message = format_args!("{address} is in the set {set} for good; rule {rule} changes nothing");
+                self.log.line(now, Level::Info, rule, message);
                 Ok(())
             }
             result => result.map(drop),

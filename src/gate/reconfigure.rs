@@ -7,6 +7,7 @@ use std::rc::Rc;
 use knock_config::Config;
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
 use knock_proto::Time;
+use log::Level;
 
 use super::lock::lock;
 use super::own_sets::OwnSets;
@@ -26,7 +27,7 @@ impl Gate {
     ///
     /// Where the kernel refuses or a set can't be used; everything is as it was then.
     pub(crate) fn reconfigure(&mut self, config: Rc<Config>, now: Time) -> Result<Vec<Grant>, Error> {
-        let sets = OwnSets::open(&config)?;
+        let sets = OwnSets::open(&config, self.sets.log.clone())?;
         let before = wanted(&self.ledger, &self.config.rules);
         let mut ledger = self.ledger.clone();
         let allowing = config.rules.iter().enumerate().filter(|(_, rule)| rule.allow.is_some());
@@ -40,20 +41,21 @@ impl Gate {
         }
         self.ledger = ledger;
 
-        for (address, place) in before.keys().filter(|key| !after.contains_key(key)) {
+        for ((address, place), wanted) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
             if let Place::Set(set) = place
                 && let Err(error) = self.sets.revoke(set, *address)
             {
-                log::warn!("{error}");
+                self.sets.log.line(now, Level::Warn, &wanted.rule, format_args!("{error}"));
             }
         }
         self.sets = sets;
         self.config = config;
         for ((address, place), wanted) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
             if let Place::Set(set) = place {
-                let remaining = wanted.grant.expires.since(now);
-                if let Err(error) = self.sets.grant(set, *address, &wanted.rule, wanted.grant.timeout, remaining) {
-                    log::warn!("{error}");
+                let Wanted { rule, grant } = wanted;
+                let remaining = grant.expires.since(now);
+                if let Err(error) = self.sets.grant(now, set, *address, rule, grant.timeout, remaining) {
+                    self.sets.log.line(now, Level::Warn, rule, format_args!("{error}"));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use knock_nft::{Element, ElementKey, Event, Family};
 use knock_proto::Time;
+use log::Level;
 
 use super::place::{Place, wanted};
 use super::{Error, Gate, element};
@@ -99,9 +100,9 @@ impl Gate {
             if remaining.is_zero() || !self.sets.is_usable(set) || held.contains(&(*address, set.clone())) {
                 continue;
             }
-            match self.sets.grant(set, *address, &wanted.rule, wanted.grant.timeout, remaining) {
+            match self.sets.grant(now, set, *address, &wanted.rule, wanted.grant.timeout, remaining) {
                 Ok(()) => put_back += 1,
-                Err(error) => log::error!("{error}"),
+                Err(error) => self.sets.log.line(now, Level::Error, &wanted.rule, format_args!("{error}")),
             }
         }
         put_back

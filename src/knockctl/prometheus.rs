@@ -26,7 +26,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("commands_failed", "Commands that failed."),
     ("commands_timed_out", "Commands that were ended at their time limit."),
     ("commands_dropped", "Commands that were not run because the queue was full."),
-    ("events_left_out", "Events that came too fast for the log."),
+    ("events_left_out", "Lines about knocks and commands that came too fast for the log."),
 ];
 
 /// The status as metrics.

@@ -6,6 +6,7 @@ use knock_config::Command;
 
 use super::*;
 use crate::commands::{Commands, Refused};
+use crate::events::EventLog;
 
 const BOOT: &str = "0c6a6d4e-boot-one";
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
@@ -54,7 +55,7 @@ fn after_a_crash(directory: &Path) -> tempfile::TempDir {
 }
 
 fn commands() -> Commands {
-    Commands::new(4, 100).expect("descriptors")
+    Commands::new(4, 100, EventLog::default()).expect("descriptors")
 }
 
 /// Runs jobs to their end.

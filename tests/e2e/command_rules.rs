@@ -185,7 +185,7 @@ fn a_process_left_in_the_group_ends_at_the_limit_and_one_with_its_own_session_go
 fn a_flood_of_output_fills_neither_the_log_nor_memory() {
     let network = network(1);
     let rules = json!([
-        { "name": "floods", "sequence": [1000, 2000], "command": "yes 0123456789 | head -c 50000000" },
+        { "name": "floods", "sequence": [1000, 2000], "command": format!("yes {:063} | head -c 50000000", 0) },
         { "name": "quick", "sequence": [3000, 4000], "command": "echo quick" }
     ]);
     let daemon = Daemon::start(&network.server, json!({ "rules": rules }));

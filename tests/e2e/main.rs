@@ -6,6 +6,7 @@
 
 mod support;
 
+mod command_floods;
 mod command_rules;
 mod commands;
 mod configuration;
