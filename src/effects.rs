@@ -89,8 +89,9 @@ impl Daemon {
         let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
         let job = match (&rule.stop, &self.stops) {
             (Some(stop), Some(stops)) => match stops.arm(moment(), job, stop) {
-                Ok(job) => job,
-                Err(full) => return self.events.line(now, Level::Error, name, format_args!("rule {name}: {full}")),
+                Ok(Some(job)) => job,
+                Ok(None) => return,
+                Err(error) => return self.events.line(now, Level::Error, name, format_args!("rule {name}: {error}")),
             },
             // The schedule is opened with the configuration; without it nothing would be closed again.
             (Some(_), None) => {

@@ -229,7 +229,7 @@ impl Daemon {
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
         if self.stops.is_none() {
-            self.stops = open_stops(&self.config);
+            self.stops = open_stops(&self.config, &self.events);
         }
         if !hooks.is_empty() {
             // Nobody's knock waits for them.

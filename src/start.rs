@@ -204,7 +204,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
             return Err(Failure::Other(format!("cannot make a pipe: {error}")));
         }
     };
-    let stops = open_stops(&config);
+    let stops = open_stops(&config, &events);
     let notifier = Notifier::new(now());
     let setups = hooks::setups(&config);
     if !setups.is_empty() {
@@ -253,12 +253,12 @@ fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
 }
 
 /// Opens the schedule of stop commands, where a rule has one or some are pending from before.
-pub(crate) fn open_stops(config: &Config) -> Option<StopSchedule> {
+pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<StopSchedule> {
     let directory = state_directory(config);
     if !uses_stops(config, &directory) {
         return None;
     }
-    let (stops, problems) = StopSchedule::open(&directory, moment(), &boot_id());
+    let (stops, problems) = StopSchedule::open(&directory, moment(), &boot_id(), events.clone());
     for problem in problems {
         log::error!("{problem}");
     }

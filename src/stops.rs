@@ -2,20 +2,27 @@
 //!
 //! [`StopSchedule::arm`] enters a stop command and hands back the start command with two steps added: before it the
 //! entry is put on disk, by the worker and for all that wait for it at once, so that neither the event loop nor
-//! another knock waits for fsync(2); where that fails the command does not run. After it, a failure is noted.
-//! A stop command leaves the disk when it has run, so a crash in between runs it again rather than never.
+//! another knock waits for fdatasync(2); where that fails the command does not run. After it, a failure is noted.
 //!
 //! Entries are told apart by rule, address and command line. A knock while such an entry is pending puts its time off
 //! and runs no second start command, for one stop command could not undo two. What an entry runs is what was
 //! configured when it was made: after an edited configuration the old command still closes what the old one opened.
 //!
+//! The file is a journal, to which changes are appended. Once it is longer than twice what is pending and
+//! `SLACK` bytes more, it is written anew; where nothing is pending it goes. What a crash may lose never leaves
+//! anything open: a new entry is synced before its command runs. That an entry is done, or put off, is written without
+//! waiting for the disk, and the latter at most once in `PUT_OFF_WRITE`, so that a flood of knocks writes little: a
+//! stop command that a crash brings back runs again, or earlier.
+//!
 //! Nothing here asks a clock what time it is.
 
 mod disk;
+mod journal;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -23,13 +30,28 @@ use std::time::{Duration, SystemTime};
 use knock_config::{Stop, StopOnStop};
 use knock_proto::Time;
 
+use crate::clock::now;
 use crate::commands::{Job, Kind, Outcome, substitute};
-use disk::{Disk, Opened};
+use crate::events::EventLog;
+use disk::{Changes, Disk, Opened};
 pub use disk::{DiskError, Problem};
+use journal::Change;
 use record::Record;
 
 /// The most stop commands that can be pending.
 pub const PENDING_MAX: usize = 100_000;
+
+/// The most bytes that they can take up in the file.
+pub const LIVE_MAX: usize = 64 << 20;
+
+/// The longest stop command, in bytes: Linux runs nothing with a longer argument (`MAX_ARG_STRLEN`, execve(2)).
+pub const COMMAND_MAX: usize = (128 << 10) - 1;
+
+/// How many bytes of the journal may be out of date, beside as many as are not.
+const SLACK: u64 = 64 << 10;
+
+/// How long a stop command that was put off may stand in the file with its earlier time.
+const PUT_OFF_WRITE: Duration = Duration::from_secs(1);
 
 /// When a stop command that could not be started is tried again, and when one that was handed out is looked after;
 /// doubled each time, up to 64 times as long.
@@ -44,10 +66,27 @@ pub struct Moment {
     pub wall: SystemTime,
 }
 
-/// There are [`PENDING_MAX`] pending stop commands, so nothing more may be opened.
+/// A stop command can't be kept, so its command must not run: nothing would undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{PENDING_MAX} stop commands are pending, which is the most; the command is not run, or nothing would undo it")]
-pub struct ScheduleFull;
+pub enum NotArmed {
+    /// There are [`PENDING_MAX`].
+    #[error(
+        "{PENDING_MAX} stop commands are pending, which is the most; the command is not run, or nothing would undo it"
+    )]
+    TooMany,
+    /// They take up [`LIVE_MAX`].
+    #[error(
+        "the stop commands that are pending take up {} MiB, which is the most; the command is not run, or nothing would \
+         undo it", LIVE_MAX >> 20
+    )]
+    TooMuch,
+    /// The command line is longer than [`COMMAND_MAX`].
+    #[error(
+        "its stop_command has {0} bytes, and no program starts with more than {COMMAND_MAX}; the command is not run, or \
+         nothing would undo it; put the stop_command into a script"
+    )]
+    TooLong(usize),
+}
 
 /// A pending stop command, for who asks what is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +108,7 @@ pub struct StopSchedule {
 
 #[derive(Debug)]
 struct Shared {
+    log: EventLog,
     entries: Mutex<Entries>,
     /// Locked while writing: who waits for it finds its entry written by who was before.
     disk: Mutex<Disk>,
@@ -84,11 +124,21 @@ struct Entries {
     last_id: u64,
     /// Counts the changes, so that the disk can be compared with this.
     generation: u64,
+    /// What differs from the file, where there is one.
+    changed: BTreeSet<u64>,
+    /// The bytes that all entries take up in the file.
+    live: usize,
+    /// When one that was put off is written at the latest, and whose it is.
+    write_due: Option<(Time, Arc<str>, IpAddr)>,
 }
 
 #[derive(Debug)]
 struct Entry {
     record: Record,
+    /// The bytes that it takes up in the file.
+    size: usize,
+    /// The file may name it.
+    on_disk: bool,
     /// Where it stands in [`Entries::due`]: the record's time at first, later that of the next try.
     look: Time,
     /// What it undoes is done, or about to be, as far as is known.
@@ -102,23 +152,21 @@ impl StopSchedule {
     /// Takes up what is pending in `state_dir`, which is made where it is missing. `boot` tells whether the monotonic
     /// clock is still the same ([`boot_id`]). Nothing that is found there keeps the daemon from starting; the problems
     /// are for the log.
-    pub fn open(state_dir: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
-        let Opened { disk, file, problems } = Disk::open(state_dir, at.wall, boot);
+    pub fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (StopSchedule, Vec<Problem>) {
+        let Opened { disk, found, problems } = Disk::open(state_dir, at.wall, boot);
         let mut entries = Entries::default();
-        if let Some(file) = file {
-            let same_boot = !boot.is_empty() && file.boot_id == boot;
-            for mut record in file.stops {
-                record.translate(at, same_boot);
-                let key = record.key();
-                let due = record.due_boottime;
-                match entries.by_key.get(&key).copied() {
-                    Some(id) => entries.put_off(id, |earlier| earlier.due_boottime = earlier.due_boottime.max(due)),
-                    // A reboot has undone what was opened, so the next knock has to open it again.
-                    None => entries.insert(key, record, same_boot),
-                };
+        let same_boot = !boot.is_empty() && found.boot_id == boot;
+        for mut record in found.pending {
+            record.translate(at, same_boot);
+            let key = record.key();
+            let due = record.due_boottime;
+            match entries.by_key.get(&key).copied() {
+                Some(id) => entries.put_off(id, |earlier| earlier.due_boottime = earlier.due_boottime.max(due)),
+                // A reboot has undone what was opened, so the next knock has to open it again.
+                None => drop(entries.insert(key, record, same_boot)),
             }
         }
-        let shared = Shared { entries: Mutex::new(entries), disk: Mutex::new(disk) };
+        let shared = Shared { log, entries: Mutex::new(entries), disk: Mutex::new(disk) };
         (StopSchedule { shared: Arc::new(shared) }, problems)
     }
 
@@ -128,14 +176,17 @@ impl StopSchedule {
     }
 
     /// Enters the stop command of the rule whose command is `start`, and returns what has to be submitted: `start` with
-    /// the steps that this needs, or, where the same is pending already, only the step that puts its new time on disk.
+    /// the steps that this needs, or nothing, where the same is pending already and is put off.
     ///
     /// # Errors
     ///
-    /// Where too many are pending; the command must not run then.
-    pub fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Job, ScheduleFull> {
+    /// Where it can't be kept; the command must not run then.
+    pub fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
         let (rule, source) = (Arc::clone(start.rule()), start.source());
         let line: Arc<str> = substitute(stop.command.line(source), source).into();
+        if line.len() > COMMAND_MAX {
+            return Err(NotArmed::TooLong(line.len()));
+        }
         let key = (Arc::clone(&rule), source, Arc::clone(&line));
         let record = Record {
             rule,
@@ -150,36 +201,44 @@ impl StopSchedule {
         let mut entries = self.shared.entries();
         let known = entries.by_key.get(&key).copied();
         let is_open = known.and_then(|id| entries.by_id.get(&id)).is_some_and(|entry| entry.opened && !entry.in_flight);
-        let opened = match known {
+        let id = match known {
             Some(id) if is_open => {
+                let (rule, source) = (Arc::clone(&record.rule), record.source);
                 entries.put_off(id, |pending| *pending = record);
-                None
+                entries.write_due.get_or_insert_with(|| (at.boottime.after(PUT_OFF_WRITE), rule, source));
+                return Ok(None);
             }
             Some(id) => {
                 entries.remove(id);
-                Some(entries.insert(key, record, true))
+                entries.insert(key, record, true)
             }
-            None if entries.by_id.len() >= PENDING_MAX => return Err(ScheduleFull),
-            None => Some(entries.insert(key, record, true)),
+            None if entries.by_id.len() >= PENDING_MAX => return Err(NotArmed::TooMany),
+            None if entries.live + record.size() > LIVE_MAX => return Err(NotArmed::TooMuch),
+            None => entries.insert(key, record, true),
         };
         let generation = entries.generation;
         drop(entries);
 
         let shared = Arc::clone(&self.shared);
-        let job = start.before(move || Ok(shared.commit(generation)?));
-        Ok(match opened {
-            None => job.without_command(),
-            Some(id) => {
-                let shared = Arc::clone(&self.shared);
-                job.after(move |outcome| shared.start_ended(id, outcome))
-            }
-        })
+        let job = start.before(move || Ok(shared.commit(generation, true)?));
+        let shared = Arc::clone(&self.shared);
+        Ok(Some(job.after(move |outcome| shared.start_ended(id, outcome))))
     }
 
-    /// The stop commands that have to run now, each to be submitted.
+    /// The stop commands that have to run now, and what has to be written, each to be submitted.
     pub fn due(&self, now: Time) -> Vec<Job> {
         let mut entries = self.shared.entries();
         let mut jobs = Vec::new();
+        if let Some((_, rule, source)) = entries.write_due.take_if(|(due, ..)| *due <= now) {
+            let (shared, generation) = (Arc::clone(&self.shared), entries.generation);
+            let of = Arc::clone(&rule);
+            let write = move || {
+                shared.commit_or_warn(generation, &of, source);
+                Ok(())
+            };
+            // Of no address, so that it does not wait behind a command of this one.
+            jobs.push(Job::step(Kind::Stop, rule, Ipv4Addr::UNSPECIFIED.into(), write));
+        }
         while let Some(&(look, id)) = entries.due.first()
             && look <= now
         {
@@ -190,7 +249,9 @@ impl StopSchedule {
 
     /// When [`StopSchedule::due`] has something to do.
     pub fn next_due(&self) -> Option<Time> {
-        self.shared.entries().due.first().map(|&(look, _)| look)
+        let entries = self.shared.entries();
+        let look = entries.due.first().map(|&(look, _)| look);
+        look.into_iter().chain(entries.write_due.as_ref().map(|&(due, ..)| due)).min()
     }
 
     /// The daemon stops: what is to run then, each to be submitted. The others stay on disk, as does what there is no
@@ -218,7 +279,12 @@ impl StopSchedule {
     /// Where the state directory cannot be written.
     pub fn flush(&self) -> Result<(), DiskError> {
         let generation = self.shared.entries().generation;
-        self.shared.commit(generation)
+        self.shared.commit(generation, true)
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.shared.entries().by_id.is_empty()
     }
 
     /// What is pending, the next first.
@@ -260,17 +326,24 @@ impl Shared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the changes up to `generation` on disk, with all that have come since.
-    fn commit(&self, generation: u64) -> Result<(), DiskError> {
+    /// Puts the changes up to `generation` into the file, with all that have come since. `durable`: and on the disk.
+    fn commit(&self, generation: u64, durable: bool) -> Result<(), DiskError> {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        if disk.written() >= generation {
+        if disk.has(generation, durable) {
             return Ok(());
         }
-        let (generation, records) = {
-            let entries = self.entries();
-            (entries.generation, entries.by_id.values().map(|entry| entry.record.clone()).collect())
-        };
-        disk.write(generation, records)
+        let length = disk.length();
+        let changes = self.entries().take_changes(length);
+        disk.write(&changes, durable)
+    }
+
+    /// As [`Shared::commit`], where a failure leaves nothing open.
+    fn commit_or_warn(&self, generation: u64, rule: &str, source: IpAddr) {
+        if let Err(error) = self.commit(generation, false) {
+            let what = "is not noted to have run or to be put off, and runs again or earlier if knockd starts again";
+            let message = format_args!("rule {rule}: the stop command for {source} {what}: {error}");
+            self.log.line(now(), log::Level::Warn, rule, message);
+        }
     }
 
     fn start_ended(&self, id: u64, outcome: &Outcome) {
@@ -278,7 +351,7 @@ impl Shared {
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
         match outcome {
             Outcome::Succeeded | Outcome::NothingToRun => {}
-            // There is nothing to undo. The disk learns of it with the next change.
+            // There is nothing to undo. The file has it no more after the next change.
             Outcome::NotRun(_) if !entry.in_flight => entries.remove(id),
             // Perhaps half of it was done: it is undone in time, and the next knock tries again.
             _ => entry.opened = false,
@@ -296,11 +369,7 @@ impl Shared {
         entries.remove(id);
         let generation = entries.generation;
         drop(entries);
-        if let Err(error) = self.commit(generation) {
-            log::warn!(
-                "rule {rule}: the stop command for {source} has run, but may run again at the next start: {error}"
-            );
-        }
+        self.commit_or_warn(generation, &rule, source);
     }
 }
 
@@ -308,10 +377,12 @@ impl Entries {
     fn insert(&mut self, key: Key, record: Record, opened: bool) -> u64 {
         self.last_id += 1;
         self.generation += 1;
-        let (id, look) = (self.last_id, record.due_boottime);
+        let (id, look, size) = (self.last_id, record.due_boottime, record.size());
         self.by_key.insert(key, id);
         self.due.insert((look, id));
-        self.by_id.insert(id, Entry { record, look, opened, in_flight: false, tries: 0 });
+        self.by_id.insert(id, Entry { record, size, on_disk: false, look, opened, in_flight: false, tries: 0 });
+        self.changed.insert(id);
+        self.live += size;
         id
     }
 
@@ -320,18 +391,51 @@ impl Entries {
             self.generation += 1;
             self.due.remove(&(entry.look, id));
             self.by_key.remove(&entry.record.key());
+            self.live -= entry.size;
+            if entry.on_disk {
+                self.changed.insert(id);
+            } else {
+                self.changed.remove(&id);
+            }
         }
     }
 
     /// Changes a record in all but its key.
-    fn put_off(&mut self, id: u64, change: impl FnOnce(&mut Record)) -> u64 {
+    fn put_off(&mut self, id: u64, change: impl FnOnce(&mut Record)) {
         if let Some(entry) = self.by_id.get_mut(&id) {
             change(&mut entry.record);
             self.generation += 1;
+            self.changed.insert(id);
+            let size = entry.record.size();
+            self.live = self.live - entry.size + size;
+            entry.size = size;
             let due = entry.record.due_boottime;
             self.look_at(id, due);
         }
-        id
+    }
+
+    /// What has to be written to a file of that length for it to have all entries; `None`: to a new one. It is the same
+    /// as written from now on.
+    fn take_changes(&mut self, length: Option<u64>) -> Changes {
+        let of_change = |id: &u64| self.by_id.get(id).map_or(journal::LINE_REST, |entry| entry.size);
+        let more: usize = self.changed.iter().map(of_change).sum();
+        let is_short = |length: u64| length + more as u64 <= 2 * self.live as u64 + SLACK;
+        let whole = self.by_id.is_empty() || !length.is_some_and(is_short);
+        let changed = mem::take(&mut self.changed);
+        let pending = |id: u64, entry: &mut Entry| {
+            entry.on_disk = true;
+            Change::Pending(id, entry.record.clone())
+        };
+        let changes = if whole {
+            self.by_id.iter_mut().map(|(id, entry)| pending(*id, entry)).collect()
+        } else {
+            // What is pending comes first: were the end of it lost, an entry would be gone that another one replaces.
+            let (there, done): (Vec<_>, Vec<_>) = changed.into_iter().partition(|id| self.by_id.contains_key(id));
+            let by_id = &mut self.by_id;
+            let there = there.into_iter().filter_map(|id| by_id.get_mut(&id).map(|entry| pending(id, entry)));
+            there.chain(done.into_iter().map(Change::Done)).collect()
+        };
+        Changes { generation: self.generation, whole, changes }
     }
 
     fn look_at(&mut self, id: u64, look: Time) {

@@ -51,6 +51,17 @@ impl Job {
         Job { rule: rule.into(), source, kind, line, timeout, before: None, after: None }
     }
 
+    /// No command, only a step that a worker takes.
+    pub fn step(
+        kind: Kind,
+        rule: impl Into<Arc<str>>,
+        source: IpAddr,
+        step: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Job {
+        let before: Option<Before> = Some(Box::new(step));
+        Job { rule: rule.into(), source, kind, line: None, timeout: Duration::ZERO, before, after: None }
+    }
+
     /// The rule's name.
     pub fn rule(&self) -> &Arc<str> {
         &self.rule
@@ -83,13 +94,6 @@ impl Job {
     #[must_use]
     pub fn after(mut self, call: impl FnOnce(&Outcome) + Send + 'static) -> Job {
         self.after = Some(Box::new(call));
-        self
-    }
-
-    /// Without a command line: the step before it is all that happens.
-    #[must_use]
-    pub fn without_command(mut self) -> Job {
-        self.line = None;
         self
     }
 

@@ -1,23 +1,20 @@
-//! The state file: read once, replaced as a whole.
+//! The state directory, and the file in it: appended to, and now and then replaced by a shorter one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::record::{Record, StateFile, VERSION};
+use super::journal::{self, Change, Found};
 
 const NAME: &str = "stops.json";
 const NEW_NAME: &str = "stops.json.new";
-
-/// More than the most pending stop commands need with command lines of a usual length.
-const FILE_MAX: u64 = 256 << 20;
 
 /// Something in the state directory cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,9 +38,10 @@ pub enum Problem {
     /// Nothing can be kept there, so commands with a stop command do not run.
     #[error("{0}, and start knockd again; until then no command runs that has a stop_command")]
     Unusable(#[from] DiskError),
-    /// The file cannot be understood.
+    /// The file cannot be understood as a whole.
     #[error(
-        "the pending stop commands in {} are lost to knockd: {reason}; the file is kept as {}: run what it names by hand",
+        "pending stop commands in {} are lost to knockd: {reason}; {saved} others could be read, and run in time; the \
+         file is kept as {}: run what else it names by hand",
         path.display(), kept.display()
     )]
     Damaged {
@@ -53,15 +51,39 @@ pub enum Problem {
         kept: PathBuf,
         /// What is wrong with it.
         reason: String,
+        /// How many stop commands could be read.
+        saved: usize,
     },
+}
+
+/// What a write is about.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// The generation of the entries that the file has afterwards.
+    pub(super) generation: u64,
+    /// All that is pending: the file is made anew, or goes where nothing is. Else what changed.
+    pub(super) whole: bool,
+    pub(super) changes: Vec<Change>,
 }
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    /// The generation that is on disk.
+    /// The generation that is in the file.
     written: u64,
+    /// The generation that a loss of power leaves in the file.
+    synced: u64,
     boot_id: String,
     place: Result<StateDir, DiskError>,
+    /// `None` until the first write, and after one that failed: the next one makes the file anew.
+    journal: Option<Journal>,
+}
+
+/// The file that is appended to.
+#[derive(Debug)]
+struct Journal {
+    file: File,
+    device_and_inode: (u64, u64),
+    length: u64,
 }
 
 #[derive(Debug)]
@@ -73,38 +95,80 @@ struct StateDir {
 
 pub(super) struct Opened {
     pub(super) disk: Disk,
-    pub(super) file: Option<StateFile>,
+    pub(super) found: Found,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Disk {
     pub(super) fn is_in(directory: &Path) -> bool {
-        directory.join(NAME).exists()
+        directory.join(NAME).symlink_metadata().is_ok()
     }
 
     pub(super) fn open(path: &Path, wall: SystemTime, boot: &str) -> Opened {
         let mut problems = Vec::new();
         let place = StateDir::open(path);
-        let (place, file) = match place.and_then(|place| place.read(wall, &mut problems).map(|file| (place, file))) {
-            Ok((place, file)) => (Ok(place), file),
-            Err(error) => {
-                problems.push(error.clone().into());
-                (Err(error), None)
-            }
+        let (place, found) =
+            match place.and_then(|place| place.take_up(wall, &mut problems).map(|found| (place, found))) {
+                Ok((place, found)) => (Ok(place), found),
+                Err(error) => {
+                    problems.push(error.clone().into());
+                    (Err(error), Found::default())
+                }
+            };
+        Opened { disk: Disk { written: 0, synced: 0, boot_id: boot.to_owned(), place, journal: None }, found, problems }
+    }
+
+    /// Whether the file has the entries of that generation; `durable`: even after a loss of power.
+    pub(super) fn has(&self, generation: u64, durable: bool) -> bool {
+        generation <= if durable { self.synced } else { self.written }
+    }
+
+    /// The length of the file that can be appended to; `None` where a whole one has to be written.
+    pub(super) fn length(&mut self) -> Option<u64> {
+        let path = self.place.as_ref().ok()?.path.join(NAME);
+        // Somebody may have removed or replaced it, and nobody would ever read what is appended.
+        let is_there = |journal: &Journal| {
+            let metadata = fs::symlink_metadata(&path);
+            metadata.is_ok_and(|metadata| {
+                device_and_inode(&metadata) == journal.device_and_inode && metadata.len() == journal.length
+            })
         };
-        Opened { disk: Disk { written: 0, boot_id: boot.to_owned(), place }, file, problems }
+        self.journal = self.journal.take().filter(is_there);
+        self.journal.as_ref().map(|journal| journal.length)
     }
 
-    /// The generation of entries that is on disk.
-    pub(super) fn written(&self) -> u64 {
-        self.written
-    }
-
-    pub(super) fn write(&mut self, generation: u64, stops: Vec<Record>) -> Result<(), DiskError> {
+    /// Writes what [`Disk::length`] allows; `durable`: and waits until it is on the disk.
+    pub(super) fn write(&mut self, changes: &Changes, durable: bool) -> Result<(), DiskError> {
         let place = self.place.as_ref().map_err(Clone::clone)?;
-        place.replace(&StateFile { version: VERSION, boot_id: self.boot_id.clone(), stops })?;
-        self.written = generation;
+        let path = place.path.join(NAME);
+        // After an error nobody knows what the file holds: it is put back where all went well.
+        match self.journal.take() {
+            _ if changes.whole && changes.changes.is_empty() => place.remove()?,
+            Some(mut journal) if !changes.whole => {
+                journal.append(&changes.changes, durable).map_err(DiskError::at("write", &path))?;
+                self.journal = Some(journal);
+            }
+            _ => self.journal = Some(place.replace(&self.boot_id, &changes.changes)?),
+        }
+        self.written = changes.generation;
+        if durable || changes.whole {
+            self.synced = changes.generation;
+        }
         Ok(())
+    }
+}
+
+fn device_and_inode(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl Journal {
+    fn append(&mut self, changes: &[Change], durable: bool) -> io::Result<()> {
+        let mut text = Vec::new();
+        journal::write(&mut text, changes)?;
+        self.file.write_all(&text)?;
+        self.length += text.len() as u64;
+        if durable { self.file.sync_data() } else { Ok(()) }
     }
 }
 
@@ -134,72 +198,93 @@ impl StateDir {
         Ok(StateDir { path: path.to_owned(), directory })
     }
 
-    /// What is pending. A file that cannot be understood is set aside.
-    fn read(&self, wall: SystemTime, problems: &mut Vec<Problem>) -> Result<Option<StateFile>, DiskError> {
+    /// What is pending. A file that is damaged is set aside, and one in which nothing is pending goes.
+    fn take_up(&self, wall: SystemTime, problems: &mut Vec<Problem>) -> Result<Found, DiskError> {
         let path = self.path.join(NAME);
-        let failed = DiskError::at("read", &path);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-        match understand(&bytes) {
-            Ok(file) => Ok(Some(file)),
-            Err(reason) => {
-                let kept = self.set_aside(&path, wall)?;
-                problems.push(Problem::Damaged { path, kept, reason });
-                Ok(None)
-            }
+        let Some(mut found) = read(&path).map_err(DiskError::at("read", &path))? else { return Ok(Found::default()) };
+        if let Some(reason) = found.damage.take() {
+            let saved = found.pending.len();
+            let kept = self.set_aside(&path, wall, saved > 0)?;
+            problems.push(Problem::Damaged { path, kept, reason, saved });
+        } else if found.pending.is_empty() {
+            self.remove()?;
         }
+        Ok(found)
     }
 
-    fn set_aside(&self, path: &Path, wall: SystemTime) -> Result<PathBuf, DiskError> {
+    /// Gives the file another name. `copy`: it stays under its own name too, until the next write replaces it, for a
+    /// crash before that would lose what could be read.
+    fn set_aside(&self, path: &Path, wall: SystemTime, copy: bool) -> Result<PathBuf, DiskError> {
         let seconds = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let kept = (0..100)
             .map(|number| match number {
                 0 => self.path.join(format!("{NAME}.damaged-{seconds}")),
                 _ => self.path.join(format!("{NAME}.damaged-{seconds}-{number}")),
             })
-            .find(|kept| !kept.exists())
+            .find(|kept| kept.symlink_metadata().is_err())
             .unwrap_or_else(|| self.path.join(format!("{NAME}.damaged")));
-        fs::rename(path, &kept).map_err(DiskError::at("set the damaged state file aside:", path))?;
-        self.directory.sync_all().map_err(DiskError::at("sync", &self.path))?;
+        let result = if copy {
+            // Not every file system has links.
+            fs::hard_link(path, &kept).or_else(|_| fs::copy(path, &kept).map(drop))
+        } else {
+            fs::rename(path, &kept)
+        };
+        result.map_err(DiskError::at("set the damaged state file aside:", path))?;
+        self.sync()?;
         Ok(kept)
     }
 
     /// Replaces the file by a complete new one: at every moment one of the two is there.
-    fn replace(&self, content: &StateFile) -> Result<(), DiskError> {
+    fn replace(&self, boot_id: &str, pending: &[Change]) -> Result<Journal, DiskError> {
         let (new, path) = (self.path.join(NEW_NAME), self.path.join(NAME));
-        let text = serde_json::to_vec(content).map_err(|error| DiskError::at("write", &new)(error.into()))?;
-        let mut options = OpenOptions::new();
-        // Command lines may hold secrets.
-        options.write(true).create(true).truncate(true).mode(0o600);
         let write = || {
-            let mut file = options.open(&new)?;
+            let mut text = journal::header(boot_id)?;
+            journal::write(&mut text, pending)?;
+            // What a crash left of it.
+            let _ = fs::remove_file(&new);
+            // Command lines may hold secrets.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(&text)?;
-            file.write_all(b"\n")?;
-            file.sync_all()
+            file.sync_all()?;
+            let device_and_inode = device_and_inode(&file.metadata()?);
+            Ok(Journal { file, device_and_inode, length: text.len() as u64 })
         };
-        write().map_err(DiskError::at("write", &new))?;
+        let journal = write().map_err(DiskError::at("write", &new))?;
         fs::rename(&new, &path).map_err(DiskError::at("replace", &path))?;
+        self.sync()?;
+        Ok(journal)
+    }
+
+    /// Removes the file: nothing is pending. It is not waited for: where a loss of power brings the file back, what it
+    /// names runs again.
+    fn remove(&self) -> Result<(), DiskError> {
+        let path = self.path.join(NAME);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(DiskError::at("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
         self.directory.sync_all().map_err(DiskError::at("sync", &self.path))
     }
 }
 
-fn understand(bytes: &[u8]) -> Result<StateFile, String> {
-    #[derive(serde::Deserialize)]
-    struct Version {
-        version: u32,
+/// Reads the file; `None` where there is none.
+fn read(path: &Path) -> io::Result<Option<Found>> {
+    let damaged = |damage: &str| Ok(Some(Found { damage: Some(damage.to_owned()), ..Found::default() }));
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            return damaged("it is a symbolic link");
+        }
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
+        return damaged("it is no regular file");
     }
-
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(format!("it is bigger than {} MiB", FILE_MAX >> 20));
-    }
-    let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if version != VERSION {
-        return Err(format!("it has version {version}, and this knockd reads version {VERSION}"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    Ok(Some(journal::read(file)))
 }

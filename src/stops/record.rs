@@ -1,4 +1,4 @@
-//! A pending stop command, and how the state file writes it.
+//! A pending stop command, and how the journal writes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,20 +8,8 @@ use knock_config::StopOnStop;
 use knock_proto::Time;
 use serde::{Deserialize, Serialize};
 
+use super::journal::LINE_REST;
 use super::{Key, Moment};
-
-/// The format that is written, and the only one that is read.
-pub(super) const VERSION: u32 = 1;
-
-/// The state file.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct StateFile {
-    pub(super) version: u32,
-    /// The boot that `due_boottime_ns` belongs to.
-    pub(super) boot_id: String,
-    pub(super) stops: Vec<Record>,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +43,12 @@ enum OnStop {
 impl Record {
     pub(super) fn key(&self) -> Key {
         (Arc::clone(&self.rule), self.source, Arc::clone(&self.line))
+    }
+
+    /// The bytes that it takes up in the journal, at most.
+    pub(super) fn size(&self) -> usize {
+        // It has no key that is no text, and goes to memory: nothing can fail.
+        serde_json::to_vec(self).map_or(0, |text| text.len()) + LINE_REST
     }
 
     /// Fits the times to the clocks of a daemon that starts. The wall clock counts only where the monotonic one is

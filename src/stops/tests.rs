@@ -39,8 +39,12 @@ fn run(line: &str) -> Stop {
     stop(line, StopOnStop::Run)
 }
 
+fn try_open(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+    StopSchedule::open(directory, at, boot, EventLog::default())
+}
+
 fn open(directory: &Path, at: Moment, boot: &str) -> StopSchedule {
-    let (stops, problems) = StopSchedule::open(directory, at, boot);
+    let (stops, problems) = try_open(directory, at, boot);
     assert!(problems.is_empty(), "{problems:?}");
     stops
 }
@@ -67,8 +71,18 @@ fn carry_out(jobs: impl IntoIterator<Item = Job>) {
     assert_eq!(commands.drain(PATIENCE), 0);
 }
 
+/// Enters a stop command that is not pending yet.
+fn arm_for(stops: &StopSchedule, now: u64, start: Job, stop: &Stop) -> Job {
+    stops.arm(at(now), start, stop).expect("room").expect("it is not pending")
+}
+
 fn arm(stops: &StopSchedule, now: u64, stop: &Stop) -> Job {
-    stops.arm(at(now), start("true"), stop).expect("room")
+    arm_for(stops, now, start("true"), stop)
+}
+
+/// Puts a pending stop command off.
+fn put_off(stops: &StopSchedule, now: u64, stop: &Stop) {
+    assert!(stops.arm(at(now), start("true"), stop).expect("room").is_none(), "nothing is opened");
 }
 
 fn lines(jobs: &[Job]) -> Vec<&str> {
@@ -86,7 +100,7 @@ fn a_stop_command_is_on_disk_before_the_command_runs() {
     let file = state_file(directory.path());
     let found = directory.path().join("found");
     let line = format!("grep -c 'close 192.0.2.7' {} > {}", file.display(), found.display());
-    let job = stops.arm(at(0), start(&line), &run("close %IP%")).expect("room");
+    let job = arm_for(&stops, 0, start(&line), &run("close %IP%"));
     assert!(!file.exists(), "the event loop does not wait for the disk");
     carry_out([job]);
     assert_eq!(fs::read_to_string(found).expect("the command has run"), "1\n");
@@ -99,11 +113,11 @@ fn without_the_disk_the_command_does_not_run() {
     let ran = directory.path().join("ran");
     fs::create_dir_all(directory.path().join("stops.json.new")).expect("what is in the way of the new file");
     let line = format!("touch {}", ran.display());
-    carry_out([stops.arm(at(0), start(&line), &run("close")).expect("room")]);
+    carry_out([arm_for(&stops, 0, start(&line), &run("close"))]);
     assert!(!ran.exists());
     assert_eq!(stops.next_due(), None, "there is nothing to undo");
     fs::remove_dir(directory.path().join("stops.json.new")).expect("out of the way");
-    carry_out([stops.arm(at(0), start(&line), &run("close")).expect("room")]);
+    carry_out([arm_for(&stops, 0, start(&line), &run("close"))]);
     assert!(ran.exists(), "it is tried again with the next knock");
 }
 
@@ -129,16 +143,17 @@ fn knocking_again_puts_the_one_stop_command_off_and_opens_no_second_time() {
     let directory = tempfile::tempdir().expect("a directory");
     let stops = open(directory.path(), at(0), BOOT);
     carry_out([arm(&stops, 0, &run("close"))]);
-    let again = arm(&stops, 7, &run("close"));
-    assert_eq!(again.line(), None);
-    carry_out([again]);
+    put_off(&stops, 7, &run("close"));
+    put_off(&stops, 7, &run("close"));
+    assert_eq!(stops.next_due(), Some(seconds(8)), "the file learns of it a second later");
+    carry_out(stops.due(seconds(8)));
+    assert_eq!(stops.next_due(), Some(seconds(17)));
     assert!(stops.due(seconds(16)).is_empty());
     assert_eq!(stops.pending().len(), 1);
     let crashed = open(after_a_crash(directory.path()).path(), at(8), BOOT);
     assert_eq!(crashed.next_due(), Some(seconds(17)), "on disk too");
-    let again = arm(&crashed, 9, &run("close"));
-    assert_eq!(again.line(), None, "nor after a restart");
-    assert_eq!(stops.due(seconds(17)).len(), 1);
+    put_off(&crashed, 9, &run("close"));
+    assert_eq!(lines(&stops.due(seconds(17))), ["close"]);
 }
 
 #[test]
@@ -158,7 +173,7 @@ fn a_knock_while_the_stop_command_is_under_way_opens_anew() {
 fn after_a_failed_command_the_next_knock_tries_again_and_the_stop_command_still_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let stops = open(directory.path(), at(0), BOOT);
-    carry_out([stops.arm(at(0), start("false"), &run("close")).expect("room")]);
+    carry_out([arm_for(&stops, 0, start("false"), &run("close"))]);
     assert_eq!(stops.pending().len(), 1);
     assert_eq!(arm(&stops, 1, &run("close")).line(), Some("true"));
     assert_eq!(stops.pending().len(), 1);
@@ -249,22 +264,209 @@ fn when_the_daemon_stops_they_run_or_stay() {
     assert_eq!(lines(&next.due(seconds(10))), ["true keep"]);
 }
 
+/// What version 1 wrote for these stop commands.
+fn version_1(lines: &[&str]) -> String {
+    let record = |line: &&str| {
+        format!(
+            r#"{{"rule":"ssh","source":"192.0.2.7","command":"{line}","timeout_ms":30000,"after_ms":10000,"on_stop":"run","due_boottime_ns":10000000000,"due_unix_ms":1000010000}}"#
+        )
+    };
+    let records: Vec<String> = lines.iter().map(record).collect();
+    format!("{{\"version\":1,\"boot_id\":\"{BOOT}\",\"stops\":[{}]}}\n", records.join(","))
+}
+
 #[test]
-fn a_file_cut_off_anywhere_is_set_aside_and_reported() {
+fn a_file_of_version_1_is_taken_up_and_becomes_a_journal() {
     let directory = tempfile::tempdir().expect("a directory");
-    let stops = open(directory.path(), at(0), BOOT);
-    carry_out([arm(&stops, 0, &run("close 'ü' %IP%")), arm(&stops, 1, &run("other"))]);
-    let whole = fs::read(state_file(directory.path())).expect("the file");
+    fs::write(state_file(directory.path()), version_1(&["one", "two"])).expect("a file");
+    let stops = open(directory.path(), at(2), BOOT);
+    assert_eq!(stops.next_due(), Some(seconds(10)));
+    let crashed = open(after_a_crash(directory.path()).path(), at(2), BOOT);
+    assert_eq!(crashed.pending().len(), 2, "it is there before the first change");
+    carry_out([arm(&stops, 3, &run("three"))]);
+    let text = fs::read_to_string(state_file(directory.path())).expect("the file");
+    assert!(text.starts_with("{\"version\":2,") && text.lines().count() == 4, "{text}");
+    let crashed = open(after_a_crash(directory.path()).path(), at(4), BOOT);
+    assert_eq!(lines(&crashed.due(seconds(13))), ["one", "two", "three"]);
+}
+
+#[test]
+fn of_a_damaged_file_of_version_1_what_can_be_read_is_kept() {
+    let whole = version_1(&["close 'ü' %IP%", "two"]);
+    let first = whole.find("},{").expect("two records") + 1;
+    let second = whole.find("]}").expect("the end");
     // Without the last line feed nothing is missing.
     for length in 0..whole.len() - 1 {
         let cut = tempfile::tempdir().expect("a directory");
-        fs::write(state_file(cut.path()), &whole[..length]).expect("a file");
-        let (stops, problems) = StopSchedule::open(cut.path(), at(2), BOOT);
-        let [Problem::Damaged { kept, .. }] = &problems[..] else { panic!("{length}: {problems:?}") };
-        assert_eq!(fs::read(kept).expect("it is kept"), &whole[..length]);
-        assert_eq!(stops.pending(), []);
+        fs::write(state_file(cut.path()), &whole.as_bytes()[..length]).expect("a file");
+        let (stops, problems) = try_open(cut.path(), at(2), BOOT);
+        let [Problem::Damaged { kept, saved, .. }] = &problems[..] else { panic!("{length}: {problems:?}") };
+        assert_eq!(fs::read(kept).expect("it is kept"), &whole.as_bytes()[..length]);
+        let expected = usize::from(length >= first) + usize::from(length >= second);
+        assert_eq!((*saved, stops.pending().len()), (expected, expected), "{length}");
+        let again = try_open(after_a_crash(cut.path()).path(), at(2), BOOT).0;
+        assert_eq!(again.pending().len(), expected, "a crash now loses none of it");
         assert!(stops.flush().is_ok());
+        drop(stops);
+        assert_eq!(open(cut.path(), at(2), BOOT).pending().len(), expected, "and the next start finds it whole");
     }
+}
+
+#[test]
+fn a_journal_that_ends_anywhere_loses_no_complete_entry() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    carry_out([arm(&stops, 0, &run("true 'ü' %IP%"))]);
+    carry_out([arm(&stops, 1, &run("true two"))]);
+    carry_out(stops.due(seconds(10)));
+    let journal = fs::read(state_file(directory.path())).expect("the file");
+    let text = String::from_utf8(journal.clone()).expect("JSON");
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    assert_eq!(ends.len(), 4, "{text}");
+    for length in ends[0]..=journal.len() {
+        let cut = tempfile::tempdir().expect("a directory");
+        fs::write(state_file(cut.path()), &journal[..length]).expect("a file");
+        let stops = open(cut.path(), at(2), BOOT);
+        let expected: &[&str] = match length {
+            _ if length < ends[1] => &[],
+            _ if length < ends[2] => &["true 'ü' 192.0.2.7"],
+            _ if length < ends[3] => &["true 'ü' 192.0.2.7", "true two"],
+            _ => &["true two"],
+        };
+        assert_eq!(lines(&stops.due(seconds(20))), expected, "{length}");
+        drop(stops);
+        // The next change cuts off what is torn.
+        let stops = open(cut.path(), at(2), BOOT);
+        carry_out([arm(&stops, 2, &run("three"))]);
+        let crashed = open(after_a_crash(cut.path()).path(), at(2), BOOT);
+        assert_eq!(crashed.pending().len(), expected.len() + 1, "{length}");
+    }
+}
+
+#[test]
+fn a_damaged_line_costs_no_other_and_the_file_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    for line in ["one", "two", "three"] {
+        carry_out([arm(&stops, 0, &run(line))]);
+    }
+    drop(stops);
+    let text = fs::read_to_string(state_file(directory.path())).expect("the file");
+    let too_long = "x".repeat(3 << 20);
+    for damage in ["\0\0\0", "{", too_long.as_str()] {
+        let damaged: String =
+            text.lines().map(|line| format!("{}\n", if line.contains("\"two\"") { damage } else { line })).collect();
+        fs::write(state_file(directory.path()), &damaged).expect("a file");
+        let (stops, problems) = try_open(directory.path(), at(2), BOOT);
+        let [Problem::Damaged { kept, saved: 2, reason, .. }] = &problems[..] else { panic!("{problems:?}") };
+        assert!(reason.starts_with("line 3"), "{reason}");
+        assert_eq!(fs::read_to_string(kept).expect("it is kept"), damaged);
+        assert_eq!(lines(&stops.due(seconds(10))), ["one", "three"]);
+    }
+}
+
+#[test]
+fn a_file_above_the_limit_is_set_aside_and_what_was_read_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    carry_out([arm(&stops, 0, &run("one"))]);
+    drop(stops);
+    let file = fs::OpenOptions::new().append(true).open(state_file(directory.path())).expect("the file");
+    file.set_len(300 << 20).expect("a file with a hole");
+    let (stops, problems) = try_open(directory.path(), at(2), BOOT);
+    let [Problem::Damaged { saved: 1, .. }] = &problems[..] else { panic!("{problems:?}") };
+    assert_eq!(lines(&stops.due(seconds(10))), ["one"]);
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let elsewhere = directory.path().join("elsewhere");
+    fs::write(&elsewhere, version_1(&["planted"])).expect("a file");
+    std::os::unix::fs::symlink(&elsewhere, state_file(directory.path())).expect("a link");
+    let (stops, problems) = try_open(directory.path(), at(2), BOOT);
+    let [problem @ Problem::Damaged { .. }] = &problems[..] else { panic!("{problems:?}") };
+    assert!(problem.to_string().contains("it is a symbolic link"), "{problem}");
+    assert_eq!(stops.pending(), []);
+    drop(stops);
+    rustix::fs::mknodat(rustix::fs::CWD, state_file(directory.path()), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("a FIFO");
+    let (_stops, problems) = try_open(directory.path(), at(2), BOOT);
+    let [problem @ Problem::Damaged { .. }] = &problems[..] else { panic!("{problems:?}") };
+    assert!(problem.to_string().contains("it is no regular file"), "{problem}");
+}
+
+#[test]
+fn the_file_goes_when_nothing_is_pending() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    carry_out([arm(&stops, 0, &run("true"))]);
+    assert!(StopSchedule::is_in(directory.path()));
+    carry_out(stops.due(seconds(10)));
+    assert!(!StopSchedule::is_in(directory.path()), "the last one has run");
+    drop(stops);
+    let empty = format!("{{\"version\":2,\"boot_id\":\"{BOOT}\"}}\n");
+    for text in [version_1(&[]), empty] {
+        fs::write(state_file(directory.path()), text).expect("a file");
+        assert!(open(directory.path(), at(0), BOOT).is_empty());
+        assert!(!StopSchedule::is_in(directory.path()), "left behind by a daemon before");
+    }
+}
+
+#[test]
+fn the_journal_is_written_anew_when_most_of_it_is_out_of_date() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    carry_out([arm(&stops, 0, &run("close"))]);
+    let (mut longest, mut shorter, mut before) = (0, 0, 0);
+    for now in 1..2000 {
+        put_off(&stops, 2 * now, &run("close"));
+        let generation = stops.shared.entries().generation;
+        stops.shared.commit(generation, false).expect("written");
+        let length = fs::metadata(state_file(directory.path())).expect("the file").len();
+        (longest, shorter) = (longest.max(length), shorter + u32::from(length < before));
+        before = length;
+    }
+    assert!(longest <= SLACK + 1000, "{longest}");
+    assert!((1..20).contains(&shorter), "{shorter} times");
+    let crashed = open(after_a_crash(directory.path()).path(), at(3998), BOOT);
+    assert_eq!(crashed.next_due(), Some(seconds(4008)), "with its last time");
+}
+
+#[test]
+fn what_somebody_did_to_the_file_does_not_lose_what_is_pending() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    let file = state_file(directory.path());
+    let spoil: [&dyn Fn(); 3] =
+        [&|| fs::remove_file(&file).expect("it is there"), &|| fs::write(&file, "").expect("it is there"), &|| {
+            fs::copy(&file, directory.path().join("copy")).expect("a copy");
+            fs::rename(directory.path().join("copy"), &file).expect("in its place");
+        }];
+    for (number, spoil) in spoil.iter().enumerate() {
+        carry_out([arm(&stops, 0, &run(&format!("before {number}")))]);
+        spoil();
+        carry_out([arm(&stops, 0, &run(&format!("after {number}")))]);
+        let crashed = open(after_a_crash(directory.path()).path(), at(0), BOOT);
+        assert_eq!(crashed.pending().len(), 2 * (number + 1));
+    }
+}
+
+#[test]
+fn a_stop_command_that_no_shell_could_run_opens_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    let long = "x".repeat(COMMAND_MAX + 1);
+    assert_eq!(stops.arm(at(0), start("true"), &run(&long)).expect_err("too long"), NotArmed::TooLong(long.len()));
+    let longest = "\u{1}".repeat(COMMAND_MAX);
+    carry_out([arm(&stops, 0, &run(&longest))]);
+    let crashed = open(after_a_crash(directory.path()).path(), at(0), BOOT);
+    assert_eq!(lines(&crashed.due(seconds(10))), [longest.as_str()], "it fits into a line");
+    let fill = |number: u32| {
+        let job = Job::new(Kind::Start, "ssh", std::net::Ipv4Addr::from(number).into(), "true", PATIENCE);
+        stops.arm(at(0), job, &run(&longest))
+    };
+    assert_eq!((0..200).find_map(|number| fill(number).err()), Some(NotArmed::TooMuch));
 }
 
 #[test]
@@ -273,7 +475,7 @@ fn a_file_that_is_none_of_ours_is_set_aside_each_time_under_another_name() {
     let two = r#"{"version":2,"boot_id":"","stops":[],"more":1}"#;
     for (number, text) in ["[]", "\0\u{1}", two, r#"{"version":1,"boot_id":"","stops":[{}]}"#].iter().enumerate() {
         fs::write(state_file(directory.path()), text).expect("a file");
-        let (stops, problems) = StopSchedule::open(directory.path(), at(0), BOOT);
+        let (stops, problems) = try_open(directory.path(), at(0), BOOT);
         let [problem @ Problem::Damaged { .. }] = &problems[..] else { panic!("{problems:?}") };
         assert!(problem.to_string().contains("stops.json.damaged-1000000"), "{problem}");
         carry_out([arm(&stops, 0, &run("true"))]);
@@ -299,7 +501,7 @@ fn a_directory_that_everybody_may_write_to_is_not_trusted() {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("stops.json"), "planted").expect("a file");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
-    let (stops, problems) = StopSchedule::open(directory.path(), at(0), BOOT);
+    let (stops, problems) = try_open(directory.path(), at(0), BOOT);
     let [problem @ Problem::Unusable(_)] = &problems[..] else { panic!("{problems:?}") };
     assert!(problem.to_string().contains("another user may write there"), "{problem}");
     assert!(stops.pending().is_empty());
@@ -310,7 +512,7 @@ fn a_second_daemon_in_the_same_directory_opens_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = open(directory.path(), at(0), BOOT);
     carry_out([arm(&first, 0, &run("close"))]);
-    let (second, problems) = StopSchedule::open(directory.path(), at(0), BOOT);
+    let (second, problems) = try_open(directory.path(), at(0), BOOT);
     let [problem @ Problem::Unusable(_)] = &problems[..] else { panic!("{problems:?}") };
     assert!(problem.to_string().contains("another knockd is using it"), "{problem}");
     let (told, outcomes) = channel();
@@ -328,7 +530,7 @@ fn a_state_directory_that_cannot_be_made_is_reported() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("file");
     fs::write(&file, "").expect("a file");
-    let (stops, problems) = StopSchedule::open(&file.join("state"), at(0), BOOT);
+    let (stops, problems) = try_open(&file.join("state"), at(0), BOOT);
     assert!(matches!(problems[..], [Problem::Unusable(_)]), "{problems:?}");
     arm(&stops, 0, &run("close"));
     let error = stops.flush().expect_err("nowhere to write").to_string();
@@ -341,7 +543,7 @@ fn a_hundred_at_once_share_their_writes_and_all_are_on_disk() {
     let stops = open(directory.path(), at(0), BOOT);
     let jobs = (0..100).map(|last| {
         let job = Job::new(Kind::Start, "ssh", IpAddr::from([192, 0, 2, last]), "true", PATIENCE);
-        stops.arm(at(0), job, &run("true")).expect("room")
+        arm_for(&stops, 0, job, &run("true"))
     });
     carry_out(jobs.collect::<Vec<_>>());
     assert_eq!(open(after_a_crash(directory.path()).path(), at(1), BOOT).pending().len(), 100);
@@ -355,9 +557,9 @@ fn what_is_pending_is_bounded() {
     let stops = open(directory.path(), at(0), BOOT);
     for number in 0..u32::try_from(PENDING_MAX).expect("small") {
         let job = Job::new(Kind::Start, "ssh", std::net::Ipv4Addr::from(number).into(), "true", PATIENCE);
-        stops.arm(at(0), job, &run("true")).expect("room");
+        arm_for(&stops, 0, job, &run("true"));
     }
-    assert_eq!(stops.arm(at(0), start("true"), &run("true")).expect_err("full"), ScheduleFull);
+    assert_eq!(stops.arm(at(0), start("true"), &run("true")).expect_err("full"), NotArmed::TooMany);
     stops.flush().expect("written");
     assert_eq!(open(after_a_crash(directory.path()).path(), at(1), BOOT).pending().len(), PENDING_MAX);
 }

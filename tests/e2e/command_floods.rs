@@ -59,3 +59,47 @@ fn a_flood_of_knocks_fills_no_log_and_what_is_left_out_is_counted() {
     let left_out: usize = log.lines().filter_map(left_out).sum();
     assert_eq!(about_knocks + left_out, 5 * KNOCKS as usize, "what is not in the log is counted");
 }
+
+/// The bytes that the daemon and the commands that have ended gave to write(2) so far (proc_pid_io(5)).
+fn written(daemon: &Daemon) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).expect("a running daemon");
+    let count = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
+    count.unwrap_or_else(|| panic!("{io} has no wchar"))
+}
+
+#[test]
+fn a_flood_of_knocks_at_a_stop_rule_does_not_write_the_schedule_again_and_again() {
+    const KNOCKS: u32 = 1000;
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the commands");
+    let path = |name: &str| files.path().join(name);
+    let rule = |name: &str, ports: [u16; 2]| {
+        json!({
+            "name": name, "sequence": ports, "stop_after": "1h", "on_stop": "keep",
+            "command": format!("echo >> {}", path(name).display()), "stop_command": "true"
+        })
+    };
+    let configuration = json!({
+        "rules": [rule("door", [1000, 2000]), rule("fence", [3000, 4000])],
+        "limits": { "command_queue": 65_536 },
+        "log": { "target": "stderr", "level": "info" }
+    });
+    let daemon = Daemon::start(&network.server, configuration);
+    let wire = wire(&network);
+    let before = written(&daemon);
+    knock_from(&wire, KNOCKS, &[1000, 2000], &path("door"));
+    let for_new_ones = written(&daemon) - before;
+    assert!(for_new_ones < 1 << 20, "{for_new_ones} bytes for {KNOCKS} stop commands");
+
+    // From now on each is pending already, and is only put off.
+    for number in 0..KNOCKS {
+        (0..5).for_each(|_| knock(&wire, source(number), &[1000, 2000]));
+    }
+    knock_from(&wire, 1, &[3000, 4000], &path("fence"));
+    wait_until("the last knock is judged", || lines(&path("fence")) == 1);
+    let in_all = written(&daemon) - before;
+    assert!(in_all < 3 << 20, "{in_all} bytes");
+    assert_eq!(lines(&path("door")), KNOCKS, "each was opened once");
+    let state = fs::metadata(daemon.path("state/stops.json")).expect("what is pending is on disk").len();
+    assert!(state < 1 << 20, "{state} bytes");
+}
