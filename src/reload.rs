@@ -228,7 +228,8 @@ impl Daemon {
         }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
-        if self.stops.is_none() {
+        // Without such a rule, what runs stop commands may have been given up.
+        if self.stops.is_none() && self.config.rules.iter().any(|rule| rule.stop.is_some()) {
             self.stops = open_stops(&self.config, &self.events);
         }
         if !hooks.is_empty() {

@@ -212,6 +212,12 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     }
     hooks::run(&commands, &setups);
     let needs = Needs::of(&config, stops.is_some());
+    if needs != Needs::of(&config, false) {
+        log::warn!(
+            "no rule has a command, but stop commands are pending from before; knockd keeps the privileges that they need \
+             until it is started again"
+        );
+    }
     if let Err(error) = needs.give_up_others() {
         gate.abandon();
         return Err(Failure::Other(error.to_string()));
@@ -266,12 +272,16 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<StopSched
     if pending > 0 {
         log::info!("{pending} stop commands are pending from before");
     }
-    Some(stops)
+    (has_stop_command(config) || pending > 0).then_some(stops)
 }
 
 /// Whether a rule has a stop command, or some may be pending from before.
 fn uses_stops(config: &Config, state_directory: &Path) -> bool {
-    config.rules.iter().any(|rule| rule.stop.is_some()) || StopSchedule::is_in(state_directory)
+    has_stop_command(config) || StopSchedule::is_in(state_directory)
+}
+
+fn has_stop_command(config: &Config) -> bool {
+    config.rules.iter().any(|rule| rule.stop.is_some())
 }
 
 /// Where what must outlive the daemon is kept.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -41,6 +42,62 @@ fn without_commands_everything_else_is_given_up_for_good() {
     }
     assert_eq!(status(daemon.pid(), "NoNewPrivs"), "1");
     assert_eq!(status(daemon.pid(), "Seccomp"), "2", "a system call filter");
+}
+
+/// The state file of a daemon before, with these stop commands, which are due since the start of the machine.
+fn leave_stops(directory: &Path, commands: &[String]) {
+    let record = |command: &String| {
+        json!({
+            "rule": "gone", "source": "192.0.2.7", "command": command, "timeout_ms": 30_000, "after_ms": 1000,
+            "on_stop": "run", "due_boottime_ns": 0, "due_unix_ms": 0
+        })
+    };
+    let stops: Vec<Value> = commands.iter().map(record).collect();
+    let state = json!({ "version": 1, "boot_id": "another", "stops": stops });
+    fs::write(directory.join("state/stops.json"), state.to_string()).expect("the state file");
+}
+
+#[test]
+fn a_state_file_in_which_nothing_is_pending_costs_no_protection() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    let directory = daemon.kill();
+    leave_stops(directory.path(), &[]);
+    let daemon = Daemon::start_again(&network.server, directory);
+    assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
+    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE, NET_ADMIN]));
+    assert!(!daemon.path("state/stops.json").exists(), "it goes");
+}
+
+#[test]
+fn stop_commands_from_before_run_and_the_next_start_has_every_protection() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the command");
+    let closed = files.path().join("closed");
+    let directory = Daemon::start(&network.server, json!({ "rules": [ssh()] })).kill();
+    leave_stops(directory.path(), &[format!("touch {}", closed.display())]);
+    let daemon = Daemon::start_again(&network.server, directory);
+    daemon.wait_for_log("no rule has a command, but stop commands are pending from before");
+    assert_eq!(status(daemon.pid(), "Seccomp"), "0");
+    wait_until("it closes", || closed.exists());
+    wait_until("the state file goes", || !daemon.path("state/stops.json").exists());
+    let daemon = Daemon::start_again(&network.server, daemon.kill());
+    assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
+}
+
+#[test]
+fn a_reload_starts_no_stop_command_where_that_was_given_up() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the command");
+    let closed = files.path().join("closed");
+    let mut daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    leave_stops(daemon.directory(), &[format!("touch {}", closed.display())]);
+    let mark = daemon.log_mark();
+    daemon.reload(json!({ "rules": [ssh()] }));
+    daemon.wait_for_log_after(mark, "reloaded");
+    assert!(daemon.stop().success(), "it has tried nothing that it may not");
+    let _daemon = Daemon::start_again(&network.server, daemon.take_directory());
+    wait_until("it closes after the next start", || closed.exists());
 }
 
 #[test]
