@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use mnl::{Bus, Socket};
 use nftnl::{MsgType, NlMsg};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_send_buffer_size};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, connect, recvfrom, send};
 
 use crate::attribute::{Message, Messages, Request, low_half};
 use crate::batch::Batch;
@@ -16,6 +17,8 @@ use crate::error::{Error, Operation};
 
 /// The kernel fills datagrams of a dump up to 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+/// The port id of the kernel (`nl_pid`, netlink(7)).
+const KERNEL: u32 = 0;
 /// How often a dump is begun again because the ruleset changed in the meantime (`NLM_F_DUMP_INTR`).
 const DUMP_ATTEMPTS: usize = 8;
 /// The most failures of one transaction that are told apart.
@@ -70,11 +73,15 @@ fn descriptor(socket: &Socket) -> BorrowedFd<'_> {
 
 /// Opens a netlink socket of the netfilter protocol, which no child process inherits: one that did would keep the table
 /// owned when this process is gone.
+///
+/// It is connected to the kernel, so that the kernel refuses what other processes send to it (ECONNREFUSED,
+/// netlink_getsockbyportid): they can neither forge an answer nor fill its queue.
 pub(crate) fn open_socket() -> Result<Socket, Errno> {
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let socket = Socket::open(Bus::Netfilter).map_err(errno)?;
     fcntl_setfd(descriptor(&socket), FdFlags::CLOEXEC)?;
     socket.bind(0, 0).map_err(errno)?;
+    connect(descriptor(&socket), &SocketAddrNetlink::new(KERNEL, 0))?;
     set_option(&socket, libc::NETLINK_CAP_ACK, 1)?;
     Ok(socket)
 }
@@ -250,10 +257,13 @@ impl Batch {
     }
 }
 
-/// Receives a datagram, without waiting.
+/// Receives a datagram, without waiting. One that the kernel did not send is handed over as an empty one: who may change
+/// nftables may send to its multicast groups as well.
 pub(crate) fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
-    let (length, _) = retried(|| recv(descriptor(socket), &mut *buffer, RecvFlags::DONTWAIT))?;
-    Ok(buffer.get(..length).unwrap_or(&[]))
+    let (length, _, sender) = retried(|| recvfrom(descriptor(socket), &mut *buffer, RecvFlags::DONTWAIT))?;
+    let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
+    let from_kernel = sender.is_some_and(|sender| sender.pid() == KERNEL);
+    Ok(if from_kernel { buffer.get(..length).unwrap_or(&[]) } else { &[] })
 }
 
 /// The kernel refuses a datagram that is greater than the send buffer (EMSGSIZE). Without the right to go over
