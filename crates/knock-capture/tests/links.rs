@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use knock_capture::LinkChange::{AddressAdded, AddressRemoved, Appeared, Disappeared, Down, Renamed, Up};
 use knock_capture::{LinkChange, Links};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
 use netns::{in_namespace, index_of, ip, ready};
 
 fn at(address: &str) -> IpAddr {
@@ -253,5 +255,23 @@ fn one_read_does_a_bounded_amount_of_work() {
             links.read(&mut changes).expect("changes");
         }
         assert!(changes.iter().all(|change| matches!(change, AddressAdded { index: at, .. } if *at == index)));
+    });
+}
+
+#[test]
+fn what_another_process_says_of_an_interface_is_not_believed() {
+    in_namespace(|| {
+        let index = plain("d1");
+        let mut links = Links::open().expect("a follower");
+        // RTM_DELLINK: `struct nlmsghdr` and `struct ifinfomsg`, to the group of links.
+        let fields: [(u32, usize); 9] =
+            [(32, 4), (17, 2), (0, 2), (0, 4), (0, 4), (0, 4), (index, 4), (0, 4), (u32::MAX, 4)];
+        let message: Vec<u8> = fields.iter().flat_map(|&(value, size)| value.to_ne_bytes()[..size].to_vec()).collect();
+        let mut forger = Socket::new(NETLINK_ROUTE).expect("a socket");
+        forger.bind_auto().expect("bound");
+        let group = libc::RTMGRP_LINK.cast_unsigned();
+        forger.send_to(&message, &SocketAddr::new(0, group), 0).expect("who administers the network may send");
+        assert_eq!(all(&mut links), []);
+        assert!(links.interface("d1").is_some());
     });
 }
