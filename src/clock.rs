@@ -1,6 +1,6 @@
 //! The daemon's clock. Nothing else in the program asks what time it is.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use knock_proto::Time;
 use rustix::time::{ClockId, clock_gettime};
@@ -15,8 +15,68 @@ pub(crate) fn moment() -> Moment {
 /// Now, on `CLOCK_BOOTTIME` (clock_gettime(2)): no step of the wall clock moves it, and it goes on while the machine
 /// sleeps, as a client's timeouts do.
 pub(crate) fn now() -> Time {
-    let now = clock_gettime(ClockId::Boottime);
+    read(ClockId::Boottime)
+}
+
+/// How long the machine has slept since it was started: `CLOCK_MONOTONIC` stands still meanwhile, as the jiffies do that
+/// the timeouts of set elements run on.
+pub(crate) fn slept() -> Duration {
+    let now = now();
+    // Read afterwards: a thread that has to wait in between finds too little, and never sleep that was none.
+    now.since(read(ClockId::Monotonic))
+}
+
+fn read(clock: ClockId) -> Time {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
     Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+}
+
+/// Notices that the machine has slept.
+#[derive(Debug)]
+pub(crate) struct Sleep {
+    noticed: Duration,
+}
+
+impl Sleep {
+    /// Sleep that is no longer than this changes nothing that a timeout is made for.
+    const SHORT: Duration = Duration::from_millis(100);
+
+    /// `slept`: how long it has slept so far, as [`slept`] tells.
+    pub(crate) const fn new(slept: Duration) -> Sleep {
+        Sleep { noticed: slept }
+    }
+
+    /// Whether it has slept since this was asked last.
+    pub(crate) fn is_over(&mut self, slept: Duration) -> bool {
+        let more = slept > self.noticed + Sleep::SHORT;
+        if more {
+            self.noticed = slept;
+        }
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sleep_is_noticed_once_and_the_inexactness_of_two_clocks_is_none() {
+        let seconds = Duration::from_secs_f64;
+        let mut sleep = Sleep::new(seconds(10.0));
+        assert!(!sleep.is_over(seconds(10.0)));
+        assert!(!sleep.is_over(seconds(9.99)) && !sleep.is_over(seconds(10.01)));
+        assert!(sleep.is_over(seconds(70.0)));
+        assert!(!sleep.is_over(seconds(70.0)) && !sleep.is_over(seconds(69.0)));
+        // Many short ones add up.
+        assert!(!sleep.is_over(seconds(70.08)) && sleep.is_over(seconds(70.16)));
+    }
+
+    #[test]
+    fn a_machine_that_is_awake_does_not_sleep() {
+        let before = slept();
+        assert!(slept() <= before + Sleep::SHORT);
+    }
 }

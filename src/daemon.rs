@@ -8,7 +8,7 @@ use std::time::Duration;
 use knock_config::Config;
 use knock_proto::{Effect, Engine, Time};
 
-use crate::clock::{moment, now};
+use crate::clock::{Sleep, moment, now, slept};
 use crate::commands::Commands;
 use crate::control;
 use crate::events::{Event, EventLog};
@@ -160,6 +160,7 @@ impl Daemon {
         let status = self.status_line();
         self.notifier.ready(status);
 
+        let mut sleep = Sleep::new(slept());
         let mut ready = Vec::new();
         let mut effects = Vec::new();
         loop {
@@ -190,6 +191,12 @@ impl Daemon {
                 }
             }
             self.tick(now());
+            if sleep.is_over(slept()) {
+                // The timeouts of the kernel's elements stood still, those of the grants did not.
+                log::info!("the machine has slept; comparing what is granted with what the kernel has");
+                self.gate.doubt();
+                self.reconcile();
+            }
             if let Some(control) = &mut self.control {
                 control.tick(now(), &poller);
             }
@@ -262,11 +269,12 @@ impl Daemon {
 
     /// Does what is due.
     fn tick(&mut self, now: Time) {
-        while let Some(grant) = self.gate.take_ended(now) {
-            let rule = self.config.rules[grant.rule].name.as_str();
+        let (config, events) = (&self.config, &self.events);
+        self.gate.end_due(now, |grant| {
+            let rule = config.rules[grant.rule].name.as_str();
             let message = format_args!("rule {rule}: the grant to {} has ended", grant.address);
-            self.events.report(now, Event::Expired, Some(rule), Some(grant.address), message);
-        }
+            events.report(now, Event::Expired, Some(rule), Some(grant.address), message);
+        });
         if self.engine.next_silent().is_some_and(|due| due <= now) {
             self.engine.forget_silent(now);
         }

@@ -11,7 +11,7 @@ use crate::clock::moment;
 use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
 use crate::events::Event;
-use crate::gate;
+use crate::gate::{self, Revoked};
 use crate::rules::{engine_rules, engine_settings};
 
 impl Daemon {
@@ -134,17 +134,22 @@ impl Daemon {
         result.map(|_| ())
     }
 
-    /// Ends the grant of a rule to an address; `by` says at whose wish. Returns whether there was one.
-    pub(crate) fn revoke(&mut self, now: Time, rule: usize, address: IpAddr, by: &str) -> Result<bool, gate::Error> {
+    /// Ends the grant of a rule to an address, and what the kernel has of it; `by` says at whose wish.
+    pub(crate) fn revoke(&mut self, now: Time, rule: usize, address: IpAddr, by: &str) -> Result<Revoked, gate::Error> {
         let name = self.config.rules[rule].name.as_str();
         let result = self.gate.revoke(now, rule, address);
         match &result {
-            Ok(true) => {
+            Ok(Revoked { grant: true, .. }) => {
                 self.counters.revoked += 1;
                 let message = format_args!("rule {name}: the grant to {address} is revoked ({by})");
                 self.events.report(now, Event::Revoked, Some(name), Some(address), message);
             }
-            Ok(false) => {
+            Ok(Revoked { strays: 1.., .. }) => {
+                let message =
+                    format_args!("rule {rule}: {address} was open without a grant; it is closed ({by})", rule = name);
+                self.events.report(now, Event::Stray, Some(name), Some(address), message);
+            }
+            Ok(Revoked { .. }) => {
                 let message = format_args!("rule {name}: {address} has no grant to revoke ({by})");
                 self.events.line(now, Level::Debug, name, message);
             }

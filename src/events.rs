@@ -34,11 +34,13 @@ pub(crate) enum Event {
     Knocked,
     /// Somebody changed the managed table or a set, and it was put back.
     Restored,
+    /// An element that no grant explains was found in the kernel, and deleted.
+    Stray,
 }
 
 /// Every event, in the order of the manual.
 #[cfg(test)]
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 12] = [
     Event::Ready,
     Event::Stopping,
     Event::Reloaded,
@@ -50,6 +52,7 @@ const EVENTS: [Event; 11] = [
     Event::GrantFailed,
     Event::Knocked,
     Event::Restored,
+    Event::Stray,
 ];
 
 impl Event {
@@ -67,6 +70,7 @@ impl Event {
             Event::GrantFailed => "grant-failed",
             Event::Knocked => "knocked",
             Event::Restored => "restored",
+            Event::Stray => "stray",
         }
     }
 
@@ -84,6 +88,7 @@ impl Event {
             Event::GrantFailed => "bfbf22879c39435e83a69dd97157e43b",
             Event::Knocked => "f0ab7b3c068b43cea165c2a5b4944e48",
             Event::Restored => "7078171a7e4d421da5d5f85d44c75b31",
+            Event::Stray => "477e1503113fe5cd6cf91524d7427efd",
         }
     }
 
@@ -95,7 +100,7 @@ impl Event {
     const fn level(self) -> Level {
         match self {
             Event::GrantFailed | Event::ReloadFailed => Level::Error,
-            Event::Restored => Level::Warn,
+            Event::Restored | Event::Stray => Level::Warn,
             _ => Level::Info,
         }
     }

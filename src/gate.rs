@@ -1,12 +1,14 @@
 //! The gate: what is granted to whom, in the kernel's sets and in the daemon's record, and that the two agree.
 
+mod ends;
 mod lock;
 mod own_sets;
 mod place;
 mod reconfigure;
 mod repair;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -20,8 +22,9 @@ use crate::events::EventLog;
 use crate::ledger::{Grant, Ledger};
 use lock::lock;
 use own_sets::OwnSets;
-use place::{Place, Wanted, holder, places, wanted};
+use place::{Place, Wanted, holder, places};
 
+pub(crate) use ends::{Revoked, RevokedAll};
 pub(crate) use own_sets::SetState;
 pub(crate) use place::opens;
 
@@ -36,8 +39,10 @@ pub(crate) struct Gate {
     sets: OwnSets,
     /// Where the kernel does not keep others from changing what is ours.
     monitor: Option<Monitor>,
-    /// A repair failed: what is in the kernel is not known.
+    /// A repair failed, or the machine has slept: what is in the kernel is not known.
     doubtful: bool,
+    /// Elements that no grant explained, and that were deleted.
+    strays: u64,
 }
 
 /// A grant could not be carried out, or the gate not be set up.
@@ -58,6 +63,7 @@ impl Gate {
             sets: OwnSets::open(&config, log)?,
             monitor: None,
             doubtful: false,
+            strays: 0,
             config,
         };
         let spec = table_spec(&gate.config);
@@ -78,10 +84,12 @@ impl Gate {
         } else {
             gate.watch()?;
         }
+        gate.repair_sets(now);
         Ok(gate)
     }
 
-    /// Takes up what was found in the managed table: the grants of rules that are still there.
+    /// Takes up what was found in the managed table: the grants of rules that are still there. What else it holds
+    /// belongs to rules or ports that are gone, and the other way round a rule may have got a port.
     fn adopt(&mut self, now: Time, elements: &[Element]) -> Result<(), Error> {
         let rules = &self.config.rules;
         for element in elements {
@@ -90,29 +98,10 @@ impl Gate {
                 self.ledger.insert(found(rule, element.key.address, now, element.timeout, element.remaining));
             }
         }
-        // What is in the table and not in the record belongs to rules or ports that are gone, and the other way round
-        // a rule may have got a port.
-        let wanted = wanted(&self.ledger, rules);
-        let there: HashSet<ElementKey> = elements.iter().map(|element| element.key).collect();
-        let is_wanted = |key: &&ElementKey| wanted.contains_key(&(key.address, Place::Port(key.port)));
-        let gone: Vec<ElementKey> = there.iter().filter(|key| !is_wanted(key)).copied().collect();
-        let missing = wanted.iter().filter_map(|((address, place), wanted)| {
-            let Place::Port(port) = place else { return None };
-            let key = ElementKey { address: *address, port: *port };
-            (!there.contains(&key)).then(|| element(key, wanted, now))
-        });
-        let missing: Vec<Element> = missing.collect();
         if !self.ledger.is_empty() {
             log::info!("took up {} grants that were live", self.ledger.len());
         }
-        let Some(table) = &mut self.table else { return Ok(()) };
-        if !gone.is_empty() {
-            table.revoke(&gone)?;
-        }
-        if !missing.is_empty() {
-            table.grant(&missing)?;
-        }
-        Ok(())
+        self.repair_table(now).map(drop)
     }
 
     fn adopt_sets(&mut self, now: Time, held: Vec<own_sets::Held>) {
@@ -156,43 +145,32 @@ impl Gate {
                 None => drop(self.ledger.take(rule, address)),
             }
         }
-        result.map(|()| extended)
+        result.map(|_| extended)
     }
 
-    /// Makes the kernel's elements for a rule and an address what the record says.
-    fn put(&mut self, now: Time, rule: usize, address: IpAddr) -> Result<(), Error> {
+    /// Makes the kernel's elements for a rule and an address what the record says. Returns how many were deleted.
+    fn put(&mut self, now: Time, rule: usize, address: IpAddr) -> Result<usize, Error> {
         let mut add = Vec::new();
         let mut remove = Vec::new();
+        let mut removed = 0;
         for place in places(&self.config.rules[rule], address) {
-            let holder = holder(&self.ledger, &self.config.rules, address, &place);
+            let holder = holder(&self.ledger, &self.config.rules, now, address, &place);
             match (place, holder) {
                 (Place::Port(port), None) => remove.push(ElementKey { address, port }),
                 (Place::Port(port), Some(grant)) => {
                     let rule = self.config.rules[grant.rule].name.clone();
                     add.push(element(ElementKey { address, port }, &Wanted { rule, grant: *grant }, now));
                 }
-                (Place::Set(set), None) => self.sets.revoke(&set, address)?,
+                (Place::Set(set), None) => removed += self.delete_from_set(&set, &[address])?.len(),
                 (Place::Set(set), Some(grant)) => {
                     let remaining = grant.expires.since(now);
-                    self.sets.grant(
-                        now,
-                        &set,
-                        address,
-                        &self.config.rules[grant.rule].name,
-                        grant.timeout,
-                        remaining,
-                    )?;
+                    let rule = self.config.rules[grant.rule].name.as_str();
+                    self.sets.grant(now, &set, address, rule, grant.timeout, remaining)?;
                 }
             }
         }
-        let Some(table) = &mut self.table else { return Ok(()) };
-        if !remove.is_empty() {
-            match table.revoke(&remove) {
-                Err(error) if error.is_missing() => self.restore(now)?,
-                result => result?,
-            }
-        }
-        let Some(table) = &mut self.table else { return Ok(()) };
+        removed += self.delete(&remove)?.len();
+        let Some(table) = &mut self.table else { return Ok(removed) };
         if !add.is_empty() {
             match table.grant(&add) {
                 // Somebody deleted the table, and the notification is still to come.
@@ -200,60 +178,7 @@ impl Gate {
                 result => result?,
             }
         }
-        Ok(())
-    }
-
-    /// Ends the grant of a rule to an address. Returns whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses; the grant is live then.
-    pub(crate) fn revoke(&mut self, now: Time, rule: usize, address: IpAddr) -> Result<bool, Error> {
-        let Some(grant) = self.ledger.take(rule, address) else { return Ok(false) };
-        if let Err(error) = self.put(now, rule, address) {
-            self.ledger.insert(grant);
-            return Err(error);
-        }
-        Ok(true)
-    }
-
-    /// Ends all grants, those in the managed table in one transaction. Returns them.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses; the grants in the managed table are live then.
-    pub(crate) fn revoke_all(&mut self, now: Time) -> Result<Vec<Grant>, Error> {
-        let live = wanted(&self.ledger, &self.config.rules);
-        for (address, place) in live.keys() {
-            if let Place::Set(set) = place {
-                self.sets.revoke(set, *address)?;
-            }
-        }
-        let key = |(address, place): &(IpAddr, Place)| match place {
-            Place::Port(port) => Some(ElementKey { address: *address, port: *port }),
-            Place::Set(_) => None,
-        };
-        let keys: Vec<ElementKey> = live.keys().filter_map(key).collect();
-        let record = std::mem::take(&mut self.ledger);
-        let result = match &mut self.table {
-            Some(table) if !keys.is_empty() => match table.revoke(&keys) {
-                Err(error) if error.is_missing() => self.restore(now),
-                result => result,
-            },
-            _ => Ok(()),
-        };
-        match result {
-            Ok(()) => Ok(record.iter().copied().collect()),
-            Err(error) => {
-                self.ledger = record;
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes a grant that has ended out of the record. The kernel has ended it by itself.
-    pub(crate) fn take_ended(&mut self, now: Time) -> Option<Grant> {
-        self.ledger.take_ended(now)
+        Ok(removed)
     }
 
     /// The record of live grants.

@@ -1,7 +1,7 @@
 //! The record of live grants: who was granted which rule, until when. Pure.
 //!
-//! The kernel's sets do the work and expire by themselves; this is what is put back into them when somebody flushes
-//! them, what `knockctl grants` answers from, and what tells which grant of two that cover the same port lasts longer.
+//! The kernel's sets do the work; this is what is put back into them when somebody flushes them, what `knockctl grants`
+//! answers from, what tells which grant of two that cover the same port lasts longer, and what says when a grant ends.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -28,7 +28,10 @@ pub(crate) struct Grant {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     grants: HashMap<(IpAddr, usize), Grant>,
+    /// By the time when their end is carried out.
     by_end: BTreeSet<(Time, IpAddr, usize)>,
+    /// Grants whose end could not be carried out, and when it is tried again.
+    postponed: HashMap<(IpAddr, usize), Time>,
     /// The rules granted to each address.
     by_address: HashMap<IpAddr, Vec<usize>>,
 }
@@ -55,7 +58,8 @@ impl Ledger {
     /// Ends a grant; `None` where there is none.
     pub(crate) fn take(&mut self, rule: usize, address: IpAddr) -> Option<Grant> {
         let grant = self.grants.remove(&(address, rule))?;
-        self.by_end.remove(&(grant.expires, address, rule));
+        let end = self.postponed.remove(&(address, rule)).unwrap_or(grant.expires);
+        self.by_end.remove(&(end, address, rule));
         if let Some(rules) = self.by_address.get_mut(&address) {
             rules.retain(|&other| other != rule);
             if rules.is_empty() {
@@ -76,21 +80,27 @@ impl Ledger {
         rules.iter().filter_map(move |&rule| self.get(rule, address))
     }
 
-    /// All live grants, the one that ends first in front.
+    /// All live grants, the one whose end is carried out first in front.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.by_end.iter().filter_map(|&(_, address, rule)| self.get(rule, address))
     }
 
-    /// Takes out a grant that has ended by `now`; `None` when there is no more.
-    pub(crate) fn take_ended(&mut self, now: Time) -> Option<Grant> {
-        let &(expires, address, rule) = self.by_end.first()?;
-        if expires > now {
-            return None;
-        }
-        self.take(rule, address)
+    /// The grants whose end is to be carried out by `now`.
+    pub(crate) fn due(&self, now: Time) -> impl Iterator<Item = &Grant> {
+        let due = self.by_end.iter().take_while(move |entry| entry.0 <= now);
+        due.filter_map(|&(_, address, rule)| self.get(rule, address))
     }
 
-    /// When the next grant ends.
+    /// The end of a grant could not be carried out: it is due again at `until`.
+    pub(crate) fn postpone(&mut self, rule: usize, address: IpAddr, until: Time) {
+        let Some(grant) = self.take(rule, address) else { return };
+        self.insert(grant);
+        self.by_end.remove(&(grant.expires, address, rule));
+        self.by_end.insert((until, address, rule));
+        self.postponed.insert((address, rule), until);
+    }
+
+    /// When the end of a grant is to be carried out next.
     pub(crate) fn next_end(&self) -> Option<Time> {
         self.by_end.first().map(|entry| entry.0)
     }
@@ -147,9 +157,17 @@ mod tests {
         ledger.grant(0, client(1), Time::from_millis(0), Duration::from_millis(20));
         ledger.grant(1, client(1), Time::from_millis(0), Duration::from_millis(10));
         assert_eq!(ledger.next_end(), Some(Time::from_millis(10)));
-        assert_eq!(ledger.take_ended(Time::from_millis(9)), None);
-        assert_eq!(ledger.take_ended(Time::from_millis(20)).map(|grant| grant.rule), Some(1));
-        assert_eq!(ledger.take_ended(Time::from_millis(20)).map(|grant| grant.rule), Some(0));
+        let due = |ledger: &Ledger, now| ledger.due(Time::from_millis(now)).map(|grant| grant.rule).collect::<Vec<_>>();
+        assert!(due(&ledger, 9).is_empty());
+        assert_eq!(due(&ledger, 10), [1]);
+        assert_eq!(due(&ledger, 20), [1, 0]);
+        // One whose end fails stands in nobody's way.
+        ledger.postpone(1, client(1), Time::from_millis(30));
+        assert_eq!((due(&ledger, 20), due(&ledger, 30)), (vec![0], vec![0, 1]));
+        assert_eq!(ledger.get(1, client(1)).map(|grant| grant.expires), Some(Time::from_millis(10)));
+        for rule in [0, 1] {
+            assert!(ledger.take(rule, client(1)).is_some());
+        }
         assert!(ledger.is_empty() && ledger.next_end().is_none() && ledger.of_address(client(1)).next().is_none());
     }
 

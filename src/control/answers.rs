@@ -8,12 +8,12 @@ use knock_proto::Time;
 use serde_json::Value;
 
 use super::listing::Outgoing;
-use super::protocol::{Code, Command, Granted, Interface, Refusal, Reloaded, Revoked, Set, Status, Table};
+use super::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
 use super::socket::Peer;
 use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::events::Event;
-use crate::gate;
+use crate::gate::{self, Revoked, RevokedAll};
 use crate::poller::Poller;
 use crate::reload::NotReloaded;
 
@@ -126,6 +126,7 @@ impl Daemon {
             ("grants_failed", own.failed_grants),
             ("revoked", own.revoked),
             ("restored", own.restored),
+            ("strays", self.gate.strays()),
             ("reloads", own.reloads),
             ("commands_started", commands.started),
             ("commands_succeeded", commands.succeeded),
@@ -186,27 +187,35 @@ impl Daemon {
         rule: Option<&str>,
         address: IpAddr,
     ) -> Result<Outgoing, Refusal> {
-        let rules: Vec<usize> = match rule {
-            Some(name) => vec![self.rule(name)?],
-            None => self.gate.ledger().of_address(address).map(|grant| grant.rule).collect(),
-        };
         let by = format!("by uid {}", peer.uid);
-        let mut revoked = 0;
-        for rule in rules {
-            revoked += usize::from(self.revoke(now, rule, address, &by).map_err(|error| failed(&error))?);
+        if let Some(name) = rule {
+            let rule = self.rule(name)?;
+            let Revoked { grant, strays } = self.revoke(now, rule, address, &by).map_err(|error| failed(&error))?;
+            return Ok(Outgoing::result(&protocol::Revoked { revoked: usize::from(grant), strays }));
         }
-        Ok(Outgoing::result(&Revoked { revoked }))
+        let revoked = self.gate.revoke_address(address).map_err(|error| failed(&error))?;
+        Ok(self.report_revoked(now, &revoked, Some(address), &by))
     }
 
     fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
-        let ended = self.gate.revoke_all(now).map_err(|error| failed(&error))?;
-        for grant in &ended {
+        let revoked = self.gate.revoke_all(now).map_err(|error| failed(&error))?;
+        Ok(self.report_revoked(now, &revoked, None, &format!("by uid {}", peer.uid)))
+    }
+
+    fn report_revoked(&mut self, now: Time, revoked: &RevokedAll, address: Option<IpAddr>, by: &str) -> Outgoing {
+        let RevokedAll { grants, strays } = revoked;
+        for grant in grants {
             let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("rule {rule}: the grant to {} is revoked (by uid {})", grant.address, peer.uid);
+            let message = format_args!("rule {rule}: the grant to {} is revoked ({by})", grant.address);
             self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
         }
-        self.counters.revoked += ended.len() as u64;
-        Ok(Outgoing::result(&Revoked { revoked: ended.len() }))
+        if *strays > 0 {
+            let whose = address.map_or(String::new(), |address| format!(" of {address}"));
+            let message = format_args!("deleted {strays} elements{whose} that no grant explained ({by})");
+            self.events.report(now, Event::Stray, None, address, message);
+        }
+        self.counters.revoked += grants.len() as u64;
+        Outgoing::result(&protocol::Revoked { revoked: grants.len(), strays: *strays })
     }
 
     /// The index of the rule of that name.

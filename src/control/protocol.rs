@@ -218,6 +218,9 @@ pub(crate) struct Granted {
 pub(crate) struct Revoked {
     /// How many.
     pub(crate) revoked: usize,
+    /// How many elements were found in the kernel and deleted that no grant explained.
+    #[serde(default)]
+    pub(crate) strays: usize,
 }
 
 /// The configuration was read anew.

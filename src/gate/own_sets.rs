@@ -167,12 +167,30 @@ impl OwnSets {
         }
     }
 
-    pub(crate) fn revoke(&mut self, name: &SetName, address: IpAddr) -> Result<(), Error> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        match connection.revoke(&address_of(name), address) {
-            Err(error) if error.is_missing() => Ok(()),
-            result => result.map(drop),
+    /// Deletes the elements of these addresses, where they bear a comment that `is_ours`. Returns whose there were.
+    pub(crate) fn revoke(
+        &mut self,
+        name: &SetName,
+        addresses: &[IpAddr],
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        let (set, Some(&address)) = (address_of(name), addresses.first()) else { return Ok(Vec::new()) };
+        match connection.revoke(&set, addresses, is_ours) {
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            // One that was made anew as another kind of set has no element of ours.
+            Err(error) => match connection.inspect(&set, IpVersion::of(address)) {
+                Err(Error::UnusableSet { .. }) => Ok(Vec::new()),
+                _ => Err(error),
+            },
+            result => result,
         }
+    }
+
+    /// The sets for addresses of the version of this one.
+    pub(crate) fn names(&self, address: IpAddr) -> Vec<SetName> {
+        let version = IpVersion::of(address);
+        self.sets.iter().filter(|set| set.version == version).map(|set| set.name.clone()).collect()
     }
 }
 

@@ -39,11 +39,18 @@ pub(crate) fn opens(rule: &Rule, address: IpAddr) -> Vec<String> {
     places(rule, address).into_iter().map(text).collect()
 }
 
-/// The grant that an element stands for: of those to the address that stand there, the one that lasts longest.
-pub(crate) fn holder<'a>(ledger: &'a Ledger, rules: &[Rule], address: IpAddr, place: &Place) -> Option<&'a Grant> {
+/// The grant that an element stands for: of those to the address that stand there, the one that lasts longest. `None`:
+/// there is none, or its time is over.
+pub(crate) fn holder<'a>(
+    ledger: &'a Ledger,
+    rules: &[Rule],
+    now: Time,
+    address: IpAddr,
+    place: &Place,
+) -> Option<&'a Grant> {
     ledger
         .of_address(address)
-        .filter(|grant| places(&rules[grant.rule], address).contains(place))
+        .filter(|grant| grant.expires > now && places(&rules[grant.rule], address).contains(place))
         .max_by_key(|grant| (grant.expires, grant.rule))
 }
 
@@ -72,9 +79,11 @@ pub(crate) fn wanted(ledger: &Ledger, rules: &[Rule]) -> HashMap<(IpAddr, Place)
     let mut all: HashMap<(IpAddr, Place), Wanted> = HashMap::new();
     for grant in ledger.iter() {
         for place in places(&rules[grant.rule], grant.address) {
-            // The grants come in the order of their ends: the last one holds.
-            let rule = rules[grant.rule].name.clone();
-            all.insert((grant.address, place), Wanted { rule, grant: *grant });
+            let lasts_longer = |other: &Wanted| (other.grant.expires, other.grant.rule) > (grant.expires, grant.rule);
+            if !all.get(&(grant.address, place.clone())).is_some_and(lasts_longer) {
+                let rule = rules[grant.rule].name.clone();
+                all.insert((grant.address, place), Wanted { rule, grant: *grant });
+            }
         }
     }
     all

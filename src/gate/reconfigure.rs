@@ -43,14 +43,16 @@ impl Gate {
 
         for ((address, place), wanted) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
             if let Place::Set(set) = place
-                && let Err(error) = self.sets.revoke(set, *address)
+                && let Err(error) = self.delete_from_set(set, &[*address])
             {
                 self.sets.log.line(now, Level::Warn, &wanted.rule, format_args!("{error}"));
             }
         }
         self.sets = sets;
         self.config = config;
-        for ((address, place), wanted) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
+        // A grant that goes on may have got another holder, whose time is over sooner.
+        let unchanged = |key, new: &Wanted| before.get(key).is_some_and(|old| old.same_element(new));
+        for ((address, place), wanted) in after.iter().filter(|(key, new)| !unchanged(key, new)) {
             if let Place::Set(set) = place {
                 let Wanted { rule, grant } = wanted;
                 let remaining = grant.expires.since(now);

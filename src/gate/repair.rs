@@ -1,13 +1,21 @@
-//! Putting back what somebody else changed.
+//! Making the kernel what the record says, where somebody else changed something or the machine has slept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
-use knock_nft::{Element, ElementKey, Event, Family};
+use knock_config::{Rule, SetName};
+use knock_nft::{Element, ElementKey, Event as Change, Family};
 use knock_proto::Time;
 use log::Level;
 
+use super::own_sets::address_of;
 use super::place::{Place, wanted};
 use super::{Error, Gate, element};
+use crate::events::Event;
+
+/// Elements that are added in one transaction.
+const CHUNK: usize = 300;
 
 impl Gate {
     /// Takes up what others changed, and puts back what is ours: the gate first, then the grants in the administrator's
@@ -18,15 +26,16 @@ impl Gate {
     ///
     /// Where the kernel refuses. What it refuses for the one is no reason to leave the other.
     pub(crate) fn reconcile(&mut self, now: Time, mut report: impl FnMut(String)) -> Result<(), Error> {
-        let Some(monitor) = &mut self.monitor else { return Ok(()) };
         let mut events = Vec::new();
-        monitor.read(&mut events)?;
+        if let Some(monitor) = &mut self.monitor {
+            monitor.read(&mut events)?;
+        }
         let doubtful = std::mem::take(&mut self.doubtful);
         let (mut by, mut table_changed, mut sets_changed) = (None, doubtful, doubtful);
         for event in &events {
             match event {
-                Event::Overrun => (table_changed, sets_changed) = (true, true),
-                Event::Changed(notice) => {
+                Change::Overrun => (table_changed, sets_changed) = (true, true),
+                Change::Changed(notice) => {
                     let table = notice.family == Family::Inet && notice.table == self.config.nftables.table;
                     let sets = self.sets.concern(notice);
                     if table || sets {
@@ -55,21 +64,47 @@ impl Gate {
         self.doubtful = true;
     }
 
-    /// Puts the managed table back where it is not as it should be. Returns whether there was something to do.
-    fn repair_table(&mut self, now: Time) -> Result<bool, Error> {
+    /// Makes the managed table what the record says: puts it back, adds what is missing, deletes what no grant explains,
+    /// and shortens what outlasts its grant. Returns whether there was something to put back.
+    pub(super) fn repair_table(&mut self, now: Time) -> Result<bool, Error> {
+        let wanted = wanted(&self.ledger, &self.config.rules);
         let elements = self.elements(now);
         let Some(table) = &mut self.table else { return Ok(false) };
         if !table.intact()? {
             table.restore(&elements)?;
             return Ok(true);
         }
-        let there: HashSet<ElementKey> = table.list()?.into_iter().map(|element| element.key).collect();
-        let missing: Vec<Element> = elements.into_iter().filter(|element| !there.contains(&element.key)).collect();
-        if missing.is_empty() {
-            return Ok(false);
+        let there: HashMap<ElementKey, Element> =
+            table.list()?.into_iter().map(|element| (element.key, element)).collect();
+        let (present, missing): (Vec<_>, Vec<_>) =
+            elements.into_iter().partition(|element| there.contains_key(&element.key));
+        let outlasts = |element: &Element| outlasts(there[&element.key].remaining, element.remaining);
+        let longer: Vec<Element> = present.into_iter().filter(outlasts).collect();
+        for elements in missing.chunks(CHUNK).chain(longer.chunks(CHUNK)) {
+            table.grant(elements)?;
         }
-        table.grant(&missing)?;
-        Ok(true)
+        say_shortened(longer.len());
+        let strays = there
+            .into_values()
+            .filter(|element| !wanted.contains_key(&(element.key.address, Place::Port(element.key.port))));
+        let strays: Vec<Element> = strays.collect();
+        let keys: Vec<ElementKey> = strays.iter().map(|element| element.key).collect();
+        table.revoke(&keys)?;
+        let config = self.config.clone();
+        let (table, names) = (&config.nftables.table, names(&config.rules));
+        for Element { key, comment, .. } in &strays {
+            let rule = names.get(comment.as_str()).copied();
+            self.report_stray(now, key.address, rule, &format!("{} in table inet {table}", key.port));
+        }
+        Ok(!missing.is_empty())
+    }
+
+    /// `rule`: the name of a rule, where the element bears one.
+    fn report_stray(&mut self, now: Time, address: IpAddr, rule: Option<&str>, place: &str) {
+        self.strays += 1;
+        let of = rule.map_or(String::new(), |rule| format!(" of rule {rule}"));
+        let message = format_args!("deleted an element{of} that no grant explains: {address}, {place}");
+        self.sets.log.report(now, Event::Stray, rule, Some(address), message);
     }
 
     /// Makes the managed table anew from the record.
@@ -89,22 +124,65 @@ impl Gate {
         .collect()
     }
 
-    /// Puts grants back into the administrator's sets. Returns how many.
-    fn repair_sets(&mut self, now: Time) -> usize {
+    /// Makes the administrator's sets what the record says, as far as it is about elements that bear a rule's name: puts
+    /// grants back, deletes what no grant explains, and shortens what outlasts its grant. Returns how many were put back.
+    pub(super) fn repair_sets(&mut self, now: Time) -> usize {
         self.sets.inspect();
-        let held: HashSet<_> = self.sets.list().into_iter().map(|held| (held.address, held.set)).collect();
-        let mut put_back = 0;
-        for ((address, place), wanted) in &wanted(&self.ledger, &self.config.rules) {
-            let Place::Set(set) = place else { continue };
+        let config = self.config.clone();
+        let names = names(&config.rules);
+        let held: HashMap<_, _> =
+            self.sets.list().into_iter().map(|held| ((held.address, Place::Set(held.set.clone())), held)).collect();
+        let wanted = wanted(&self.ledger, &self.config.rules);
+        let (mut put_back, mut shortened) = (0, 0);
+        for (key, wanted) in &wanted {
+            let (address, Place::Set(set)) = key else { continue };
             let remaining = wanted.grant.expires.since(now);
-            if remaining.is_zero() || !self.sets.is_usable(set) || held.contains(&(*address, set.clone())) {
+            let (there, longer) = held.get(key).map_or((false, false), |held| {
+                (true, names.contains(held.rule.as_str()) && outlasts(held.remaining, remaining))
+            });
+            if remaining.is_zero() || !self.sets.is_usable(set) || (there && !longer) {
                 continue;
             }
             match self.sets.grant(now, set, *address, &wanted.rule, wanted.grant.timeout, remaining) {
-                Ok(()) => put_back += 1,
+                Ok(()) => (put_back, shortened) = (put_back + usize::from(!there), shortened + usize::from(longer)),
                 Err(error) => self.sets.log.line(now, Level::Error, &wanted.rule, format_args!("{error}")),
             }
         }
+        say_shortened(shortened);
+        let mut strays: HashMap<SetName, Vec<IpAddr>> = HashMap::new();
+        for (key, held) in &held {
+            if names.contains(held.rule.as_str()) && !wanted.contains_key(key) {
+                strays.entry(held.set.clone()).or_default().push(held.address);
+            }
+        }
+        for (set, addresses) in strays {
+            match self.delete_from_set(&set, &addresses) {
+                Ok(deleted) => {
+                    let place = Place::Set(set);
+                    for address in deleted {
+                        let Some(held) = held.get(&(address, place.clone())) else { continue };
+                        self.report_stray(now, address, Some(&held.rule), &format!("set {}", address_of(&held.set)));
+                    }
+                }
+                Err(error) => log::error!("{error}"),
+            }
+        }
         put_back
+    }
+}
+
+fn names(rules: &[Rule]) -> HashSet<&str> {
+    rules.iter().map(|rule| rule.name.as_str()).collect()
+}
+
+/// Whether an element lasts longer than its grant. The kernel rounds up to milliseconds and to jiffies, and time passes
+/// while it lists; what is within a second is the same.
+fn outlasts(element: Duration, grant: Duration) -> bool {
+    element > grant + Duration::from_secs(1)
+}
+
+fn say_shortened(count: usize) {
+    if count > 0 {
+        log::info!("{count} elements would have outlasted their grants; they end in time now");
     }
 }

@@ -20,6 +20,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("grants_failed", "Grants that could not be made."),
     ("revoked", "Grants that were ended before their time."),
     ("restored", "Times that the managed table or a set was put back."),
+    ("strays", "Elements that no grant explained, and that were deleted."),
     ("reloads", "Reloads of the configuration."),
     ("commands_started", "Commands that were started."),
     ("commands_succeeded", "Commands that ended with status 0."),

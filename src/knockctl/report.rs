@@ -116,7 +116,11 @@ pub(crate) fn granted(granted: &Granted) -> String {
 
 /// Grants were ended.
 pub(crate) fn revoked(revoked: &Revoked) -> String {
-    format!("{} revoked\n", count(revoked.revoked, "grant"))
+    let strays = match revoked.strays {
+        0 => String::new(),
+        strays => format!("; {} that no grant explained deleted", count(strays, "element")),
+    };
+    format!("{} revoked{strays}\n", count(revoked.revoked, "grant"))
 }
 
 /// What the diagnosis found, the worst first. What is to be copied stands on one line, however long.

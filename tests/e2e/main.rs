@@ -4,6 +4,7 @@
 //! without that they fail and say so. `cargo build --workspace --bins` first: they run `knock-cli` too.
 #![forbid(unsafe_code)]
 
+mod strays;
 mod support;
 
 mod command_floods;

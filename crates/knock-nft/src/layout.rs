@@ -1,11 +1,13 @@
 //! What stands in the kernel under the managed table's name.
 
+use std::time::Duration;
+
 use knock_proto::Knock;
 use rustix::io::Errno;
 
 use crate::attribute::{self, Message, Request};
 use crate::connection::Connection;
-use crate::element::{Element, read_comment, read_elements, read_grant_key, read_port};
+use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key, read_port};
 use crate::error::{Error, Operation};
 use crate::rules::{CHAINS, rules};
 use crate::ruleset::{COMMENT, FAMILY, FLAG_OWNER, GRANTS4, GRANTS6, GUARDED, MARK, sets};
@@ -218,7 +220,7 @@ pub(crate) fn elements_request(family: u8, table: &str, set: &str, flags: libc::
     Request::new(libc::NFT_MSG_GETSETELEM, family, flags).string(LIST_TABLE, table).string(LIST_SET, set)
 }
 
-/// The grants in the table. Elements without a timeout or of other protocols are none of knockd's and left out.
+/// The grants in the table. Elements of other protocols are left out; one without a timeout remains for [`Duration::MAX`].
 pub(crate) fn read_grants(connection: &mut Connection, table: &str) -> Result<Vec<Element>, Error> {
     let fail = |errno| Error::kernel(Operation::ReadElements, object(table), errno);
     let mut grants = read_grant_set(connection, table, text(GRANTS4)).map_err(fail)?;
@@ -226,12 +228,12 @@ pub(crate) fn read_grants(connection: &mut Connection, table: &str) -> Result<Ve
     Ok(grants)
 }
 
-/// The grants that are left in a table which others may have damaged.
+/// The grants that are left in a table which others may have damaged. What has no timeout is none of knockd's.
 pub(crate) fn read_remaining_grants(connection: &mut Connection, table: &str) -> Result<Vec<Element>, Error> {
     let mut grants = Vec::new();
     for set in [GRANTS4, GRANTS6].map(text) {
         match read_grant_set(connection, table, set) {
-            Ok(found) => grants.extend(found),
+            Ok(found) => grants.extend(found.into_iter().filter(|grant| grant.remaining < Duration::MAX)),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(Error::kernel(Operation::ReadElements, object(table), errno)),
         }
@@ -243,7 +245,8 @@ fn read_grant_set(connection: &mut Connection, table: &str, set: &str) -> Result
     let request = |flags| elements_request(FAMILY, table, set, flags);
     connection.dump_elements(request, |found, message| {
         read_elements(message, |listed| {
-            if let (Some(key), Some(lifetime)) = (read_grant_key(listed.key), listed.lifetime(None)) {
+            if let Some(key) = read_grant_key(listed.key) {
+                let lifetime = listed.lifetime(None).unwrap_or(Lifetime::whole(Duration::MAX));
                 let comment = listed.comment.to_owned();
                 let (timeout, remaining) = (lifetime.timeout, lifetime.remaining);
                 found.insert(key, Element { key, comment, timeout, remaining });

@@ -18,6 +18,10 @@ use crate::layout::elements_request;
 use crate::message::{ElementsMessage, Timeout};
 use crate::ruleset::{TYPE_IPV4, TYPE_IPV6};
 
+/// How many elements are deleted in one transaction, which needs room for as many answers in the socket's buffer.
+const SMALL_TRANSACTION: usize = 128;
+/// How often a transaction is tried again because elements ended by themselves before they could be deleted.
+const REVOKE_ATTEMPTS: usize = 8;
 /// `NFT_SET_OBJECT` (linux/netfilter/nf_tables.h), a map to objects.
 const SET_OBJECT: libc::c_int = 0x40;
 
@@ -94,7 +98,7 @@ impl IpVersion {
     }
 }
 
-/// What became of a grant or its revocation in a set of the administrator's.
+/// What became of a grant in a set of the administrator's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was carried out.
@@ -156,7 +160,7 @@ impl UserSets {
         lifetime: Lifetime,
     ) -> Result<Outcome, Error> {
         self.usable(set, IpVersion::of(address))?;
-        if self.is_permanent(set, address)? == Some(true) {
+        if self.element(set, address)?.is_some_and(|element| element.lifetime.is_none()) {
             return Ok(Outcome::Permanent);
         }
         let whole = milliseconds(lifetime.timeout);
@@ -171,22 +175,47 @@ impl UserSets {
         Ok(Outcome::Done)
     }
 
-    /// Takes the address out of the set. It, and the set, may be gone.
+    /// Takes those of the addresses out of the set whose element has a timeout and a comment that `is_ours`. They, and
+    /// the set, may be gone. Returns those that were taken out. Costs some microseconds for each address.
     ///
     /// # Errors
     /// [`Error::Kernel`] where the kernel refuses.
-    pub fn revoke(&mut self, set: &SetAddress, address: IpAddr) -> Result<Outcome, Error> {
-        match self.is_permanent(set, address)? {
-            None => return Ok(Outcome::Done),
-            Some(true) => return Ok(Outcome::Permanent),
-            Some(false) => {}
+    pub fn revoke(
+        &mut self,
+        set: &SetAddress,
+        addresses: &[IpAddr],
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let mut revoked = Vec::new();
+        for addresses in addresses.chunks(SMALL_TRANSACTION) {
+            // What ends by itself in between makes the kernel refuse the transaction; then it is looked for again.
+            for attempt in 1.. {
+                let mut ours = Vec::new();
+                for &address in addresses {
+                    let element = self.element(set, address)?;
+                    if element.is_some_and(|element| element.lifetime.is_some() && is_ours(&element.comment)) {
+                        ours.push(address);
+                    }
+                }
+                if ours.is_empty() {
+                    break;
+                }
+                self.connection.begin();
+                for &address in &ours {
+                    let message = element(set, address, None, &[]);
+                    self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
+                }
+                match self.connection.commit() {
+                    Ok(()) => {
+                        revoked.append(&mut ours);
+                        break;
+                    }
+                    Err(refusal) if refusal.first.errno == Errno::NOENT && attempt < REVOKE_ATTEMPTS => {}
+                    Err(refusal) => return Err(refusal.into_error(object(set))),
+                }
+            }
         }
-        self.connection.begin();
-        self.connection.push(Operation::DeleteElement, &element(set, address, None, &[]), MsgType::Del);
-        match self.connection.commit() {
-            Err(refusal) if refusal.first.errno != Errno::NOENT => Err(refusal.into_error(object(set))),
-            _ => Ok(Outcome::Done),
-        }
+        Ok(revoked)
     }
 
     /// Lists the addresses in the set, the administrator's own too.
@@ -249,16 +278,22 @@ impl UserSets {
         Err(Error::UnusableSet { set: set.to_string(), reason })
     }
 
-    /// Whether the address is in the set without an end; `None`: it is not in the set, or there is none.
-    fn is_permanent(&mut self, set: &SetAddress, address: IpAddr) -> Result<Option<bool>, Error> {
-        let mut permanent = None;
+    /// The element of the address; `None`: it is not in the set, or there is none.
+    fn element(&mut self, set: &SetAddress, address: IpAddr) -> Result<Option<AddressElement>, Error> {
+        let mut found = None;
         let request = elements_request(set.family.number(), &set.table, &set.set, libc::NLM_F_ACK)
             .element_key(KeyBytes::address(address).as_slice());
         let result = self.connection.get(request, |message| {
-            read_elements(message, |listed| permanent = Some(listed.lifetime(None).is_none()));
+            read_elements(message, |listed| {
+                found = Some(AddressElement {
+                    address,
+                    comment: listed.comment.to_owned(),
+                    lifetime: listed.lifetime(None),
+                });
+            });
         });
         match result {
-            Ok(()) | Err(Errno::NOENT) => Ok(permanent),
+            Ok(()) | Err(Errno::NOENT) => Ok(found),
             Err(errno) => Err(Error::kernel(Operation::ReadElements, object(set), errno)),
         }
     }

@@ -4,20 +4,20 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::time::Duration;
 
+use nftnl::MsgType;
 use rustix::io::Errno;
 
 use crate::connection::{Connection, Failure, Refusal};
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::layout::{Layout, TableState, object, read_grants, read_remaining_grants};
-use crate::ruleset::{FLAG_OWNER, FLAG_PERSIST, GRANTS4, Writer, grants_of};
+use crate::message::ElementsMessage;
+use crate::ruleset::{FAMILY, FLAG_OWNER, FLAG_PERSIST, GRANTS4, GRANTS6, Writer, grants_of};
 use crate::spec::TableSpec;
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 const REVOKE_ATTEMPTS: usize = 8;
 
-/// How many answers surely fit the socket's buffer. Of more keys that are missing only the first are reported.
-const FEW_KEYS: usize = 128;
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless somebody lowered it.
 const SMALL_TRANSACTION: usize = 1000;
@@ -48,6 +48,9 @@ enum Plan {
 }
 
 impl ManagedTable {
+    /// How many answers surely fit the socket's buffer. Of more keys that are missing only the first are reported.
+    pub const FEW_KEYS: usize = 128;
+
     /// Makes the table, or adopts the one of that name that knockd left: in one transaction, so that at no moment the gate is
     /// open or a grant missing. (In a user namespace, thousands of grants may follow in further ones, within
     /// milliseconds; net.core.wmem_max decides.) Returns the grants that were found in it, with what remains of their time.
@@ -118,7 +121,7 @@ impl ManagedTable {
             match self.without_missing(&[], replace_and_grant) {
                 // A packet may meet the old guarded ports and the new grants: what is no longer granted goes after what
                 // is no longer guarded, or a granted packet would be dropped.
-                Ok(()) => {
+                Ok(_) => {
                     if let Err(error) = self.revoke(remove) {
                         log::error!("grants that should end now last their time: {error}");
                     }
@@ -186,15 +189,39 @@ impl ManagedTable {
         self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))
     }
 
-    /// Ends grants, up to 1000 in a transaction. Those that do not exist, or no longer, do no harm.
+    /// Ends grants, up to 1000 in a transaction. Those that do not exist, or no longer, do no harm. Returns those that
+    /// did exist. Up to [`ManagedTable::FEW_KEYS`] take some microseconds each, whatever else the table holds; where more are
+    /// missing, the table is listed.
     ///
     /// # Errors
     /// [`Error::Kernel`] where the kernel refuses.
-    pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<(), Error> {
-        keys.chunks(SMALL_TRANSACTION).try_for_each(|keys| self.without_missing(keys, |_, _| ()))
+    pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<Vec<ElementKey>, Error> {
+        let mut revoked = Vec::new();
+        for keys in keys.chunks(SMALL_TRANSACTION) {
+            revoked.extend(self.without_missing(keys, |_, _| ())?);
+        }
+        Ok(revoked)
+    }
+
+    /// Ends all grants, and deletes what else is in the sets of grants, in one transaction. Returns what was in them.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`]: [`Error::is_missing`] where the table is gone.
+    pub fn revoke_all(&mut self) -> Result<Vec<Element>, Error> {
+        let found = self.list()?;
+        self.connection.begin();
+        for set in [GRANTS4, GRANTS6] {
+            // Without an element, it empties the set.
+            let all = ElementsMessage::new(FAMILY, &self.name, set);
+            self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
+        }
+        self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))?;
+        Ok(found)
     }
 
     /// Lists the grants. The kernel takes half a second for 100,000 of them, and longer for the last ones than for the first.
+    ///
+    /// An element without an end opens its port as well, though knockd makes none: it remains for [`Duration::MAX`].
     ///
     /// # Errors
     /// [`Error::Kernel`]: [`Error::is_missing`] where the table is gone.
@@ -333,12 +360,12 @@ impl ManagedTable {
     }
 
     /// Carries out a transaction that deletes the grants of `keys` and does `also`, without those of them that the
-    /// kernel does not find.
+    /// kernel does not find. Returns the others.
     fn without_missing(
         &mut self,
         keys: &[ElementKey],
         also: impl Fn(&mut Writer<'_>, &TableSpec),
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<ElementKey>, Error> {
         let mut keys: Vec<ElementKey> = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
@@ -352,15 +379,15 @@ impl ManagedTable {
             }
             also(&mut writer, &self.spec);
             if self.connection.operations() == 0 {
-                return Ok(());
+                return Ok(keys);
             }
-            let Err(refusal) = self.connection.commit() else { return Ok(()) };
+            let Err(refusal) = self.connection.commit() else { return Ok(keys) };
             let is_missing =
                 |failure: &Failure| failure.operation == Operation::DeleteElement && failure.errno == Errno::NOENT;
             if !refusal.all().all(is_missing) {
                 return Err(refusal.into_error(object(&self.spec.name)));
             }
-            if keys.len() > FEW_KEYS {
+            if keys.len() > ManagedTable::FEW_KEYS {
                 let present = read_remaining_grants(&mut self.connection, &self.spec.name)?;
                 let present: HashSet<ElementKey> = present.into_iter().map(|grant| grant.key).collect();
                 keys.retain(|key| present.contains(&key.canonical()));
@@ -374,7 +401,7 @@ impl ManagedTable {
             }
             last = Some(refusal);
         }
-        last.map_or(Ok(()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
+        last.map_or(Ok(Vec::new()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
     }
 
     /// Takes down how the table is now, for [`ManagedTable::intact`]. Where it cannot be read, or somebody was quicker, that

@@ -92,10 +92,10 @@ fn revoking_ends_what_there_is_and_minds_nothing_that_there_is_not() {
         table.grant(&[element("2001:db8::1", HOUR)]).expect("granted");
         let mut keys: Vec<_> = many(1200, HOUR).iter().map(|grant| grant.key).skip(1).collect();
         keys.extend([key("2001:db8::1"), key("2001:db8::2"), key("2001:db8::1")]);
-        table.revoke(&keys).expect("revoked");
+        assert_eq!(table.revoke(&keys).expect("revoked").len(), 600, "those that were there");
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("10.0.0.0")]);
-        table.revoke(&keys).expect("again");
-        table.revoke(&[]).expect("nothing");
+        assert_eq!(table.revoke(&keys).expect("again"), []);
+        assert_eq!(table.revoke(&[]).expect("nothing"), []);
         nft("flush ruleset");
         table.revoke(&keys).expect("no table, so no grant");
     });
@@ -246,6 +246,24 @@ fn a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds() {
         assert!(adopted.iter().any(|grant| grant.remaining <= HOUR / 2 && grant.timeout == HOUR));
         // Generous, for a loaded machine: 100,000 transactions would take longer.
         assert!(restored < Duration::from_secs(5) && granted < Duration::from_secs(2), "{restored:?} {granted:?}");
+    });
+}
+
+#[test]
+fn what_is_in_the_sets_of_grants_is_listed_and_deleted_with_what_never_ends() {
+    in_namespace(|| {
+        let mut table = made(spec());
+        table.grant(&[element("192.0.2.1", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
+        nft("add element inet knockd grants4 { 192.0.2.2 . tcp . 22 }");
+        let listed = table.list().expect("listed");
+        let permanent: Vec<_> = listed.iter().filter(|grant| grant.remaining == Duration::MAX).collect();
+        assert_eq!(permanent.iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
+        assert_eq!(table.revoke_all().expect("revoked").len(), 3);
+        assert_eq!(table.list().expect("listed"), []);
+        assert_eq!(table.revoke_all().expect("nothing"), []);
+        assert!(table.intact().expect("read"));
+        nft("delete table inet knockd");
+        assert!(table.revoke_all().expect_err("gone").is_missing());
     });
 }
 

@@ -46,9 +46,9 @@ fn a_set_of_each_family_that_can_hold_addresses_serves() {
                 assert_eq!((listed.len(), listed[0].comment.as_str()), (1, "again"));
                 assert!(listed[0].lifetime.expect("not permanent").remaining > MINUTE, "started anew");
 
-                assert_eq!(sets.revoke(set, granted), Ok(Outcome::Done));
+                assert_eq!(sets.revoke(set, &[granted], |comment| comment == "again"), Ok(vec![granted]));
                 assert_eq!(sets.list(set).expect("listed"), []);
-                assert_eq!(sets.revoke(set, granted), Ok(Outcome::Done), "there is none any more");
+                assert_eq!(sets.revoke(set, &[granted], |_| true), Ok(vec![]), "there is none any more");
             }
         }
     });
@@ -123,7 +123,7 @@ fn a_set_or_table_that_is_not_there_is_a_distinct_error() {
             let lifetime = Lifetime::whole(HOUR);
             assert!(sets.grant(&name, address("192.0.2.1"), "ssh", lifetime).expect_err("missing").is_missing());
             assert!(sets.list(&name).expect_err("missing").is_missing());
-            assert_eq!(sets.revoke(&name, address("192.0.2.1")), Ok(Outcome::Done));
+            assert_eq!(sets.revoke(&name, &[address("192.0.2.1")], |_| true), Ok(vec![]));
         }
         sets.inspect(&set("inet filter here"), IpVersion::V4).expect("the connection still works");
     });
@@ -138,9 +138,24 @@ fn the_administrators_own_permanent_address_is_left_alone() {
         let allowed = set("inet filter allowed");
         let office = address("192.0.2.1");
         assert_eq!(sets.grant(&allowed, office, "ssh", Lifetime::whole(MINUTE)), Ok(Outcome::Permanent));
-        assert_eq!(sets.revoke(&allowed, office), Ok(Outcome::Permanent));
+        assert_eq!(sets.revoke(&allowed, &[office], |_| true), Ok(vec![]));
         let expected = AddressElement { address: office, comment: "office".to_owned(), lifetime: None };
         assert_eq!(sets.list(&allowed), Ok(vec![expected]));
+    });
+}
+
+#[test]
+fn of_the_administrators_elements_only_those_with_a_comment_of_ours_are_deleted() {
+    in_namespace(|| {
+        nft("add table inet filter; add set inet filter allowed { type ipv4_addr; flags timeout; }; \
+             add element inet filter allowed { 192.0.2.1 timeout 1h comment \"ssh\", 192.0.2.2 timeout 1h, \
+             192.0.2.3 timeout 1h comment \"office\", 192.0.2.4 comment \"ssh\" }");
+        let mut sets = opened();
+        let allowed = set("inet filter allowed");
+        let addresses: Vec<IpAddr> = (0..=200).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+        let revoked = sets.revoke(&allowed, &addresses, |comment| comment == "ssh");
+        assert_eq!(revoked, Ok(vec![address("192.0.2.1")]));
+        assert_eq!(sets.list(&allowed).expect("listed").len(), 3);
     });
 }
 
