@@ -9,6 +9,7 @@ mod packet;
 mod path;
 mod ruleset;
 mod shadow;
+mod translation;
 
 use serde::Serialize;
 
@@ -76,6 +77,7 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
         if let Some(table) = &status.table {
             findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));
             findings.extend(shadow::findings(ruleset, table));
+            findings.extend(translation::findings(ruleset, &facts.translations, table, &facts.listening));
         }
         findings.extend(status.sets.iter().flat_map(|set| own_set::findings(ruleset, set)));
     }

@@ -1,4 +1,4 @@
-//! Whether the gate stands, and whether something goes round it.
+//! Whether the gate stands.
 
 use serde_json::Value;
 
@@ -12,7 +12,6 @@ const MANGLE: i64 = -150;
 /// What is to be said of the gate.
 pub(crate) fn findings(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Vec<Finding> {
     let mut findings = vec![gate(ruleset, guarded, table)];
-    findings.extend(bypasses(ruleset, table));
     findings.extend(untracked(ruleset, table));
     findings
 }
@@ -78,44 +77,6 @@ fn looks_up(condition: &Value) -> bool {
 
 fn is_ipv6(condition: &Value) -> bool {
     condition["left"]["meta"]["key"].as_str() == Some("nfproto") && condition["right"].as_str() == Some("ipv6")
-}
-
-/// Ports that lead to a guarded one behind the gate.
-fn bypasses(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for chain in ruleset.chains.iter().filter(|chain| chain.kind.as_deref() != Some("filter")) {
-        for rule in ruleset.rules_of(chain) {
-            let Some(to) = rule.expr.iter().find_map(destination_port) else { continue };
-            let Some((protocol, from)) = rule.expr.iter().find_map(matched_port) else { continue };
-            let (to, from) = (format!("{to}/{protocol}"), format!("{from}/{protocol}"));
-            let is_guarded = |port: &String| table.guarded.contains(port);
-            if is_guarded(&to) && !is_guarded(&from) {
-                let text = format!(
-                    "who connects to {from} comes to {to} behind the gate; where that is the guarded service, a \
-                     stranger reaches it"
-                );
-                let finding = Finding::warning(to, text).because([format!("rule with {}", rule.place())]);
-                findings.push(finding.mend(format!(
-                    "add \"{from}\" to the `ports` of the rule, or remove the translation: nft delete rule {} {} {} \
-                     handle {}",
-                    rule.family, rule.table, rule.chain, rule.handle
-                )));
-            }
-        }
-    }
-    findings
-}
-
-/// The port that a packet is sent to instead.
-fn destination_port(statement: &Value) -> Option<u64> {
-    ["redirect", "dnat"].iter().find_map(|kind| statement[*kind]["port"].as_u64())
-}
-
-/// The protocol and the port that a rule is for.
-fn matched_port(statement: &Value) -> Option<(&str, u64)> {
-    let payload = &statement["match"]["left"]["payload"];
-    let protocol = payload["protocol"].as_str().filter(|protocol| ["tcp", "udp"].contains(protocol))?;
-    (payload["field"].as_str() == Some("dport")).then(|| Some((protocol, statement["match"]["right"].as_u64()?)))?
 }
 
 /// Rules that keep connection tracking from guarded UDP ports, which the gate looks at.
@@ -188,15 +149,5 @@ mod tests {
         assert!(broken(&|ruleset| ruleset.rules.retain(unjudged)).contains("IPv6 fragments"));
         let finding = gate(&recorded(), Some(&["80/tcp".to_owned()]), &table);
         assert!(finding.text.contains("does not guard 22/tcp"), "{finding:?}");
-    }
-
-    #[test]
-    fn a_translation_to_a_guarded_port_goes_round_the_gate() {
-        let ruleset = include_str!("rulesets/default-drop.json");
-        let ruleset = Ruleset::new(&serde_json::from_str(ruleset).expect("a recorded ruleset"));
-        let found = bypasses(&ruleset, &table(&["22/tcp", "80/tcp"]));
-        let from: Vec<&str> = found.iter().filter_map(|finding| finding.text.split(' ').nth(3)).collect();
-        assert_eq!(from, ["2222/tcp", "8080/tcp"], "{found:?}");
-        assert_eq!(bypasses(&ruleset, &table(&["22/tcp", "2222/tcp"])), []);
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Finding;
 use super::ruleset::Ruleset;
+use super::translation::{self, Translations};
 use crate::control::client::ask;
 use crate::control::protocol::{self, Status};
 
@@ -29,6 +30,8 @@ pub(crate) struct Facts {
     /// The ruleset, or why it can't be read.
     pub(crate) ruleset: Option<Ruleset>,
     pub(crate) no_ruleset: Option<String>,
+    /// Where packets to other addresses go.
+    pub(crate) translations: Translations,
     /// What the kernel guards: `22/tcp` …
     pub(crate) guarded: Option<Vec<String>>,
     /// The daemon's effective capabilities.
@@ -51,7 +54,11 @@ pub(crate) fn gather(socket: &Path) -> Facts {
         Err(error) => facts.no_status = Some(error.to_string()),
     }
     match nft(&["-t", "list", "ruleset"]) {
-        Ok(document) => facts.ruleset = Some(Ruleset::new(&document)),
+        Ok(document) => {
+            let ruleset = Ruleset::new(&document);
+            facts.translations = translation::gather(&ruleset);
+            facts.ruleset = Some(ruleset);
+        }
         Err(error) => facts.no_ruleset = Some(error),
     }
     if let Some(status) = &facts.status {

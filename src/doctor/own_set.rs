@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Finding;
-use super::packet::{Packet, Version};
+use super::packet::{Packet, Version, ports};
 use super::path::{Fate, fate};
 use super::ruleset::{Rule, Ruleset, Set};
 use crate::control::protocol;
@@ -106,19 +106,6 @@ fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate)
             Finding::ok(name, text).because([seen]).because(perhaps)
         }
     }
-}
-
-/// The protocol and the ports of a rule, where it names them one by one.
-fn ports(statement: &Value) -> Option<(String, Vec<u16>)> {
-    let (left, right) = (&statement["match"]["left"]["payload"], &statement["match"]["right"]);
-    if left["field"].as_str() != Some("dport") {
-        return None;
-    }
-    let number = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
-    let values = right["set"].as_array().map_or(std::slice::from_ref(right), Vec::as_slice);
-    let protocol = left["protocol"].as_str().filter(|protocol| *protocol == "udp").unwrap_or("tcp");
-    let ports: Vec<u16> = values.iter().filter_map(number).collect();
-    (!ports.is_empty()).then(|| (protocol.to_owned(), ports))
 }
 
 #[cfg(test)]

@@ -207,3 +207,15 @@ fn words(value: &Value) -> Vec<&str> {
         _ => Vec::new(),
     }
 }
+/// The protocol and the ports of a rule, where it names them one by one.
+pub(crate) fn ports(statement: &Value) -> Option<(String, Vec<u16>)> {
+    let (left, right) = (&statement["match"]["left"]["payload"], &statement["match"]["right"]);
+    if left["field"].as_str() != Some("dport") {
+        return None;
+    }
+    let number = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
+    let values = right["set"].as_array().map_or(std::slice::from_ref(right), Vec::as_slice);
+    let protocol = left["protocol"].as_str().filter(|protocol| *protocol == "udp").unwrap_or("tcp");
+    let ports: Vec<u16> = values.iter().filter_map(number).collect();
+    (!ports.is_empty()).then(|| (protocol.to_owned(), ports))
+}

@@ -8,6 +8,7 @@ use std::thread;
 use knock_testkit::{Answer, Echo, Flags, Host, Network, Packet, Reach, Session, Wire};
 use serde_json::json;
 
+use crate::doctor::doctor;
 use crate::support::{Client, Daemon, Docker, at, at4, at6, knock, network, wait_for_grant, wire};
 
 /// Guarded ports, of TCP and of UDP: published by a container, served by the host, and empty.
@@ -158,7 +159,7 @@ fn the_ruleset_for_neighbours_shuts_the_way_by_the_containers_own_addresses() {
     docker.run("app", &PORTS);
     docker.run("local", &[("127.0.0.1:8081", "80/tcp")]);
     docker.run("twice", &[("8082", "80/tcp"), ("23", "80/tcp")]);
-    let _daemon = guard(server);
+    let daemon = guard(server);
     grant(&network);
     friend.wait_until_open(at4(8080));
     server.wait_until_open(([127, 0, 0, 1], 8081).into());
@@ -177,7 +178,15 @@ fn the_ruleset_for_neighbours_shuts_the_way_by_the_containers_own_addresses() {
             assert_eq!(neighbour.tcp((*address, 80).into()), Reach::Open, "{address}");
         }
     }
+    let told = |text: &str| {
+        let findings = doctor(server, &daemon, "8080/tcp").0;
+        findings.iter().filter(|finding| finding["text"].as_str().is_some_and(|own| own.contains(text))).count()
+    };
+    // No other port leads to the first container, and each of the ports of the third to the same one.
+    assert_eq!(told("does not pass the gate"), if docker.version() < 28 { 2 } else { 0 }, "in each family");
+    assert_eq!(doctor(server, &daemon, "23/tcp").0.iter().filter(|f| f.to_string().contains("8082/tcp")).count(), 2);
     server.namespace.nft(include_str!("../../examples/docker-neighbours.nft")).expect("the ruleset");
+    assert_eq!(told("does not pass the gate"), 0);
     for address in &containers {
         assert_eq!(neighbour.tcp((*address, 80).into()), Reach::Filtered, "{address}");
         assert_eq!(server.tcp((*address, 80).into()), Reach::Open, "{address} from the host itself");

@@ -28,7 +28,7 @@ fn knockctl(server: &Host, daemon: &Daemon, arguments: &[&str]) -> Output {
 }
 
 /// The findings about that subject and whether all is well.
-fn doctor(server: &Host, daemon: &Daemon, subject: &str) -> (Vec<Value>, bool) {
+pub(crate) fn doctor(server: &Host, daemon: &Daemon, subject: &str) -> (Vec<Value>, bool) {
     let output = knockctl(server, daemon, &["doctor", "--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let mut findings = document["findings"].as_array().expect("a list").clone();
@@ -84,21 +84,24 @@ fn what_it_says_to_write_mends_a_default_drop() {
 }
 
 #[test]
-fn a_way_round_the_gate_is_found() {
+fn a_redirect_to_a_guarded_port_is_no_way_round_and_one_from_it_is() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
-    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
-    let daemon = Daemon::start(server, configuration(&json!({ "ports": [22], "timeout": "1h" })));
-    let redirect = "table inet nat {
-  chain pre { type nat hook prerouting priority dstnat; }
-}
-add rule inet nat pre tcp dport 2222 redirect to :22";
-    server.namespace.nft(redirect).expect("the administrator's ruleset");
-    assert_eq!(client.tcp(at4(22)), Reach::Filtered);
-    assert_eq!(client.tcp(at4(2222)), Reach::Filtered, "the gate judges what comes to the service's port");
-    let (findings, well) = doctor(server, &daemon, "22/tcp");
+    let _services = [22, 80].map(|port| Echo::tcp(&server.namespace, port).expect("an echo service"));
+    let daemon = Daemon::start(server, configuration(&json!({ "ports": [22, 8080], "timeout": "1h" })));
+    let redirects = "table inet nat {
+  chain pre { type nat hook prerouting priority dstnat; tcp dport 2222 redirect to :22; tcp dport 8080 redirect to :80; }
+}";
+    server.namespace.nft(redirects).expect("the administrator's ruleset");
+    assert_eq!(client.tcp(at4(2222)), Reach::Filtered);
+    assert_eq!(doctor(server, &daemon, "22/tcp").0, [] as [Value; 0]);
+    assert_eq!([client.tcp(at4(8080)), client.tcp(at4(80))], [Reach::Filtered, Reach::Open]);
+    let (findings, well) = doctor(server, &daemon, "8080/tcp");
     assert!(!well && findings.len() == 1, "{findings:?}");
-    assert!(findings[0]["text"].as_str().is_some_and(|text| text.contains("2222/tcp")), "{findings:?}");
+    assert!(
+        findings[0]["text"].as_str().is_some_and(|text| text.contains("80/tcp, which is not guarded")),
+        "{findings:?}"
+    );
 }
 
 #[test]
