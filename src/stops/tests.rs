@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
 use knock_config::Command;
+use proptest::prelude::*;
 
 use super::*;
 use crate::commands::{Commands, Refused};
@@ -39,8 +40,21 @@ fn run(line: &str) -> Stop {
     stop(line, StopOnStop::Run)
 }
 
-fn try_open(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+fn open_once(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
     StopSchedule::open(directory, at, boot, EventLog::default())
+}
+
+/// A process that another test starts in this moment has the descriptors of this one, and so its locks, until execve(2).
+fn try_open(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let (stops, problems) = open_once(directory, at, boot);
+        let is_locked =
+            matches!(&problems[..], [Problem::Unusable(error)] if error.to_string().contains("is using it"));
+        if !is_locked || std::time::Instant::now() > deadline {
+            return (stops, problems);
+        }
+    }
 }
 
 fn open(directory: &Path, at: Moment, boot: &str) -> StopSchedule {
@@ -512,7 +526,7 @@ fn a_second_daemon_in_the_same_directory_opens_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = open(directory.path(), at(0), BOOT);
     carry_out([arm(&first, 0, &run("close"))]);
-    let (second, problems) = try_open(directory.path(), at(0), BOOT);
+    let (second, problems) = open_once(directory.path(), at(0), BOOT);
     let [problem @ Problem::Unusable(_)] = &problems[..] else { panic!("{problems:?}") };
     assert!(problem.to_string().contains("another knockd is using it"), "{problem}");
     let (told, outcomes) = channel();
@@ -562,4 +576,69 @@ fn what_is_pending_is_bounded() {
     assert_eq!(stops.arm(at(0), start("true"), &run("true")).expect_err("full"), NotArmed::TooMany);
     stops.flush().expect("written");
     assert_eq!(open(after_a_crash(directory.path()).path(), at(1), BOOT).pending().len(), PENDING_MAX);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Knock(u8),
+    Pass(u64),
+    Write,
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u8..6).prop_map(Step::Knock),
+        3 => (0_u64..8).prop_map(Step::Pass),
+        1 => Just(Step::Write),
+        2 => Just(Step::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Against a map of what is open and when it has to close.
+    #[test]
+    fn whatever_happens_all_that_is_open_is_on_disk_and_closes_in_time(steps in prop::collection::vec(step(), 1..40)) {
+        let mut directory = tempfile::tempdir().expect("a directory");
+        let mut stops = open(directory.path(), at(0), BOOT);
+        let mut model = BTreeMap::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Knock(last) => {
+                    let source = IpAddr::from([192, 0, 2, last]);
+                    let job = Job::new(Kind::Start, "ssh", source, "true", PATIENCE);
+                    let job = stops.arm(at(now), job, &run("true %IP%")).expect("room");
+                    prop_assert_eq!(job.is_none(), model.contains_key(&source));
+                    carry_out(job);
+                    model.insert(source, now + 10);
+                }
+                Step::Pass(time) => {
+                    now += time;
+                    let jobs = stops.due(seconds(now));
+                    let ran: BTreeSet<String> = jobs.iter().filter_map(Job::line).map(str::to_owned).collect();
+                    let due = model.extract_if(.., |_, due| *due <= now);
+                    let expected: BTreeSet<String> = due.map(|(source, _)| format!("true {source}")).collect();
+                    prop_assert_eq!(ran, expected);
+                    carry_out(jobs);
+                }
+                Step::Write => stops.flush().expect("written"),
+                Step::Crash => {
+                    directory = after_a_crash(directory.path());
+                    stops = open(directory.path(), at(now), BOOT);
+                    let found: BTreeMap<_, _> = stops.pending().into_iter().map(|p| (p.source, p.due)).collect();
+                    prop_assert!(found.keys().eq(model.keys()), "{found:?} {model:?}");
+                    for (source, due) in &mut model {
+                        prop_assert!(found[source] <= seconds(*due), "never later");
+                        *due = found[source].as_nanos() / 1_000_000_000;
+                    }
+                }
+            }
+            let length = fs::metadata(state_file(directory.path())).map_or(0, |file| file.len());
+            prop_assert_eq!(length == 0, model.is_empty(), "the file goes when nothing is pending");
+            prop_assert_eq!(stops.is_empty(), model.is_empty());
+        }
+    }
 }
