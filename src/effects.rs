@@ -112,7 +112,7 @@ impl Daemon {
         address: IpAddr,
         timeout: Duration,
         by: Option<&str>,
-    ) -> Result<(), gate::Error> {
+    ) -> Result<(), gate::NotGranted> {
         let name = self.config.rules[rule].name.as_str();
         let result = self.gate.grant(now, rule, address, timeout);
         let seconds = timeout.as_secs_f64();

@@ -18,11 +18,11 @@ use knock_config::{Allow, Config, OnStop};
 use knock_nft::{Element, ElementKey, ManagedTable, Monitor, TableSpec};
 use knock_proto::{Knock, Time};
 
-use crate::events::EventLog;
-use crate::ledger::{Grant, Ledger};
+use crate::events::{Event, EventLog};
+use crate::ledger::{Full, Grant, Ledger};
 use lock::lock;
 use own_sets::OwnSets;
-use place::{Place, Wanted, holder, places};
+use place::{Place, Wanted, holder, places, size};
 
 pub(crate) use ends::{Revoked, RevokedAll};
 pub(crate) use own_sets::SetState;
@@ -47,6 +47,17 @@ pub(crate) struct Gate {
 
 /// A grant could not be carried out, or the gate not be set up.
 pub(crate) type Error = knock_nft::Error;
+
+/// Why nothing was granted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotGranted {
+    /// The kernel refuses.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+    /// There is no room for it.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
 
 impl Gate {
     /// Sets the managed table up, or takes up the one that a daemon before this one left, with its live grants; and
@@ -77,12 +88,14 @@ impl Gate {
             gate.lock = lock(&spec.name)?;
             let (table, elements) = ManagedTable::set_up(spec)?;
             gate.table = Some(table);
-            if let Err(error) = gate.adopt(now, &elements).and_then(|()| gate.watch()) {
-                gate.abandon();
-                return Err(error);
-            }
-        } else {
-            gate.watch()?;
+            gate.adopt(now, &elements);
+        }
+        if !gate.ledger.is_empty() {
+            log::info!("took up {} grants that were live", gate.ledger.len());
+        }
+        if let Err(error) = gate.shed(now).and_then(|()| gate.repair_table(now)).and_then(|_| gate.watch()) {
+            gate.abandon();
+            return Err(error);
         }
         gate.repair_sets(now);
         Ok(gate)
@@ -90,25 +103,39 @@ impl Gate {
 
     /// Takes up what was found in the managed table: the grants of rules that are still there. What else it holds
     /// belongs to rules or ports that are gone, and the other way round a rule may have got a port.
-    fn adopt(&mut self, now: Time, elements: &[Element]) -> Result<(), Error> {
+    fn adopt(&mut self, now: Time, elements: &[Element]) {
         let rules = &self.config.rules;
         for element in elements {
             let Some(rule) = rules.iter().position(|rule| rule.name == element.comment) else { continue };
-            if places(&rules[rule], element.key.address).contains(&Place::Port(element.key.port)) {
-                self.ledger.insert(found(rule, element.key.address, now, element.timeout, element.remaining));
+            let places = places(&rules[rule], element.key.address);
+            if places.contains(&Place::Port(element.key.port)) {
+                let (address, count) = (element.key.address, places.len());
+                self.ledger.insert(found(rule, address, now, element.timeout, element.remaining, count));
             }
         }
-        if !self.ledger.is_empty() {
-            log::info!("took up {} grants that were live", self.ledger.len());
+    }
+
+    /// Ends what has no room under `limits.grants`.
+    fn shed(&mut self, now: Time) -> Result<(), Error> {
+        for grant in self.ledger.shed(self.limit()) {
+            self.put(now, grant.rule, grant.address)?;
+            let (rule, address) = (self.config.rules[grant.rule].name.as_str(), grant.address);
+            let message = format_args!("rule {rule}: the grant to {address} is revoked (no room under limits.grants)");
+            self.sets.log.report(now, Event::Revoked, Some(rule), Some(address), message);
         }
-        self.repair_table(now).map(drop)
+        Ok(())
+    }
+
+    /// `limits.grants`.
+    fn limit(&self) -> usize {
+        self.config.limits.grants as usize
     }
 
     fn adopt_sets(&mut self, now: Time, held: Vec<own_sets::Held>) {
         for held in held {
             let Some(rule) = self.config.rules.iter().position(|rule| rule.name == held.rule) else { continue };
             if places(&self.config.rules[rule], held.address).contains(&Place::Set(held.set)) {
-                self.ledger.insert(found(rule, held.address, now, held.timeout, held.remaining));
+                self.ledger.insert(found(rule, held.address, now, held.timeout, held.remaining, 1));
             }
         }
     }
@@ -134,10 +161,18 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses; what was granted before goes on.
-    pub(crate) fn grant(&mut self, now: Time, rule: usize, address: IpAddr, timeout: Duration) -> Result<bool, Error> {
+    /// Where there is no room, or the kernel refuses; what was granted before goes on.
+    pub(crate) fn grant(
+        &mut self,
+        now: Time,
+        rule: usize,
+        address: IpAddr,
+        timeout: Duration,
+    ) -> Result<bool, NotGranted> {
+        let elements = size(&self.config.rules[rule], address);
+        self.ledger.check_room(self.limit(), rule, address, elements)?;
         let before = self.ledger.get(rule, address).copied();
-        let extended = self.ledger.grant(rule, address, now, timeout);
+        let extended = self.ledger.grant(rule, address, now, timeout, elements);
         let result = self.put(now, rule, address);
         if result.is_err() {
             match before {
@@ -145,7 +180,7 @@ impl Gate {
                 None => drop(self.ledger.take(rule, address)),
             }
         }
-        result.map(|_| extended)
+        Ok(result.map(|_| extended)?)
     }
 
     /// Makes the kernel's elements for a rule and an address what the record says. Returns how many were deleted.
@@ -227,9 +262,9 @@ impl Gate {
 }
 
 /// A grant that was found in the kernel.
-fn found(rule: usize, address: IpAddr, now: Time, timeout: Duration, remaining: Duration) -> Grant {
+fn found(rule: usize, address: IpAddr, now: Time, timeout: Duration, remaining: Duration, elements: usize) -> Grant {
     let since = now.before(timeout.saturating_sub(remaining));
-    Grant { rule, address, since, expires: now.after(remaining), timeout }
+    Grant { rule, address, since, expires: now.after(remaining), timeout, elements }
 }
 
 fn element(key: ElementKey, wanted: &Wanted, now: Time) -> Element {

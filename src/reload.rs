@@ -218,9 +218,9 @@ impl Daemon {
         };
         self.engine.reconfigure(now, rules, &settings);
         self.one_time = one_time;
-        for grant in ended {
+        for (grant, why) in ended {
             let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("rule {rule}: the grant to {} is revoked (reload)", grant.address);
+            let message = format_args!("rule {rule}: the grant to {} is revoked ({why})", grant.address);
             self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
         }
         for field in fixed_at_start(&self.config, &config) {

@@ -260,6 +260,6 @@ fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
     }
 }
 
-fn failed(error: &gate::Error) -> Refusal {
+fn failed(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Failed, error.to_string())
 }

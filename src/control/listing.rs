@@ -167,6 +167,7 @@ mod tests {
             since: now.before(Duration::from_secs(30)),
             expires,
             timeout: Duration::from_secs(90),
+            elements: 2,
         };
         Outgoing::grants(config, now, (0..count).map(grant).collect())
     }

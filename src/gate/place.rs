@@ -30,6 +30,11 @@ pub(crate) fn places(rule: &Rule, address: IpAddr) -> Vec<Place> {
     }
 }
 
+/// How much of `limits.grants` a grant of that rule to that address takes. One that stands nowhere takes room in the record.
+pub(super) fn size(rule: &Rule, address: IpAddr) -> usize {
+    places(rule, address).len().max(1)
+}
+
 /// What a grant of that rule to that address opens, for people: guarded ports (`22/tcp`), sets (`inet filter ssh4`).
 pub(crate) fn opens(rule: &Rule, address: IpAddr) -> Vec<String> {
     let text = |place| match place {

@@ -11,7 +11,7 @@ use log::Level;
 
 use super::lock::lock;
 use super::own_sets::OwnSets;
-use super::place::{Place, Wanted, wanted};
+use super::place::{Place, Wanted, size, wanted};
 use super::{Error, Gate, element, table_spec};
 use crate::ledger::Grant;
 
@@ -20,20 +20,29 @@ type Elements = HashMap<(IpAddr, Place), Wanted>;
 
 impl Gate {
     /// Takes up another configuration: rules, guarded ports and timeouts are replaced in one transaction. Grants of
-    /// rules that remain go on, at the ports that are now theirs; the others end, and are returned with the old numbers
-    /// of their rules.
+    /// rules that remain go on, at the ports that are now theirs; the others end, and so do those for which
+    /// `limits.grants` has no room any more. They are returned with the old numbers of their rules, and why they end.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses or a set can't be used; everything is as it was then.
-    pub(crate) fn reconfigure(&mut self, config: Rc<Config>, now: Time) -> Result<Vec<Grant>, Error> {
+    pub(crate) fn reconfigure(&mut self, config: Rc<Config>, now: Time) -> Result<Vec<(Grant, &'static str)>, Error> {
         let sets = OwnSets::open(&config, self.sets.log.clone())?;
         let before = wanted(&self.ledger, &self.config.rules);
         let mut ledger = self.ledger.clone();
         let allowing = config.rules.iter().enumerate().filter(|(_, rule)| rule.allow.is_some());
         let by_name: HashMap<&str, usize> = allowing.map(|(index, rule)| (rule.name.as_str(), index)).collect();
         let remains = |old: usize| by_name.get(self.config.rules[old].name.as_str()).copied();
-        let ended = ledger.renumber(remains);
+        let elements = |rule: usize, address| size(&config.rules[rule], address);
+        let ended = ledger.renumber(remains, elements);
+        let mut ended: Vec<_> = ended.into_iter().map(|grant| (grant, "reload")).collect();
+        let before_by_name: HashMap<&str, usize> =
+            self.config.rules.iter().enumerate().map(|(index, rule)| (rule.name.as_str(), index)).collect();
+        for grant in ledger.shed(config.limits.grants as usize) {
+            if let Some(&rule) = before_by_name.get(config.rules[grant.rule].name.as_str()) {
+                ended.push((Grant { rule, ..grant }, "reload: no room under limits.grants"));
+            }
+        }
         let after = wanted(&ledger, &config.rules);
         if let Err(error) = self.reconfigure_table(&config, now, &before, &after) {
             self.take_back_table(now, &before);

@@ -265,3 +265,71 @@ fn what_an_adopted_table_holds_beyond_its_grants_is_deleted() {
         })
         .expect("in the namespace");
 }
+
+/// Rules that add to the administrator's sets and open a port, with this `limits.grants`.
+fn limited(limit: u32) -> Rc<Config> {
+    let mut config = (*config()).clone();
+    config.limits.grants = limit;
+    Rc::new(config)
+}
+
+#[test]
+fn one_network_cannot_use_up_the_grants_in_the_administrators_sets_either() {
+    with_gate(|gate, namespace| {
+        gate.reconfigure(limited(8), START).expect("reconfigured");
+        for network in [|host| IpAddr::from([192, 0, 2, host]), |host| client6(u16::from(host))] {
+            for host in 0..4 {
+                assert!(!gate.grant(START, OWN, network(host), HOUR).expect("granted"));
+            }
+            let error = gate.grant(START, OWN, network(4), HOUR).expect_err("its share is used up");
+            assert!(matches!(error, NotGranted::Full(Full::Network { share: 4, .. })), "{error}");
+            assert!(!is_open(namespace, network(4)));
+            assert!(gate.grant(START, OWN, network(0), HOUR).expect("what is live is extended"));
+        }
+        for net in 0..4 {
+            gate.grant(START, OWN, IpAddr::from([198, 51, net, 1]), HOUR).expect("others have room");
+        }
+        let error = gate.grant(START, OWN, IpAddr::from([198, 51, 4, 1]), HOUR).expect_err("it is full");
+        assert!(matches!(error, NotGranted::Full(Full::Version { v4: true, limit: 8 })), "{error}");
+        assert_eq!(gate.ledger().len(), 12);
+        // What ends makes room.
+        gate.revoke(START, OWN, IpAddr::from([198, 51, 0, 1])).expect("revoked");
+        gate.grant(START, OWN, IpAddr::from([198, 51, 4, 1]), HOUR).expect("there is room");
+    });
+}
+
+#[test]
+fn a_lower_limit_ends_the_shortest_grants_and_returns_each() {
+    with_gate(|gate, namespace| {
+        let address = |net: u8| IpAddr::from([198, 51, net, 1]);
+        for (net, rule) in (0..10).zip([SSH, OWN].into_iter().cycle()) {
+            gate.grant(START, rule, address(net), HOUR + u32::from(net) * HALF).expect("granted");
+        }
+        let ended = gate.reconfigure(limited(4), START).expect("reconfigured");
+        let mut nets: Vec<IpAddr> = ended.iter().map(|(grant, _)| grant.address).collect();
+        nets.sort_unstable();
+        assert_eq!(nets, (0..6).map(address).collect::<Vec<_>>());
+        assert!(ended.iter().all(|(_, why)| why.contains("limits.grants")));
+        for net in 0..10 {
+            assert_eq!(is_open(namespace, address(net)), net >= 6, "{net}");
+        }
+        assert_eq!((gate.ledger().len(), gate.strays()), (4, 0));
+    });
+}
+
+#[test]
+fn a_daemon_that_starts_with_a_lower_limit_ends_what_has_no_room() {
+    with_gate(|gate, namespace| {
+        let address = |net: u8| IpAddr::from([198, 51, net, 1]);
+        for net in 0..6 {
+            gate.grant(START, OWN, address(net), HOUR + u32::from(net) * HALF).expect("granted");
+        }
+        (gate.table, gate.lock) = (None, None);
+        let again = Gate::open(limited(4), START, EventLog::default()).expect("opened");
+        assert_eq!((again.ledger().len(), again.strays()), (4, 0));
+        for net in 0..6 {
+            assert_eq!(is_open(namespace, address(net)), net >= 2, "{net}");
+        }
+        drop(again);
+    });
+}

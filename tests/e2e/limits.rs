@@ -35,7 +35,7 @@ fn a_full_set_is_reported_and_what_is_granted_goes_on() {
     let server = &network.server;
     let daemon = Daemon::start(server, json!({ "limits": { "grants": 3 }, "rules": [ssh()] }));
     let wire = wire(&network);
-    let address = |last: u8| IpAddr::from(Ipv4Addr::new(198, 18, 0, last));
+    let address = |last: u8| IpAddr::from(Ipv4Addr::new(198, 18, last, 1));
     for last in 1..=3 {
         knock(&wire, address(last), &SEQUENCE);
         wait_for_grant(server, address(last), ("tcp", 22));
