@@ -196,7 +196,7 @@ pub enum OnStop {
 pub struct Limits {
     /// Sources whose knocks are remembered.
     pub sources: usize,
-    /// Elements in each of the sets of grants.
+    /// Elements of all grants to each IP version, in the managed table and in user sets.
     pub grants: u32,
     /// Commands that run at once.
     pub commands: usize,

@@ -163,7 +163,7 @@ pub(crate) struct RawLimits {
     /// Sources in progress that are remembered.
     #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
     pub(crate) sources: Option<RawCount>,
-    /// Elements in each of the sets of grants.
+    /// Elements of all grants to each IP version, in the managed table and in user sets.
     #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
     pub(crate) grants: Option<RawCount>,
     /// Commands that run at once.
