@@ -116,18 +116,16 @@ pub fn knockd_main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_OTHER } else { 0 });
         }
     };
-    let failure = match run(&args) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(failure) => failure,
-    };
-    let (status, text) = match failure {
-        Failure::Configuration(text) => (EXIT_CONFIGURATION, text),
-        Failure::NotPermitted(text) => (EXIT_NOT_PERMITTED, text),
-        Failure::Other(text) => (EXIT_OTHER, text),
+    let (status, text) = match run(&args) {
+        Ok(()) => (0, String::new()),
+        Err(Failure::Configuration(text)) => (EXIT_CONFIGURATION, text),
+        Err(Failure::NotPermitted(text)) => (EXIT_NOT_PERMITTED, text),
+        Err(Failure::Other(text)) => (EXIT_OTHER, text),
     };
     for line in text.lines() {
         log::error!("{line}");
     }
+    logging::finish();
     ExitCode::from(status)
 }
 
@@ -144,6 +142,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let one_time =
         one_time_sequences(&loaded.config, owners).map_err(|error| Failure::Configuration(error.to_string()))?;
     if args.check {
+        logging::finish();
         let (file, rules) = (args.config.display(), loaded.config.rules.len());
         // Nobody may be reading; the exit status says the same.
         let _ = writeln!(std::io::stdout(), "{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
@@ -210,7 +209,6 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     if !setups.is_empty() {
         notifier.starting(hooks::time_limit(&setups) + REST_OF_START);
     }
-    hooks::run(&commands, &setups);
     let needs = Needs::of(&config, stops.is_some());
     if needs != Needs::of(&config, false) {
         log::warn!(
@@ -218,10 +216,14 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
              until it is started again"
         );
     }
-    if let Err(error) = needs.give_up_others() {
+    let given_up = needs.give_up_others().map_err(|error| error.to_string());
+    // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
+    let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
+    if let Err(error) = given_up.and_then(|()| logs()) {
         gate.abandon();
-        return Err(Failure::Other(error.to_string()));
+        return Err(Failure::Other(error));
     }
+    hooks::run(&commands, &setups);
     Ok(Daemon {
         source,
         config,

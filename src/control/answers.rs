@@ -14,6 +14,7 @@ use crate::clock::now;
 use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::gate::{self, Revoked, RevokedAll};
+use crate::logging;
 use crate::poller::Poller;
 use crate::reload::NotReloaded;
 
@@ -134,6 +135,7 @@ impl Daemon {
             ("commands_timed_out", commands.timed_out),
             ("commands_dropped", commands.dropped_queue_full),
             ("events_left_out", self.events.left_out_since_start()),
+            ("log_lines_left_out", logging::left_out()),
         ];
         all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -28,6 +28,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("commands_timed_out", "Commands that were ended at their time limit."),
     ("commands_dropped", "Commands that were not run because the queue was full."),
     ("events_left_out", "Lines about knocks and commands that came too fast for the log."),
+    ("log_lines_left_out", "Lines that the log did not take."),
 ];
 
 /// The status as metrics.

@@ -76,13 +76,13 @@ pub(crate) fn status(status: &Status) -> String {
             counted("commands_dropped")
         ),
     );
+    row("other", format!("{} reloads, table or sets put back {} times", counted("reloads"), counted("restored")));
     row(
-        "other",
+        "log",
         format!(
-            "{} reloads, table or sets put back {} times, {} events left out of the log",
-            counted("reloads"),
-            counted("restored"),
-            counted("events_left_out")
+            "{} events came too fast for it, {} lines were not taken",
+            counted("events_left_out"),
+            counted("log_lines_left_out")
         ),
     );
     table(&["", ""], &rows)

@@ -24,6 +24,7 @@ mod import;
 mod interfaces;
 mod lifecycle;
 mod limits;
+mod log;
 mod main_job;
 mod matching;
 mod one_time;

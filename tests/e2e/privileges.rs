@@ -15,6 +15,21 @@ fn status(pid: u32, field: &str) -> String {
     line.unwrap_or_else(|| panic!("{field} is not in {text}")).to_owned()
 }
 
+/// What the thread that writes the log may do is what the first thread may do.
+#[track_caller]
+fn assert_threads_alike(pid: u32) {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running daemon").flatten();
+    let threads: Vec<String> =
+        tasks.map(|task| fs::read_to_string(task.path().join("status")).expect("a thread that goes on")).collect();
+    assert!(threads.iter().any(|text| text.starts_with("Name:\tlog\n")), "{threads:?}");
+    for text in &threads {
+        for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"] {
+            let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+            assert_eq!(value.expect("the field"), status(pid, field), "{field} in {text}");
+        }
+    }
+}
+
 /// A set of capabilities as /proc shows it (capabilities(7) and linux/capability.h).
 fn capabilities(numbers: &[u32]) -> String {
     format!("{:016x}", numbers.iter().fold(0_u64, |set, number| set | 1 << number))
@@ -42,6 +57,7 @@ fn without_commands_everything_else_is_given_up_for_good() {
     }
     assert_eq!(status(daemon.pid(), "NoNewPrivs"), "1");
     assert_eq!(status(daemon.pid(), "Seccomp"), "2", "a system call filter");
+    assert_threads_alike(daemon.pid());
 }
 
 /// The state file of a daemon before, with these stop commands, which are due since the start of the machine.
@@ -120,6 +136,7 @@ fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
     assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, KILL]));
     assert_eq!(status(daemon.pid(), "NoNewPrivs"), "0");
     assert_eq!(status(daemon.pid(), "Seccomp"), "0", "commands would inherit a filter");
+    assert_threads_alike(daemon.pid());
     knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[1000, 3000, 2000]);
     wait_until("the command ran", || output.exists());
     let told = fs::read_to_string(&output).expect("what the command wrote");

@@ -1,0 +1,155 @@
+//! A log that nobody reads: the daemon does not wait for it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use knock_testkit::{Network, Packet};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Options, knock, network, syns, table_exists, wait_for_grant, wait_until, wire};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn configuration(target: &str) -> Value {
+    json!({
+        "rules": [{ "name": "ssh", "sequence": [1000, 3000, 2000], "allow": { "ports": [22], "timeout": "1h" } }],
+        "log": { "target": target, "level": "trace" }
+    })
+}
+
+/// In a mount namespace of its own, the daemon finds the socket `$0` at the place where it looks for a log.
+const PLACED: &str = r#"
+    mount -t tmpfs tmpfs /run
+    mkdir -p /run/systemd/journal
+    ln -s "$0" /run/systemd/journal/socket
+    ln -s "$0" /run/log
+    if [ -S /dev/log ]; then mount --bind "$0" /dev/log; fi
+    exec "$@"
+"#;
+
+fn knockctl(daemon: &Daemon, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+    let output = command.arg("--socket").arg(daemon.path("control.sock")).args(arguments).output().expect("knockctl");
+    output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
+}
+
+fn left_out(daemon: &Daemon) -> Option<u64> {
+    let status: Value = serde_json::from_str(&knockctl(daemon, &["--json", "status"])?).expect("a document");
+    status["counters"]["log_lines_left_out"].as_u64()
+}
+
+/// Fills the log of a daemon that nobody reads, and sees that it still does its work.
+fn serves_without_a_reader(network: &Network, daemon: &Daemon) {
+    wait_until("it answers", || knockctl(daemon, &["status"]));
+    let wire = wire(network);
+    let broken = |packet| Packet { data_offset: Some(4), ..packet };
+    wait_until("lines are left out", || {
+        let ports = [1000; 512];
+        let packets: Vec<Packet> = syns(IpAddr::from([198, 18, 0, 1]), &ports).into_iter().map(broken).collect();
+        wire.send_all(&packets).expect("the packets are sent");
+        left_out(daemon).is_some_and(|lines| lines > 0)
+    });
+    let source = IpAddr::from([198, 18, 0, 2]);
+    knock(&wire, source, &[1000, 3000, 2000]);
+    wait_for_grant(&network.server, source, ("tcp", 22));
+    let shown = knockctl(daemon, &["status"]).expect("it answers");
+    assert!(shown.contains("lines were not taken") && !shown.contains(" 0 lines were not taken"), "{shown}");
+    let metrics = knockctl(daemon, &["status", "--prometheus"]).expect("it answers");
+    assert!(metrics.contains("\nknockd_log_lines_left_out_total "), "{metrics}");
+}
+
+/// The same with a socket as the log. It can be stopped while nobody reads.
+fn serves_with_a_socket_that_nobody_reads(target: &str) {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the socket");
+    let place = files.path().join("socket");
+    let socket = UnixDatagram::bind(&place).expect("a socket");
+    let wrapper = ["unshare", "--mount", "sh", "-ec", PLACED, place.to_str().expect("a path in UTF-8")];
+    let options = Options { wrapper: &wrapper, ..Options::default() };
+    let mut daemon = Daemon::launch(&network.server, configuration(target), options);
+    serves_without_a_reader(&network, &daemon);
+    let status = daemon.stop();
+    assert!(status.success(), "{status}");
+    assert!(!table_exists(&network.server, "knockd"));
+    let mut first = [0; 4096];
+    assert!(received(&socket, &mut first).contains("knockd"), "the socket was the log");
+}
+
+/// The next message that is not empty: the first one of the journal's client is.
+fn received(socket: &UnixDatagram, buffer: &mut [u8]) -> String {
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    loop {
+        let length = socket.recv(buffer).expect("a message");
+        if length > 0 {
+            return String::from_utf8_lossy(&buffer[..length]).into_owned();
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_nobody_reads_does_not_stop_the_daemon() {
+    serves_with_a_socket_that_nobody_reads("journal");
+}
+
+#[test]
+fn a_syslog_daemon_that_does_not_read_does_not_stop_the_daemon() {
+    serves_with_a_socket_that_nobody_reads("syslog");
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_does_not_stop_the_daemon_and_its_reader_is_told_what_is_missing() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the pipe");
+    let pipe = files.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success(), "{made}");
+    // Opened for both ways: there is a reader, which does not read.
+    let wrapper = ["sh", "-c", r#"exec "$@" 2<>"$0""#, pipe.to_str().expect("a path in UTF-8")];
+    let options = Options { wrapper: &wrapper, ..Options::default() };
+    let mut daemon = Daemon::launch(&network.server, configuration("stderr"), options);
+    serves_without_a_reader(&network, &daemon);
+    let (told, line) = mpsc::channel();
+    let reader = File::open(&pipe).expect("the pipe");
+    thread::spawn(move || {
+        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+        let _ = told.send(lines.find(|line| line.contains("log lines were left out")));
+        lines.for_each(drop);
+    });
+    let line = line.recv_timeout(PATIENCE).expect("the reader reads").expect("a line about those that are missing");
+    assert!(line.starts_with("warning: "), "{line}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_journal_gets_the_fields_of_an_event() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the socket");
+    let place = files.path().join("socket");
+    let socket = UnixDatagram::bind(&place).expect("a socket");
+    let wrapper = ["unshare", "--mount", "sh", "-ec", PLACED, place.to_str().expect("a path in UTF-8")];
+    let options = Options { wrapper: &wrapper, ..Options::default() };
+    let daemon = Daemon::launch(&network.server, configuration("journal"), options);
+    wait_until("it answers", || knockctl(&daemon, &["status"]));
+    knock(&wire(&network), IpAddr::from([198, 18, 0, 2]), &[1000, 3000, 2000]);
+    let mut buffer = vec![0; 65_536];
+    let message = loop {
+        let message = received(&socket, &mut buffer);
+        if message.contains("granted to") {
+            break message;
+        }
+    };
+    for field in ["PRIORITY=5", "SYSLOG_IDENTIFIER=knockd", "TARGET=knockd"] {
+        assert!(message.lines().any(|line| line == field), "{field} in {message:?}");
+    }
+    for (key, value) in [("KNOCK_EVENT", "granted"), ("KNOCK_RULE", "ssh"), ("KNOCK_SOURCE", "198.18.0.2")] {
+        let length = char::from(u8::try_from(value.len()).expect("a short value"));
+        assert!(message.contains(&format!("{key}\n{length}\0\0\0\0\0\0\0{value}\n")), "{key} in {message:?}");
+    }
+}
