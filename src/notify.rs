@@ -1,15 +1,33 @@
 //! What the service manager is told (sd_notify(3)). Without one, nothing is told and nothing is woken for.
+//!
+//! A service manager that does not read is not waited for. That the daemon is ready, or reads its configuration anew, is
+//! sent again until it is taken; of the rest the next message says more than the last one.
 
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use knock_proto::Time;
 use sd_notify::NotifyState;
+
+use crate::clock::now;
+
+/// How long after a message that was not taken it is sent again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Messages that wait at most: reloads while nobody reads.
+const WAITING: usize = 64;
 
 /// The service manager, as long as the daemon has something to tell it.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     watchdog: Option<Watchdog>,
     status: String,
+    /// What must reach the service manager and was not taken yet, in order.
+    waiting: VecDeque<String>,
+    retry_due: Option<Time>,
 }
 
 /// When the service manager next wants to hear that the event loop goes round.
@@ -35,23 +53,23 @@ impl Notifier {
 
     /// Start-up is over: knocks are heard, and what is guarded is closed.
     pub(crate) fn ready(&mut self, status: String) {
-        tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        self.must_tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         self.status = status;
     }
 
     /// A line for `systemctl status`, sent where it is another than the last one.
     pub(crate) fn status(&mut self, status: String) {
         if status != self.status {
-            tell(&[NotifyState::Status(&status)]);
+            self.must_tell(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 
     /// The configuration is about to be read anew; [`Notifier::ready`] ends that, however it went.
-    pub(crate) fn reloading(&self) {
+    pub(crate) fn reloading(&mut self) {
         // Without the time, systemd 253 and later takes the reload for failed.
         if let Ok(since) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, since]);
+            self.must_tell(&[NotifyState::Reloading, since]);
         }
     }
 
@@ -61,18 +79,44 @@ impl Notifier {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), limit]);
     }
 
-    /// When the watchdog has to be fed next.
+    /// When the watchdog has to be fed next, or a message sent again.
     pub(crate) fn next_feeding(&self) -> Option<Time> {
-        self.watchdog.map(|watchdog| watchdog.due)
+        self.watchdog.map(|watchdog| watchdog.due).into_iter().chain(self.retry_due).min()
     }
 
-    /// Feeds the watchdog where it is time.
+    /// Feeds the watchdog where it is time, and sends again what was not taken.
     pub(crate) fn feed(&mut self, now: Time) {
+        if self.retry_due.is_some_and(|due| due <= now) {
+            self.send_waiting(now);
+        }
         if let Some(watchdog) = &mut self.watchdog
             && watchdog.due <= now
         {
-            tell(&[NotifyState::Watchdog]);
-            watchdog.due = now.after(watchdog.interval);
+            let taken = tell(&[NotifyState::Watchdog]);
+            watchdog.due = now.after(if taken { watchdog.interval } else { watchdog.interval.min(RETRY_PAUSE) });
+        }
+    }
+
+    /// Sends a message behind those that wait, now or later.
+    fn must_tell(&mut self, state: &[NotifyState<'_>]) {
+        // What follows a status has another one, now or soon.
+        if self.waiting.back().is_some_and(|last| last.starts_with("STATUS=")) {
+            self.waiting.pop_back();
+        }
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back(message(state));
+        }
+        self.send_waiting(now());
+    }
+
+    fn send_waiting(&mut self, now: Time) {
+        self.retry_due = None;
+        while let Some(message) = self.waiting.front() {
+            if !offer(message) {
+                self.retry_due = Some(now.after(RETRY_PAUSE));
+                return;
+            }
+            self.waiting.pop_front();
         }
     }
 }
@@ -90,11 +134,35 @@ fn microseconds(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// A service manager that does not listen is no reason not to serve.
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        log::debug!("the service manager was not told: {error}");
+fn message(state: &[NotifyState<'_>]) -> String {
+    state.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// Sends a message; whether it was taken. One that is lost is no harm.
+fn tell(state: &[NotifyState<'_>]) -> bool {
+    offer(&message(state))
+}
+
+/// Whether the message needs no other try: it was taken, or never will be. A service manager that does not listen is
+/// no reason not to serve.
+fn offer(message: &str) -> bool {
+    let Some(place) = env::var_os("NOTIFY_SOCKET") else { return true };
+    match send(&place, message) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) => {
+            log::debug!("the service manager was not told: {error}");
+            true
+        }
+        Ok(()) => true,
     }
+}
+
+/// As the crate does it, but without waiting.
+fn send(place: &OsStr, message: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(place)?;
+    socket.send(message.as_bytes()).map(drop)
 }
 
 #[cfg(test)]
@@ -112,7 +180,7 @@ mod tests {
     fn the_watchdog_is_fed_at_half_of_its_time() {
         let start = Time::from_millis(1_000);
         let watchdog = Watchdog::new(start, Duration::from_secs(30));
-        let mut notifier = Notifier { watchdog, status: String::new() };
+        let mut notifier = Notifier { watchdog, ..Notifier::default() };
         assert_eq!(notifier.next_feeding(), Some(start.after(Duration::from_secs(15))));
         notifier.feed(start.after(Duration::from_secs(14)));
         assert_eq!(notifier.next_feeding(), Some(start.after(Duration::from_secs(15))));

@@ -1,9 +1,10 @@
-//! A log that nobody reads: the daemon does not wait for it.
+//! A log that nobody reads, and a service manager that does not: the daemon waits for neither.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -152,4 +153,29 @@ fn the_journal_gets_the_fields_of_an_event() {
         let length = char::from(u8::try_from(value.len()).expect("a short value"));
         assert!(message.contains(&format!("{key}\n{length}\0\0\0\0\0\0\0{value}\n")), "{key} in {message:?}");
     }
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_is_told_later_that_the_daemon_is_ready() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the socket");
+    let place = files.path().join("socket");
+    let socket = UnixDatagram::bind(&place).expect("a socket");
+    fill(&place);
+    let environment = [("NOTIFY_SOCKET", place.to_str().expect("a path in UTF-8"))];
+    let options = Options { environment: &environment, ..Options::default() };
+    let mut daemon = Daemon::launch(&network.server, configuration("stderr"), options);
+    wait_until("it answers", || knockctl(&daemon, &["status"]));
+    let mut buffer = [0; 4096];
+    while !received(&socket, &mut buffer).starts_with("READY=1\n") {}
+    assert!(daemon.stop().success());
+}
+
+/// Sends until the socket takes nothing more.
+fn fill(place: &Path) {
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a socket that does not wait");
+    sender.connect(place).expect("the socket listens");
+    let error = (0..100_000).find_map(|_| sender.send(b"full").err()).expect("a queue has an end");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
