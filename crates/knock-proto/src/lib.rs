@@ -11,6 +11,7 @@ mod knock;
 mod packet;
 mod ports;
 mod sequence;
+mod shares;
 mod source;
 mod sources;
 mod time;

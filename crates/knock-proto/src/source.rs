@@ -56,9 +56,14 @@ pub(crate) struct Requirement<'a> {
 }
 
 impl Source {
-    /// How many runs of a sequence stand; which of two sources is dearer when memory is short.
+    /// How many runs of a sequence stand.
     pub(crate) fn progress(&self) -> u8 {
         self.progress
+    }
+
+    /// What the progress began with.
+    pub(crate) fn first(&self) -> Option<Knock> {
+        self.events.first().map(|event| event.knock)
     }
 
     /// When the last packet came that was no retransmission.

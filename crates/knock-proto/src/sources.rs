@@ -1,11 +1,14 @@
-//! The sources that are remembered: a table of bounded size that keeps the dearest.
+//! The sources that are remembered: a table of bounded size, and shares of it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
+use crate::shares::Shares;
 use crate::source::Source;
-use crate::{SEQUENCE_MAX, Time};
+use crate::{Knock, Time};
 
 /// Who knocks at what: an address and the track that its packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,29 +24,49 @@ const NONE: u32 = u32::MAX;
 struct Place {
     key: Key,
     source: Source,
-    /// The list that the place is in: the source's progress.
-    list: u8,
+    /// What its groups follow from: see [`groups`].
+    standing: Standing,
+    /// Where it is among the groups; `NONE`: not yet.
+    share: u32,
     older: u32,
     newer: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct List {
-    oldest: u32,
-    newest: u32,
-}
+/// How far a source is, and with which knock that began.
+type Standing = (u8, Option<Knock>);
 
-/// At most `capacity` sources. When it is full, one that is overdue makes room, else one with the least progress, of
-/// these the one that was idle longest: a flood of first knocks evicts itself, and nobody who is further.
+/// At most `capacity` sources. When it is full, one that is overdue makes room, else one of the fullest group of the
+/// fullest group and so on, of these the one idle longest: see [`groups`].
 #[derive(Debug)]
 pub(crate) struct Sources {
     places: Vec<Place>,
     free: Vec<u32>,
     // Keyed by an unknown key (SipHash), so that nobody can choose addresses that collide.
     index: HashMap<Key, u32>,
-    /// The places by progress, each list in the order of the last packet.
-    lists: [List; SEQUENCE_MAX + 1],
+    shares: Shares,
+    /// The ends of the list of all places, in the order of the last packet.
+    oldest: u32,
+    newest: u32,
     capacity: usize,
+}
+
+/// The groups that a source shares the table with: first by progress, so that knowing the beginning of a sequence
+/// does not push out those who are further, nor those who are less far. In these by the first knock and the version of
+/// IP: who knows one rule pushes out nobody who knocks for another. Then by prefix: what one site can send from
+/// (an IPv4 /24, an IPv6 /48) and, in that, one link (/64).
+fn groups(key: &Key, (progress, first): Standing) -> SmallVec<[u64; 4]> {
+    let knock = first.map_or(0, |knock| u64::from(knock.protocol.number()) << 16 | u64::from(knock.port));
+    let first = u64::from(key.track) << 32 | u64::from(key.address.is_ipv4()) << 31 | knock;
+    let mut groups: SmallVec<[u64; 4]> = smallvec![progress.into(), first];
+    match key.address {
+        IpAddr::V4(address) => groups.push(u64::from(address.to_bits() >> 8)),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments().map(u64::from);
+            let site = a << 32 | b << 16 | c;
+            groups.extend([site, d]);
+        }
+    }
+    groups
 }
 
 impl Sources {
@@ -52,8 +75,11 @@ impl Sources {
             places: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
-            lists: [List { oldest: NONE, newest: NONE }; SEQUENCE_MAX + 1],
-            capacity: capacity.clamp(1, NONE as usize - 1),
+            shares: Shares::new(),
+            oldest: NONE,
+            newest: NONE,
+            // So that the groups can be numbered too.
+            capacity: capacity.clamp(1, NONE as usize / 8),
         }
     }
 
@@ -69,29 +95,47 @@ impl Sources {
     pub(crate) fn add(&mut self, key: Key, now: Time, timeout: Duration) -> (u32, bool) {
         let full = self.index.len() >= self.capacity;
         let evicted = full && self.evict(now, timeout);
+        let new = |source| Place { key, source, standing: (0, None), share: NONE, older: NONE, newer: NONE };
         let place = match self.free.pop() {
             Some(place) => {
-                self.places[place as usize].key = key;
+                let entry = &mut self.places[place as usize];
+                *entry = new(std::mem::take(&mut entry.source));
                 place
             }
             None => {
                 let place = u32::try_from(self.places.len()).unwrap_or(NONE - 1);
-                let source = Source::default();
-                self.places.push(Place { key, source, list: 0, older: NONE, newer: NONE });
+                self.places.push(new(Source::default()));
                 place
             }
         };
         self.index.insert(key, place);
-        self.link(place, 0);
+        self.link(place);
         (place, evicted)
     }
 
     /// Changes a source. Its place in the order of eviction follows.
     pub(crate) fn update<T>(&mut self, place: u32, change: impl FnOnce(&mut Source) -> T) -> T {
-        let result = change(&mut self.places[place as usize].source);
-        let progress = usize::from(self.places[place as usize].source.progress()).min(SEQUENCE_MAX);
+        let entry = &mut self.places[place as usize];
+        let before = entry.source.newest();
+        let result = change(&mut entry.source);
+        let standing = (entry.source.progress(), entry.source.first());
+        if entry.share != NONE && entry.standing == standing {
+            // A retransmission does not make it younger.
+            if entry.source.newest() != before {
+                self.shares.touch(entry.share);
+                self.unlink(place);
+                self.link(place);
+            }
+            return result;
+        }
+        entry.standing = standing;
+        let groups = groups(&entry.key, standing);
+        if entry.share != NONE {
+            self.shares.remove(entry.share);
+        }
+        entry.share = self.shares.insert(&groups, place);
         self.unlink(place);
-        self.link(place, progress);
+        self.link(place);
         result
     }
 
@@ -103,6 +147,9 @@ impl Sources {
     pub(crate) fn remove(&mut self, place: u32) {
         self.unlink(place);
         let entry = &mut self.places[place as usize];
+        if entry.share != NONE {
+            self.shares.remove(entry.share);
+        }
         entry.source.clear();
         self.index.remove(&entry.key);
         self.free.push(place);
@@ -110,13 +157,8 @@ impl Sources {
 
     /// Forgets the sources that are silent for longer than `timeout`, the longest of any rule.
     pub(crate) fn forget_silent(&mut self, now: Time, timeout: Duration) {
-        for list in 0..self.lists.len() {
-            while let Some(place) = self.oldest(list) {
-                if now.since(self.places[place as usize].source.newest()) <= timeout {
-                    break;
-                }
-                self.remove(place);
-            }
+        while let Some(place) = self.overdue(now, timeout) {
+            self.remove(place);
         }
         if self.index.is_empty() {
             // Whatever a flood has made of them, it is over.
@@ -126,54 +168,45 @@ impl Sources {
 
     /// When [`Sources::forget_silent`] has something to do; `None` while nothing is remembered.
     pub(crate) fn next_silent(&self, timeout: Duration) -> Option<Time> {
-        let newest_of = |place: u32| self.places[place as usize].source.newest();
-        let oldest = (0..self.lists.len()).filter_map(|list| self.oldest(list)).map(newest_of).min()?;
+        let oldest = self.places.get(self.oldest as usize)?.source.newest();
         Some(oldest.after(timeout).after(Duration::from_nanos(1)))
     }
 
-    fn oldest(&self, list: usize) -> Option<u32> {
-        Some(self.lists[list].oldest).filter(|&place| place != NONE)
+    /// The source that is idle longest, where that is for too long.
+    fn overdue(&self, now: Time, timeout: Duration) -> Option<u32> {
+        let oldest = self.places.get(self.oldest as usize)?.source.newest();
+        (now.since(oldest) > timeout).then_some(self.oldest)
     }
 
     fn evict(&mut self, now: Time, timeout: Duration) -> bool {
-        let overdue = |place: &u32| now.since(self.places[*place as usize].source.newest()) > timeout;
-        let lists = 0..self.lists.len();
-        let victim = lists
-            .clone()
-            .filter_map(|list| self.oldest(list))
-            .find(overdue)
-            .or_else(|| lists.clone().find_map(|list| self.oldest(list)));
+        let victim = self.overdue(now, timeout).or_else(|| self.shares.fullest());
         if let Some(place) = victim {
             self.remove(place);
         }
         victim.is_some()
     }
 
-    fn link(&mut self, place: u32, list: usize) {
-        let newest = self.lists[list].newest;
+    /// Makes it the newest of all.
+    fn link(&mut self, place: u32) {
+        let newest = std::mem::replace(&mut self.newest, place);
         let entry = &mut self.places[place as usize];
-        entry.list = u8::try_from(list).unwrap_or(u8::MAX);
         entry.older = newest;
         entry.newer = NONE;
-        self.lists[list].newest = place;
-        if newest == NONE {
-            self.lists[list].oldest = place;
-        } else {
-            self.places[newest as usize].newer = place;
+        match self.places.get_mut(newest as usize) {
+            Some(before) => before.newer = place,
+            None => self.oldest = place,
         }
     }
 
     fn unlink(&mut self, place: u32) {
-        let Place { list, older, newer, .. } = self.places[place as usize];
-        if older == NONE {
-            self.lists[usize::from(list)].oldest = newer;
-        } else {
-            self.places[older as usize].newer = newer;
+        let Place { older, newer, .. } = self.places[place as usize];
+        match self.places.get_mut(older as usize) {
+            Some(before) => before.newer = newer,
+            None => self.oldest = newer,
         }
-        if newer == NONE {
-            self.lists[usize::from(list)].newest = older;
-        } else {
-            self.places[newer as usize].older = older;
+        match self.places.get_mut(newer as usize) {
+            Some(after) => after.older = older,
+            None => self.newest = older,
         }
     }
 }
@@ -181,7 +214,6 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Knock;
     use crate::sequence::{SequenceTree, runs};
     use crate::source::Requirement;
 
@@ -201,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_progress_goes_first_and_of_these_the_longest_idle() {
+    fn the_fullest_level_of_progress_makes_room_and_in_it_the_longest_idle() {
         let mut sources = Sources::new(3);
         knock(&mut sources, 1, 1, Time::from_millis(1));
         knock(&mut sources, 1, 2, Time::from_millis(2));
