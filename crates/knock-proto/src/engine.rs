@@ -1,6 +1,8 @@
 //! The engine: packets in, effects out.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::packet::Packet;
@@ -119,9 +121,9 @@ struct Track {
 }
 
 impl Track {
-    fn accepts(&self, packet: &Packet, local: bool) -> bool {
-        let addressed = self.target.map_or(local, |target| target == packet.destination);
-        addressed && (packet.knock.protocol == Protocol::Udp || self.tcp_flags.matches(packet.tcp_flags))
+    /// Whether its rules look at a packet that is addressed to them.
+    fn accepts(&self, packet: &Packet) -> bool {
+        packet.knock.protocol == Protocol::Udp || self.tcp_flags.matches(packet.tcp_flags)
     }
 }
 
@@ -140,7 +142,10 @@ struct Matcher {
 #[derive(Debug)]
 pub struct Engine {
     matchers: Vec<Matcher>,
+    /// Sorted by target.
     tracks: Vec<Track>,
+    /// The tracks of each target. Keyed by an unknown key (SipHash): the destination is the sender's choice.
+    targets: HashMap<Option<IpAddr>, Range<usize>>,
     knock_ports: PortSet,
     tripwires: PortSet,
     sources: Sources,
@@ -156,6 +161,7 @@ impl Engine {
         let mut engine = Engine {
             matchers: Vec::new(),
             tracks: Vec::new(),
+            targets: HashMap::new(),
             knock_ports: PortSet::default(),
             tripwires: PortSet::default(),
             sources: Sources::new(settings.sources),
@@ -172,8 +178,18 @@ impl Engine {
     /// only what is knocked after `now` counts.
     pub fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
         let old = std::mem::take(&mut self.matchers);
+        let mut same_knock = HashMap::new();
+        for (index, before) in old.iter().enumerate() {
+            same_knock.entry(before.rule.what_is_knocked()).or_insert(index);
+        }
         let before: Vec<Option<usize>> =
-            rules.iter().map(|rule| old.iter().position(|before| before.rule.same_knock(rule))).collect();
+            rules.iter().map(|rule| same_knock.get(&rule.what_is_knocked()).copied()).collect();
+        let mut after: Vec<Vec<u32>> = vec![Vec::new(); old.len()];
+        for (index, before) in before.iter().enumerate() {
+            if let Some(before) = *before {
+                after[before].push(u32::try_from(index).unwrap_or(u32::MAX));
+            }
+        }
         let since_of = |before: &Option<usize>| before.map_or(Some(now), |before| old[before].since);
         let rules: Vec<_> = rules.into_iter().zip(before.iter().map(since_of)).collect();
         let kinds: Vec<_> = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).collect();
@@ -184,7 +200,7 @@ impl Engine {
             self.sources = Sources::new(settings.sources);
             self.capacity = settings.sources;
         }
-        self.sources.for_each(|source| source.renumber(&before));
+        self.sources.for_each(|source| source.renumber(&after));
     }
 
     fn compile(&mut self, rules: Vec<(Rule, Option<Time>)>, settings: &Settings) {
@@ -192,20 +208,16 @@ impl Engine {
             rules.into_iter().map(|(rule, since)| Matcher { runs: runs(&rule.sequence), rule, since }).collect();
         let rules = || self.matchers.iter().map(|matcher| &matcher.rule);
 
-        let mut kinds: Vec<(TcpFlags, Option<IpAddr>)> = Vec::new();
-        for rule in rules() {
-            if !kinds.contains(&rule.kind()) {
-                kinds.push(rule.kind());
-            }
+        let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (index, rule) in rules().enumerate() {
+            kinds.entry((rule.target, rule.tcp_flags)).or_default().push((index, rule.sequence.as_slice()));
         }
-        self.tracks = kinds
-            .iter()
-            .map(|&(tcp_flags, target)| {
-                let of_track = rules().enumerate().filter(|(_, rule)| rule.kind() == (tcp_flags, target));
-                let tree = SequenceTree::new(of_track.map(|(index, rule)| (index, rule.sequence.as_slice())));
-                Track { tcp_flags, target, tree }
-            })
-            .collect();
+        let track = |((target, tcp_flags), sequences)| Track { tcp_flags, target, tree: SequenceTree::new(sequences) };
+        self.tracks = kinds.into_iter().map(track).collect();
+        self.targets.clear();
+        for (index, track) in self.tracks.iter().enumerate() {
+            self.targets.entry(track.target).or_insert(index..index).end = index + 1;
+        }
 
         self.knock_ports = PortSet::default();
         self.tripwires = PortSet::default();
@@ -249,10 +261,12 @@ impl Engine {
         let is_knock = self.knock_ports.contains(packet.knock);
         let mut looked_at = false;
         if is_knock || self.tripwires.contains(packet.knock) {
-            for track in 0..self.tracks.len() {
-                if self.tracks[track].accepts(packet, local) {
-                    looked_at = true;
-                    self.handle_in_track(now, packet, track, is_knock, effects);
+            for target in [local.then_some(None), Some(Some(packet.destination))].into_iter().flatten() {
+                for track in self.targets.get(&target).cloned().unwrap_or_default() {
+                    if self.tracks[track].accepts(packet) {
+                        looked_at = true;
+                        self.handle_in_track(now, packet, track, is_knock, effects);
+                    }
                 }
             }
         }
@@ -262,7 +276,7 @@ impl Engine {
     fn handle_in_track(&mut self, now: Time, packet: &Packet, track: usize, is_knock: bool, effects: &mut Vec<Effect>) {
         let Self { matchers, sources, counters, longest_timeout, seen_most, .. } = self;
         let tree = &self.tracks[track].tree;
-        let key = Key { address: packet.source, track: u16::try_from(track).unwrap_or(u16::MAX) };
+        let key = Key { address: packet.source, track: u32::try_from(track).unwrap_or(u32::MAX) };
         let place = match sources.find(&key) {
             Some(place) => place,
             None if is_knock && tree.walk([packet.knock]).is_some() => {
@@ -321,13 +335,10 @@ impl Engine {
 }
 
 impl Rule {
-    fn kind(&self) -> (TcpFlags, Option<IpAddr>) {
-        (self.tcp_flags, self.target)
-    }
-
-    /// Whether what counts for one counts for the other. A sequence that can be spent is not the same as one that can't.
-    fn same_knock(&self, other: &Rule) -> bool {
-        self.sequence == other.sequence && self.kind() == other.kind() && self.actions.spend == other.actions.spend
+    /// What counts for one rule counts for each other with the same. A sequence that can be spent is not the same as
+    /// one that can't.
+    fn what_is_knocked(&self) -> (&[Knock], TcpFlags, Option<IpAddr>, bool) {
+        (&self.sequence, self.tcp_flags, self.target, self.actions.spend)
     }
 }
 

@@ -3,6 +3,8 @@
 //! A sequence is seen as its *runs*: 1000, 1000, 2000 is two knocks at 1000 and then one at 2000. The tree branches by
 //! the port of a run; how many knocks the run needs is checked at the end, against the rules that end there.
 
+use std::collections::BTreeMap;
+
 use crate::Knock;
 
 /// Some knocks at one port, in a row.
@@ -28,14 +30,13 @@ pub(crate) fn runs(knocks: &[Knock]) -> Vec<Run> {
 #[derive(Debug)]
 pub(crate) struct SequenceTree {
     nodes: Vec<Node>,
-    /// The longest run of each port that any sequence has, sorted by port; ports with a run of one are left out.
-    repeated: Vec<(Knock, u16)>,
+    /// The longest run of each port that any sequence has; ports with a run of one are left out.
+    repeated: BTreeMap<Knock, u16>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Sorted by port.
-    children: Vec<(Knock, usize)>,
+    children: BTreeMap<Knock, usize>,
     /// The rules whose last run this is.
     rules: Vec<usize>,
     /// The longest of these last runs.
@@ -54,7 +55,7 @@ pub(crate) struct Reached<'a> {
 impl SequenceTree {
     /// Builds the tree of these (rule, sequence) pairs. An empty sequence is never completed.
     pub(crate) fn new<'a>(sequences: impl IntoIterator<Item = (usize, &'a [Knock])>) -> SequenceTree {
-        let mut tree = SequenceTree { nodes: vec![Node::default()], repeated: Vec::new() };
+        let mut tree = SequenceTree { nodes: vec![Node::default()], repeated: BTreeMap::new() };
         for (rule, knocks) in sequences {
             let mut node = 0;
             let mut last = 0;
@@ -62,7 +63,8 @@ impl SequenceTree {
                 node = tree.child_or_new(node, run.knock);
                 last = run.count;
                 if run.count > 1 {
-                    tree.note_repeat(run);
+                    let longest = tree.repeated.entry(run.knock).or_default();
+                    *longest = run.count.max(*longest);
                 }
             }
             if node != 0 {
@@ -75,35 +77,24 @@ impl SequenceTree {
     }
 
     fn child_or_new(&mut self, node: usize, knock: Knock) -> usize {
-        match self.nodes[node].children.binary_search_by_key(&knock, |child| child.0) {
-            Ok(position) => self.nodes[node].children[position].1,
-            Err(position) => {
-                let child = self.nodes.len();
-                self.nodes.push(Node::default());
-                self.nodes[node].children.insert(position, (knock, child));
-                child
-            }
+        let new = self.nodes.len();
+        let child = *self.nodes[node].children.entry(knock).or_insert(new);
+        if child == new {
+            self.nodes.push(Node::default());
         }
-    }
-
-    fn note_repeat(&mut self, run: Run) {
-        match self.repeated.binary_search_by_key(&run.knock, |entry| entry.0) {
-            Ok(position) => self.repeated[position].1 = self.repeated[position].1.max(run.count),
-            Err(position) => self.repeated.insert(position, (run.knock, run.count)),
-        }
+        child
     }
 
     /// How many knocks in a row at this port matter: the longest run of it in any sequence, at least 1.
     pub(crate) fn longest_run(&self, knock: Knock) -> u16 {
-        self.repeated.binary_search_by_key(&knock, |entry| entry.0).map_or(1, |position| self.repeated[position].1)
+        self.repeated.get(&knock).copied().unwrap_or(1)
     }
 
     /// Walks from the root along the ports of some runs; `None` where no sequence begins so.
     pub(crate) fn walk(&self, ports: impl IntoIterator<Item = Knock>) -> Option<Reached<'_>> {
         let mut node = &self.nodes[0];
         for knock in ports {
-            let position = node.children.binary_search_by_key(&knock, |child| child.0).ok()?;
-            node = &self.nodes[node.children[position].1];
+            node = &self.nodes[*node.children.get(&knock)?];
         }
         // Where the last run is to be longer than one knock, it may not be whole yet.
         let goes_on = !node.children.is_empty() || node.longest_run > 1;

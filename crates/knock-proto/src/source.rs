@@ -111,17 +111,11 @@ impl Source {
         self.forget_before(self.events.len());
     }
 
-    /// The rules have other numbers: `before` is the one that each had, where it is not new.
-    pub(crate) fn renumber(&mut self, before: &[Option<usize>]) {
-        let completed = std::mem::take(&mut self.completions);
-        if completed.is_empty() {
-            return;
-        }
-        for (rule, before) in before.iter().enumerate() {
-            if let Some(completion) = completed.iter().find(|completion| Some(completion.rule as usize) == *before) {
-                let rule = u32::try_from(rule).unwrap_or(u32::MAX);
-                self.completions.push(Completion { rule, ..*completion });
-            }
+    /// The rules have other numbers: `after` has those that each rule has now, none where it is gone.
+    pub(crate) fn renumber(&mut self, after: &[Vec<u32>]) {
+        for completion in std::mem::take(&mut self.completions) {
+            let rules = after.get(completion.rule as usize).into_iter().flatten();
+            self.completions.extend(rules.map(|&rule| Completion { rule, ..completion }));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{Knock, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) address: IpAddr,
-    pub(crate) track: u16,
+    pub(crate) track: u32,
 }
 
 /// No place.
