@@ -175,7 +175,8 @@ fn real_knocks_open_during_a_flood_of_spoofed_ones() {
     assert!(after.1 < before.1 + 20 * 500, "the log grew with the flood:\n{}", daemon.log());
 }
 
-struct EndOnDrop<'a>(&'a AtomicBool);
+/// Ends a flood when it is dropped, and where a test fails.
+pub(crate) struct EndOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {

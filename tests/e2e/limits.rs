@@ -5,12 +5,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use knock_testkit::Echo;
+use knock_testkit::{Echo, Flood, Packet};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Siege, elements, knock, network, table_exists, wait_for_grant, wait_until, wire};
+use crate::hostile::EndOnDrop;
+use crate::support::{
+    Daemon, Siege, at, element, elements, knock, network, table_exists, wait_for_grant, wait_until, wire,
+};
 
 const SEQUENCE: [u16; 3] = [7000, 9000, 8000];
 
@@ -71,6 +76,62 @@ fn a_full_set_is_reported_and_what_is_granted_goes_on() {
     assert!(granted([1, 3, 4]));
     knock(&wire, address(5), &SEQUENCE);
     wait_for_grant(server, address(5), ("tcp", 22));
+}
+
+/// How many sources lost their place so far.
+fn evicted(daemon: &Daemon) -> u64 {
+    let (status, _) = ask(daemon, &json!({ "version": 1, "command": "status" }));
+    status["result"]["counters"]["evicted"].as_u64().unwrap_or_else(|| panic!("no such counter: {status}"))
+}
+
+#[test]
+fn a_table_full_of_other_sources_locks_nobody_out() {
+    const SOURCES: u64 = 1024;
+    let network = network(2);
+    let server = &network.server;
+    let web = json!({ "name": "web", "sequence": [7100, 9100, 8100], "allow": { "ports": [80], "timeout": "1h" } });
+    // The knocks are slow where the machine is.
+    let configuration = json!({ "timeout": "1m", "limits": { "sources": SOURCES }, "rules": [ssh(), web] });
+    let daemon = Daemon::start(server, configuration);
+    // All but the last knock of one rule from one IPv6 network, and the first of the other one with forged sources.
+    let flood = |first: IpAddr, ports: &[u16]| {
+        let example = Packet::syn((first, 1).into(), at(first, ports[0]), 0);
+        Flood { ports: ports.to_vec(), rate: Some(5000), count: None, ..Flood::new(example, 1 << 17, 0) }
+    };
+    let floods =
+        [flood([0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0].into(), &SEQUENCE[..2]), flood([198, 18, 0, 0].into(), &[7100])];
+    let stop = AtomicBool::new(false);
+    let knocking = network.clients[1].wire(server).expect("a packet socket");
+    let mut tries = 0;
+    thread::scope(|scope| {
+        let end = EndOnDrop(&stop);
+        for flood in &floods {
+            let (wire, stop) = (network.clients[0].wire(server).expect("a packet socket"), &stop);
+            scope.spawn(move || flood.run(&wire, stop).expect("the flood is sent"));
+        }
+        wait_until("the table is full", || evicted(&daemon) > 0);
+        for number in 0..20_u8 {
+            let source = match number % 2 {
+                0 => IpAddr::from([10, 77, 0, 100 + number]),
+                _ => IpAddr::from([0xfd88, 0, 0, 0, 0, 0, 0, u16::from(number)]),
+            };
+            // A packet may be lost where the machine is busy: it is knocked again, as anybody would.
+            wait_until(&format!("{source} gets in"), || {
+                tries += 1;
+                for port in SEQUENCE {
+                    knock(&knocking, source, &[port]);
+                    let before = evicted(&daemon);
+                    // As many new sources as there are places.
+                    wait_until("the flood goes on", || evicted(&daemon) > before + SOURCES);
+                }
+                element(server, source, ("tcp", 22)).is_some()
+            });
+        }
+        drop(end);
+    });
+    eprintln!("20 got in with {tries} knocks, while {} sources lost their place", evicted(&daemon));
+    let strangers = elements(server, "grants6").iter().any(|element| element.address.to_string().starts_with("2001:"));
+    assert!(!strangers, "who knows all but the last knock does not get in");
 }
 
 /// The median time of a grant by hand, of addresses from `first` on.
