@@ -110,7 +110,10 @@ fn grants_are_put_back_after_the_administrator_has_reloaded_their_ruleset() {
         siege.go_on();
     }
     let toll = siege.end();
-    assert_eq!((toll.passed.segments, toll.broken), (0, 0), "{toll:?}");
+    assert_eq!(toll.broken, 0, "{toll:?}");
+    // A packet that is under way while the administrator's chain is replaced can meet neither the old one nor the new one:
+    // the kernel puts a hook that accepts in place of what goes (__nf_unregister_net_hook in net/netfilter/core.c).
+    assert!(toll.passed.segments <= rounds as u64, "{toll:?}");
     // Two clients send 1000 SYNs a second each; half a second for each change is far more than it takes.
     eprintln!("{} granted SYNs of {} came while the sets were empty", toll.kept_out(), toll.granted);
     assert!(toll.kept_out() <= 1000 * rounds as u64, "{toll:?}");
