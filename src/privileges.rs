@@ -16,6 +16,7 @@
 //! first command has to come later.
 
 mod call_filter;
+mod protections;
 
 use std::fmt;
 
@@ -24,6 +25,8 @@ use caps::{CapSet, Capability, CapsHashSet};
 use knock_config::{Config, Interfaces};
 use rustix::process::geteuid;
 use rustix::thread::{no_new_privs, set_no_new_privs};
+
+pub(crate) use protections::Protections;
 
 /// What the daemon needs after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

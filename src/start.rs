@@ -133,6 +133,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     let owners = if args.check { Owners::of_check() } else { Owners::of_daemon() };
     let source =
         ConfigSource { file: args.config.clone(), interfaces: interfaces(args), log_level: args.log_level(), owners };
+    if !args.check {
+        // What is secret in the configuration stays in memory; nobody but root shall read it there, or in a core dump.
+        let private = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        private.map_err(|errno| Failure::Other(format!("cannot keep its memory from others: {errno}")))?;
+    }
     let loaded = source.load();
     start_log(args, loaded.as_ref().ok())?;
     let loaded = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;

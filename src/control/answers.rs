@@ -16,6 +16,7 @@ use crate::events::Event;
 use crate::gate::{self, Revoked, RevokedAll};
 use crate::logging;
 use crate::poller::Poller;
+use crate::privileges::Protections;
 use crate::reload::NotReloaded;
 
 impl Daemon {
@@ -99,6 +100,7 @@ impl Daemon {
             configuration: std::path::absolute(file).as_ref().unwrap_or(file).display().to_string(),
             rules: config.rules.len(),
             interfaces: self.wire.states().into_iter().map(interface).collect(),
+            protections: Protections::of_this_process().ok(),
             table: self.gate.owned().map(table),
             sets: self.gate.set_states().into_iter().map(set).collect(),
             grants: self.gate.ledger().len(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::privileges::Protections;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -141,6 +142,8 @@ pub(crate) struct Status {
     /// The number of rules.
     pub(crate) rules: usize,
     pub(crate) interfaces: Vec<Interface>,
+    /// The protections that are in force; `null` where the kernel does not tell.
+    pub(crate) protections: Option<Protections>,
     /// The managed table; `null` where no rule guards a port.
     pub(crate) table: Option<Table>,
     /// The administrator's sets that rules add to.

@@ -12,6 +12,7 @@ use super::ruleset::Ruleset;
 use super::translation::{self, Translations};
 use crate::control::client::ask;
 use crate::control::protocol::{self, Status};
+use crate::privileges::Protections;
 
 /// No knockd was built before this: 2024-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
@@ -152,6 +153,15 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
         Finding::ok("daemon", format!("knockd {} answers (process {})", status.version, status.pid))
             .because([format!("configuration {}", status.configuration)]),
     );
+    if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words) {
+        findings.push(Finding::ok("protections", format!("in force: {in_force}")));
+        findings.extend(lacking.map(|lacking| {
+            let text = format!(
+                "not in force: {lacking}. Rules with commands, and stop commands that are pending, need to start programs"
+            );
+            Finding::ok("protections", text)
+        }));
+    }
     for interface in &status.interfaces {
         let name = &interface.name;
         findings.push(match interface.state.as_str() {

@@ -107,6 +107,7 @@ mod tests {
             configuration: "/etc/knockd/config.json".to_owned(),
             rules: 3,
             interfaces: vec![interface("eth0", "up"), interface("a\"b\\c\nd", "absent")],
+            protections: None,
             table: Some(Table {
                 name: "knockd".to_owned(),
                 owned: true,

@@ -5,6 +5,7 @@ use knock_config::printable;
 use super::table::{count, duration, table};
 use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
 use crate::doctor::{Finding, Severity};
+use crate::privileges::Protections;
 
 /// How the daemon is.
 pub(crate) fn status(status: &Status) -> String {
@@ -16,6 +17,10 @@ pub(crate) fn status(status: &Status) -> String {
     row("configuration", format!("{} ({})", status.configuration, count(status.rules, "rule")));
     let interfaces: Vec<_> = status.interfaces.iter().map(|i| format!("{} {}", i.name, i.state)).collect();
     row("interfaces", interfaces.join(", "));
+    if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words) {
+        let lacking = lacking.map(|lacking| format!("; not: {lacking}")).unwrap_or_default();
+        row("protections", in_force + &lacking);
+    }
     row(
         "table",
         match &status.table {

@@ -21,7 +21,7 @@ fn configuration(allow: &Value) -> Value {
     json!({ "rules": [{ "name": "ssh", "sequence": [7000, 9000, 8000], "allow": allow }] })
 }
 
-fn knockctl(server: &Host, daemon: &Daemon, arguments: &[&str]) -> Output {
+pub(crate) fn knockctl(server: &Host, daemon: &Daemon, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
     command.arg("--socket").arg(daemon.path("control.sock")).args(arguments);
     server.namespace.run(|| command.output()).expect("the server's namespace").expect("knockctl runs")

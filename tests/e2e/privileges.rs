@@ -4,8 +4,10 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use knock_testkit::Network;
 use serde_json::{Value, json};
 
+use crate::doctor::knockctl;
 use crate::support::{Daemon, knock, network, wait_until, wire};
 
 /// A field of /proc/PID/status (proc(5)).
@@ -58,6 +60,18 @@ fn without_commands_everything_else_is_given_up_for_good() {
     assert_eq!(status(daemon.pid(), "NoNewPrivs"), "1");
     assert_eq!(status(daemon.pid(), "Seccomp"), "2", "a system call filter");
     assert_threads_alike(daemon.pid());
+    let told = json!({
+        "user": 0, "system_call_filter": true, "no_new_privileges": true, "memory_is_private": true, "bounded": true,
+        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"]
+    });
+    assert_eq!(protections(&network, &daemon), told);
+}
+
+/// What `knockctl status` says of them.
+fn protections(network: &Network, daemon: &Daemon) -> Value {
+    let output = knockctl(&network.server, daemon, &["--json", "status"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    document["protections"].clone()
 }
 
 /// The state file of a daemon before, with these stop commands, which are due since the start of the machine.
@@ -137,6 +151,9 @@ fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
     assert_eq!(status(daemon.pid(), "NoNewPrivs"), "0");
     assert_eq!(status(daemon.pid(), "Seccomp"), "0", "commands would inherit a filter");
     assert_threads_alike(daemon.pid());
+    let told = protections(&network, &daemon);
+    let lacking = ["system_call_filter", "no_new_privileges", "bounded"].map(|name| told[name] == false);
+    assert_eq!((lacking, &told["memory_is_private"]), ([true; 3], &json!(true)), "{told}");
     knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[1000, 3000, 2000]);
     wait_until("the command ran", || output.exists());
     let told = fs::read_to_string(&output).expect("what the command wrote");
