@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_config::{Rule, SetName};
+use knock_config::SetName;
 use knock_nft::{ElementKey, ManagedTable};
 use knock_proto::Time;
 
 use super::place::{Place, holder, places, wanted};
+use super::repair::names;
 use super::{Error, Gate, guarded_ports};
 use crate::events::Event;
 use crate::ledger::Grant;
@@ -210,17 +211,12 @@ impl Gate {
     /// Deletes the elements of these addresses from a set of the administrator's, where they bear a rule's name.
     /// Returns whose there were.
     pub(super) fn delete_from_set(&mut self, set: &SetName, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
-        let rules = &self.config.rules;
-        self.sets.revoke(set, addresses, |comment| is_rule(rules, comment))
+        let names = names(&self.config.rules);
+        self.sets.revoke(set, addresses, |comment| names.contains(comment))
     }
 
     /// How many elements were deleted that no grant explained.
     pub(crate) fn strays(&self) -> u64 {
         self.strays
     }
-}
-
-/// Whether a comment is what knockd writes: a rule's name.
-fn is_rule(rules: &[Rule], comment: &str) -> bool {
-    rules.iter().any(|rule| rule.name == comment)
 }

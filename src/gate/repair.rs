@@ -10,7 +10,7 @@ use knock_proto::Time;
 use log::Level;
 
 use super::own_sets::address_of;
-use super::place::{Place, wanted};
+use super::place::{Place, Wanted, wanted};
 use super::{Error, Gate, element};
 use crate::events::Event;
 
@@ -68,7 +68,7 @@ impl Gate {
     /// and shortens what outlasts its grant. Returns whether there was something to put back.
     pub(super) fn repair_table(&mut self, now: Time) -> Result<bool, Error> {
         let wanted = wanted(&self.ledger, &self.config.rules);
-        let elements = self.elements(now);
+        let elements = elements(&wanted, now);
         let Some(table) = &mut self.table else { return Ok(false) };
         if !table.intact()? {
             table.restore(&elements)?;
@@ -109,19 +109,8 @@ impl Gate {
 
     /// Makes the managed table anew from the record.
     pub(super) fn restore(&mut self, now: Time) -> Result<(), Error> {
-        let elements = self.elements(now);
+        let elements = elements(&wanted(&self.ledger, &self.config.rules), now);
         self.table.as_mut().map_or(Ok(()), |table| table.restore(&elements))
-    }
-
-    /// The elements that should be in the managed table.
-    fn elements(&self, now: Time) -> Vec<Element> {
-        let wanted = wanted(&self.ledger, &self.config.rules);
-        let live = wanted.iter().filter(|(_, wanted)| wanted.grant.expires > now);
-        live.filter_map(|((address, place), wanted)| match place {
-            Place::Port(port) => Some(element(ElementKey { address: *address, port: *port }, wanted, now)),
-            Place::Set(_) => None,
-        })
-        .collect()
     }
 
     /// Makes the administrator's sets what the record says, as far as it is about elements that bear a rule's name: puts
@@ -171,7 +160,18 @@ impl Gate {
     }
 }
 
-fn names(rules: &[Rule]) -> HashSet<&str> {
+/// Of what is wanted, the elements that should be in the managed table.
+fn elements(wanted: &HashMap<(IpAddr, Place), Wanted>, now: Time) -> Vec<Element> {
+    let live = wanted.iter().filter(|(_, wanted)| wanted.grant.expires > now);
+    live.filter_map(|((address, place), wanted)| match place {
+        Place::Port(port) => Some(element(ElementKey { address: *address, port: *port }, wanted, now)),
+        Place::Set(_) => None,
+    })
+    .collect()
+}
+
+/// The comments that knockd writes: the rules' names.
+pub(super) fn names(rules: &[Rule]) -> HashSet<&str> {
     rules.iter().map(|rule| rule.name.as_str()).collect()
 }
 
