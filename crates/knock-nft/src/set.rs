@@ -17,11 +17,8 @@ use crate::family::{Family, ParseFamilyError};
 use crate::layout::elements_request;
 use crate::message::{ElementsMessage, Timeout};
 use crate::ruleset::{TYPE_IPV4, TYPE_IPV6};
+use crate::table::{ManagedTable, REVOKE_ATTEMPTS};
 
-/// How many elements are deleted in one transaction, which needs room for as many answers in the socket's buffer.
-const SMALL_TRANSACTION: usize = 128;
-/// How often a transaction is tried again because elements ended by themselves before they could be deleted.
-const REVOKE_ATTEMPTS: usize = 8;
 /// `NFT_SET_OBJECT` (linux/netfilter/nf_tables.h), a map to objects.
 const SET_OBJECT: libc::c_int = 0x40;
 
@@ -187,7 +184,7 @@ impl UserSets {
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Vec<IpAddr>, Error> {
         let mut revoked = Vec::new();
-        for addresses in addresses.chunks(SMALL_TRANSACTION) {
+        for addresses in addresses.chunks(ManagedTable::FEW_KEYS) {
             // What ends by itself in between makes the kernel refuse the transaction; then it is looked for again.
             for attempt in 1.. {
                 let mut ours = Vec::new();

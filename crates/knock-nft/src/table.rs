@@ -16,7 +16,7 @@ use crate::ruleset::{FAMILY, FLAG_OWNER, FLAG_PERSIST, GRANTS4, GRANTS6, Writer,
 use crate::spec::TableSpec;
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
-const REVOKE_ATTEMPTS: usize = 8;
+pub(crate) const REVOKE_ATTEMPTS: usize = 8;
 
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless somebody lowered it.
