@@ -83,3 +83,14 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
     }
     findings
 }
+
+/// A managed table that guards these ports, for tests.
+#[cfg(test)]
+fn table(guarded: &[&str]) -> crate::control::protocol::Table {
+    crate::control::protocol::Table {
+        name: "knockd".to_owned(),
+        owned: true,
+        on_stop: "remove".to_owned(),
+        guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
+    }
+}

@@ -145,8 +145,7 @@ impl Daemon {
                 self.events.report(now, Event::Revoked, Some(name), Some(address), message);
             }
             Ok(Revoked { strays: 1.., .. }) => {
-                let message =
-                    format_args!("rule {rule}: {address} was open without a grant; it is closed ({by})", rule = name);
+                let message = format_args!("rule {name}: {address} was open without a grant; it is closed ({by})");
                 self.events.report(now, Event::Stray, Some(name), Some(address), message);
             }
             Ok(Revoked { .. }) => {

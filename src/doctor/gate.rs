@@ -96,16 +96,7 @@ fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
-
-    fn table(guarded: &[&str]) -> Table {
-        Table {
-            name: "knockd".to_owned(),
-            owned: true,
-            on_stop: "remove".to_owned(),
-            guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
-        }
-    }
+    use crate::doctor::{Severity, table};
 
     fn recorded() -> Ruleset {
         Ruleset::new(&serde_json::from_str(include_str!("rulesets/gate.json")).expect("a recorded ruleset"))

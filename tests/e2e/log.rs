@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use knock_testkit::{Network, Packet};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{Daemon, Options, knock, network, syns, table_exists, wait_for_grant, wait_until, wire};
 
@@ -66,15 +67,21 @@ fn serves_without_a_reader(network: &Network, daemon: &Daemon) {
     assert!(metrics.contains("\nknockd_log_lines_left_out_total "), "{metrics}");
 }
 
-/// The same with a socket as the log. It can be stopped while nobody reads.
-fn serves_with_a_socket_that_nobody_reads(target: &str) {
-    let network = network(1);
+/// A daemon whose log of that kind is the socket in the directory.
+fn launch_with_a_socket(network: &Network, target: &str) -> (TempDir, UnixDatagram, Daemon) {
     let files = tempfile::tempdir().expect("a directory for the socket");
     let place = files.path().join("socket");
     let socket = UnixDatagram::bind(&place).expect("a socket");
     let wrapper = ["unshare", "--mount", "sh", "-ec", PLACED, place.to_str().expect("a path in UTF-8")];
     let options = Options { wrapper: &wrapper, ..Options::default() };
-    let mut daemon = Daemon::launch(&network.server, configuration(target), options);
+    let daemon = Daemon::launch(&network.server, configuration(target), options);
+    (files, socket, daemon)
+}
+
+/// The same with a socket as the log. It can be stopped while nobody reads.
+fn serves_with_a_socket_that_nobody_reads(target: &str) {
+    let network = network(1);
+    let (_files, socket, mut daemon) = launch_with_a_socket(&network, target);
     serves_without_a_reader(&network, &daemon);
     let status = daemon.stop();
     assert!(status.success(), "{status}");
@@ -131,12 +138,7 @@ fn a_pipe_that_nobody_reads_does_not_stop_the_daemon_and_its_reader_is_told_what
 #[test]
 fn the_journal_gets_the_fields_of_an_event() {
     let network = network(1);
-    let files = tempfile::tempdir().expect("a directory for the socket");
-    let place = files.path().join("socket");
-    let socket = UnixDatagram::bind(&place).expect("a socket");
-    let wrapper = ["unshare", "--mount", "sh", "-ec", PLACED, place.to_str().expect("a path in UTF-8")];
-    let options = Options { wrapper: &wrapper, ..Options::default() };
-    let daemon = Daemon::launch(&network.server, configuration("journal"), options);
+    let (_files, socket, daemon) = launch_with_a_socket(&network, "journal");
     wait_until("it answers", || knockctl(&daemon, &["status"]));
     knock(&wire(&network), IpAddr::from([198, 18, 0, 2]), &[1000, 3000, 2000]);
     let mut buffer = vec![0; 65_536];

@@ -1,15 +1,7 @@
 use serde_json::json;
 
 use super::*;
-
-fn table(guarded: &[&str]) -> Table {
-    Table {
-        name: "knockd".to_owned(),
-        owned: true,
-        on_stop: "remove".to_owned(),
-        guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
-    }
-}
+use crate::doctor::table;
 
 fn translation(from: u16, address: Option<&str>, port: Option<u16>) -> Translation {
     let address = address.map(|address| address.parse().expect("an address"));
