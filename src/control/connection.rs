@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use knock_proto::Time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::listing::{Outgoing, Progress};
 use super::protocol::{Code, Command, REQUEST_MAX, Refusal};
@@ -60,6 +61,13 @@ impl Connection {
     /// Whether the request is still to come.
     pub(crate) fn is_asking(&self) -> bool {
         self.answer.is_none() && !self.waiting
+    }
+
+    /// Whether the client has closed it (`POLLHUP` of poll(2); one that only shut down its sending side has not).
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+            && descriptors[0].revents().contains(PollFlags::HUP)
     }
 
     /// Takes what has come, up to the newline or the end of what the peer sends.

@@ -104,7 +104,7 @@ impl Server {
             let message = "only root, the daemon's own user and members of the group of the control socket may ask";
             return refuse(&stream, Code::NotPermitted, message);
         }
-        let Some(slot) = self.connections.iter().position(Option::is_none) else {
+        let Some(slot) = self.free_slot() else {
             let message = format!("{CONNECTIONS_MAX} others are connected to the control socket; try again");
             return refuse(&stream, Code::Busy, &message);
         };
@@ -112,6 +112,18 @@ impl Server {
             Ok(()) => self.connections[slot] = Some(Connection::new(stream, peer, now)),
             Err(error) => log::warn!("cannot wait for a request at the control socket: {error}"),
         }
+    }
+
+    /// A slot for one more connection. Where all are taken, connections whose client has closed them make room: a client
+    /// that waits for its answer is not refused because of clients that do not. A connection that waits for a reload keeps
+    /// its slot, for the answer goes there.
+    fn free_slot(&mut self) -> Option<usize> {
+        if self.connections.iter().all(Option::is_some) {
+            for slot in &mut self.connections {
+                let _ = slot.take_if(|connection| connection.is_closed() && !connection.is_waiting());
+            }
+        }
+        self.connections.iter().position(Option::is_none)
     }
 
     /// Goes on with a connection that is ready. Returns a request that is to be answered by [`Server::answer`].
@@ -192,4 +204,36 @@ impl Server {
 fn refuse(stream: &UnixStream, code: Code, message: &str) {
     // A fresh socket takes an answer of this size at once.
     let _ = Outgoing::refusal(Refusal::new(code, message)).write_to(stream);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn clients_that_hung_up_do_not_keep_others_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let poller = Poller::new().expect("a poller");
+        let mut server = Server::new(Socket::listen(&path).expect("a socket"), 100);
+        let connect = || UnixStream::connect(&path).expect("it listens");
+
+        let open: Vec<UnixStream> = (0..CONNECTIONS_MAX - 1).map(|_| connect()).collect();
+        drop(connect());
+        let waits = connect();
+        server.accept(Time::ZERO, &poller);
+        assert_eq!(server.connections.iter().flatten().filter(|connection| !connection.is_closed()).count(), 8);
+        waits.set_nonblocking(true).expect("a socket");
+        assert_eq!((&waits).read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "not refused");
+
+        // Who only says that no more comes is still there.
+        open[0].shutdown(std::net::Shutdown::Write).expect("half closed");
+        let mut one_too_many = connect();
+        server.accept(Time::ZERO, &poller);
+        let mut answer = String::new();
+        one_too_many.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains("\"busy\""), "{answer}");
+    }
 }
