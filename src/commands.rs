@@ -9,11 +9,13 @@
 //! output goes to the log, up to 4 KiB. It lasts until no process of its group is left; at its time limit the
 //! group gets SIGTERM, and two seconds later SIGKILL. A process with a session of its own (setsid(1)) is not waited for.
 
+pub(crate) mod hooks;
 mod job;
 mod outcome;
 mod output;
 mod process;
 mod queue;
+pub(crate) mod stop_schedule;
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem;
@@ -26,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::clock::now;
-use crate::events::EventLog;
+use crate::logging::events::EventLog;
+use crate::os::clock::now;
 
 pub use job::{Job, Kind, substitute};
 pub use outcome::{NotRun, Outcome, Refused};

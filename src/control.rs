@@ -1,12 +1,11 @@
 //! The control socket: what `knockctl` asks, and what the daemon answers. docs/control-protocol.md is the reference.
 
-mod answers;
 pub(crate) mod client;
 mod connection;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod protocol;
 mod server;
 mod socket;
 
 pub(crate) use server::Server;
-pub(crate) use socket::{DEFAULT_PATH, Error, Socket, place};
+pub(crate) use socket::{DEFAULT_PATH, Error, Peer, Socket, place};

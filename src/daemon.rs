@@ -1,5 +1,12 @@
 //! The daemon: everything that it holds, and the loop that waits for the next thing to happen.
 
+pub(crate) mod args;
+mod dispatch;
+mod handlers;
+pub(crate) mod packet_source;
+pub(crate) mod reload;
+pub(crate) mod startup;
+
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,21 +15,21 @@ use std::time::Duration;
 use knock_config::Config;
 use knock_proto::{Effect, Engine, Time};
 
-use crate::clock::{Sleep, moment, now, slept};
 use crate::commands::Commands;
+use crate::commands::hooks;
+use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
-use crate::events::{Event, EventLog};
+use crate::daemon::packet_source::Wire;
+use crate::daemon::reload::Reloads;
+use crate::daemon::startup::ConfigSource;
 use crate::gate::Gate;
-use crate::hooks;
-use crate::notify::Notifier;
-use crate::one_time::OneTime;
-use crate::poller::Poller;
-use crate::privileges::Needs;
-use crate::reload::Reloads;
-use crate::signals::Signal;
-use crate::start::ConfigSource;
-use crate::stops::StopSchedule;
-use crate::wire::Wire;
+use crate::logging::events::{Event, EventLog};
+use crate::os::clock::{Sleep, moment, now, slept};
+use crate::os::poller::Poller;
+use crate::os::privileges::Needs;
+use crate::os::service_manager::Notifier;
+use crate::os::signals::Signal;
+use crate::triggers::one_time::OneTime;
 
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;

@@ -18,8 +18,8 @@ use knock_config::{Allow, Config, OnStop};
 use knock_nft::{Element, ElementKey, ManagedTable, Monitor, TableSpec};
 use knock_proto::{Knock, Time};
 
-use crate::events::{Event, EventLog};
 use crate::ledger::{Full, Grant, Ledger};
+use crate::logging::events::{Event, EventLog};
 use lock::lock;
 use own_sets::OwnSets;
 use place::{Place, Wanted, holder, places, size};

@@ -2,30 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-pub mod args;
-mod clock;
-pub mod commands;
+mod commands;
 mod control;
+mod ctl;
 mod daemon;
-mod doctor;
-mod effects;
-mod events;
 mod gate;
-mod hooks;
-pub mod knockctl;
 mod ledger;
 mod logging;
-mod notify;
-pub mod one_time;
-mod poller;
-mod privileges;
-mod reload;
-mod rules;
-mod signals;
-mod start;
-pub mod stops;
-pub mod trusted;
-mod wire;
+mod os;
+mod triggers;
 
-pub use knockctl::knockctl_main;
-pub use start::knockd_main;
+pub use ctl::args::Args as KnockctlArgs;
+pub use ctl::knockctl_main;
+pub use daemon::args::Args as KnockdArgs;
+pub use daemon::startup::knockd_main;

@@ -8,6 +8,7 @@
 //! thread starts after privileges were given up ([`write_from_now_on`]). Lines from before wait for it. Where the
 //! daemon does not get that far, [`finish`] writes them.
 
+pub(crate) mod events;
 mod sink;
 
 use std::collections::VecDeque;

@@ -185,7 +185,7 @@ fn the_configuration_reference_has_every_key_with_its_default() {
 
 #[test]
 fn the_log_reference_has_every_event_with_its_id() {
-    let source = read("src/events.rs");
+    let source = read("src/logging/events.rs");
     let mut events: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in source.lines() {
         let arm = line.trim().strip_prefix("Event::").and_then(|rest| rest.split_once(" => \""));
@@ -195,7 +195,7 @@ fn the_log_reference_has_every_event_with_its_id() {
     }
     assert!(
         events.len() > 5 && events.values().all(|texts| texts.len() == 2),
-        "src/events.rs reads otherwise: {events:?}"
+        "src/logging/events.rs reads otherwise: {events:?}"
     );
     let text = read("docs/logging.md");
     for texts in events.values() {
@@ -203,7 +203,7 @@ fn the_log_reference_has_every_event_with_its_id() {
         assert!(text.contains(&row), "docs/logging.md has no row {row}");
     }
     let rows = text.lines().filter(|line| line.starts_with("| `") && line.split('`').any(is_id)).count();
-    assert_eq!(rows, events.len(), "docs/logging.md has an event that src/events.rs does not have");
+    assert_eq!(rows, events.len(), "docs/logging.md has an event that src/logging/events.rs does not have");
 }
 
 fn is_id(text: &str) -> bool {

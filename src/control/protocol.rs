@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::privileges::Protections;
+use crate::os::privileges::Protections;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

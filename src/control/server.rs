@@ -11,7 +11,7 @@ use super::connection::{Connection, PATIENCE, Received};
 use super::listing::Outgoing;
 use super::protocol::{Code, Command, Refusal};
 use super::socket::{Peer, Socket};
-use crate::poller::Poller;
+use crate::os::poller::Poller;
 
 /// Connections at once; one more is told that it is one too many.
 pub(crate) const CONNECTIONS_MAX: usize = 8;

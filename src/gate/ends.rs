@@ -12,8 +12,8 @@ use knock_proto::Time;
 use super::place::{Place, holder, places, wanted};
 use super::repair::names;
 use super::{Error, Gate, guarded_ports};
-use crate::events::Event;
 use crate::ledger::Grant;
+use crate::logging::events::Event;
 
 /// Elements that are deleted in one turn of the loop: a few hundred microseconds.
 const BATCH: usize = ManagedTable::FEW_KEYS;

@@ -8,7 +8,7 @@ use knock_nft::{Error, IpVersion, Lifetime, Notice, Outcome, SetAddress, UserSet
 use knock_proto::Time;
 use log::Level;
 
-use crate::events::EventLog;
+use crate::logging::events::EventLog;
 
 /// The sets that rules use. One that is not there is waited for.
 pub(crate) struct OwnSets {

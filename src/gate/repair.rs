@@ -12,7 +12,7 @@ use log::Level;
 use super::own_sets::address_of;
 use super::place::{Place, Wanted, wanted};
 use super::{Error, Gate, element};
-use crate::events::Event;
+use crate::logging::events::Event;
 
 /// Elements that are added in one transaction.
 const CHUNK: usize = 300;

@@ -11,7 +11,7 @@ use knock_proto::Time;
 use knock_testkit::Namespace;
 
 use super::*;
-use crate::events::EventLog;
+use crate::logging::events::EventLog;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HALF: Duration = Duration::from_secs(1800);

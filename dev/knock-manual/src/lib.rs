@@ -49,9 +49,9 @@ pub fn documents() -> io::Result<Vec<Document>> {
 }
 
 fn knockd() -> Command {
-    knockd::args::Args::command()
+    knockd::KnockdArgs::command()
 }
 
 fn knockctl() -> Command {
-    knockd::knockctl::args::Args::command()
+    knockd::KnockctlArgs::command()
 }

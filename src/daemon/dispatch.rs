@@ -7,12 +7,12 @@ use knock_config::Allow;
 use knock_proto::{Effect, Time};
 use log::Level;
 
-use crate::clock::moment;
 use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
-use crate::events::Event;
 use crate::gate::{self, Revoked};
-use crate::rules::{engine_rules, engine_settings};
+use crate::logging::events::Event;
+use crate::os::clock::moment;
+use crate::triggers::sequences::{engine_rules, engine_settings};
 
 impl Daemon {
     /// Carries out the effects, and leaves none.

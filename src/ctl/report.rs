@@ -4,8 +4,8 @@ use knock_config::printable;
 
 use super::table::{count, duration, table};
 use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
-use crate::doctor::{Finding, Severity};
-use crate::privileges::Protections;
+use crate::ctl::doctor::{Finding, Severity};
+use crate::os::privileges::Protections;
 
 /// How the daemon is.
 pub(crate) fn status(status: &Status) -> String {

@@ -7,17 +7,17 @@ use knock_config::{OnStop, nearest};
 use knock_proto::Time;
 use serde_json::Value;
 
-use super::listing::Outgoing;
-use super::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
-use super::socket::Peer;
-use crate::clock::now;
+use crate::control::Peer;
+use crate::control::listing::Outgoing;
+use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
 use crate::daemon::Daemon;
-use crate::events::Event;
+use crate::daemon::reload::NotReloaded;
 use crate::gate::{self, Revoked, RevokedAll};
 use crate::logging;
-use crate::poller::Poller;
-use crate::privileges::Protections;
-use crate::reload::NotReloaded;
+use crate::logging::events::Event;
+use crate::os::clock::now;
+use crate::os::poller::Poller;
+use crate::os::privileges::Protections;
 
 impl Daemon {
     /// Goes on with the control socket, or with the connection to it that has this token.
@@ -90,8 +90,10 @@ impl Daemon {
             guarded: guarded(),
         };
         let file = &self.source.file;
-        let interface =
-            |state: crate::wire::InterfaceState| Interface { name: state.name, state: state.state.to_owned() };
+        let interface = |state: crate::daemon::packet_source::InterfaceState| Interface {
+            name: state.name,
+            state: state.state.to_owned(),
+        };
         let set = |state: gate::SetState| Set { name: state.name, problem: state.problem };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -118,7 +118,7 @@ fn mend(finding: Finding, service: &str, place: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::ctl::doctor::Severity;
 
     fn examine(text: &str, guarded: &[&str]) -> Vec<Finding> {
         let ruleset = Ruleset::new(&serde_json::from_str(text).expect("a recorded ruleset"));

@@ -12,7 +12,7 @@ use super::ruleset::Ruleset;
 use super::translation::{self, Translations};
 use crate::control::client::ask;
 use crate::control::protocol::{self, Status};
-use crate::privileges::Protections;
+use crate::os::privileges::Protections;
 
 /// No knockd was built before this: 2024-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
@@ -239,7 +239,7 @@ fn neighbour(service: &str, status: Option<&Status>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::ctl::doctor::Severity;
 
     #[test]
     fn listening_sockets_are_those_that_others_reach() {

@@ -4,8 +4,8 @@ use knock_config::{Config, Trigger};
 use knock_proto::{Actions, Rule, Settings};
 
 use crate::gate::guarded_ports;
-use crate::one_time::{OneTime, OneTimeError};
-use crate::trusted::Owners;
+use crate::os::trusted::Owners;
+use crate::triggers::one_time::{OneTime, OneTimeError};
 
 /// The one-time sequences of each rule that has such, from files of these owners.
 ///

@@ -13,7 +13,7 @@ use std::time::Duration;
 use knock_proto::Time;
 use sd_notify::NotifyState;
 
-use crate::clock::now;
+use crate::os::clock::now;
 
 /// How long after a message that was not taken it is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@
 //! ([`Needs::check`]), and a restart, during which the gate stands, gives it.
 //!
 //! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
-//! `no_new_privs` is set, and a [system call filter](call_filter) that knows neither execve(2) nor ptrace(2) is in
+//! `no_new_privs` is set, and a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in
 //! force.
 //!
 //! Commands were written for whoever starts the daemon. Where that is root, they get root's powers: the kernel gives a
@@ -15,8 +15,8 @@
 //! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)): the
 //! first command has to come later.
 
-mod call_filter;
 mod protections;
+mod seccomp;
 
 use std::fmt;
 
@@ -142,7 +142,7 @@ impl Needs {
         keep = reduce(&keep)?;
         caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable"))?;
         set_no_new_privs(true).map_err(Error::NoNewPrivileges)?;
-        if let Err(error) = call_filter::install() {
+        if let Err(error) = seccomp::install() {
             log::warn!("there is no system call filter: {error}");
         }
         log::debug!("kept the capabilities {keep:?}");

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::commands::{Commands, Refused};
-use crate::events::EventLog;
+use crate::logging::events::EventLog;
 
 const BOOT: &str = "0c6a6d4e-boot-one";
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));

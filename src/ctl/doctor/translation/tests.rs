@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::doctor::table;
+use crate::ctl::doctor::table;
 
 fn translation(from: u16, address: Option<&str>, port: Option<u16>) -> Translation {
     let address = address.map(|address| address.parse().expect("an address"));

@@ -1,6 +1,7 @@
 //! The control tool: asks the daemon over its control socket, and prints what it answers.
 
-pub mod args;
+pub(crate) mod args;
+mod doctor;
 mod prometheus;
 mod report;
 mod table;
@@ -19,8 +20,8 @@ use serde_json::Value;
 
 use crate::control::client::{Unanswered, ask};
 use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
-use crate::doctor::{self, Severity};
 use args::Args;
+use doctor::Severity;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
 const EXIT_UNAVAILABLE: u8 = 69;

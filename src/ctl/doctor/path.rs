@@ -179,7 +179,7 @@ impl Walk<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::packet::Version;
+    use crate::ctl::doctor::packet::Version;
 
     fn ruleset(text: &str) -> Ruleset {
         Ruleset::new(&serde_json::from_str(text).expect("a recorded ruleset"))

@@ -111,7 +111,7 @@ fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::ctl::doctor::Severity;
 
     fn recorded() -> Ruleset {
         let text = include_str!("rulesets/default-drop.json");

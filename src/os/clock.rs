@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use knock_proto::Time;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::stops::Moment;
+use crate::commands::stop_schedule::Moment;
 
 /// Now, on both clocks. The wall clock is for what must outlive a reboot, and for nothing else.
 pub(crate) fn moment() -> Moment {

@@ -30,9 +30,9 @@ use std::time::{Duration, SystemTime};
 use knock_config::{Stop, StopOnStop};
 use knock_proto::Time;
 
-use crate::clock::now;
 use crate::commands::{Job, Kind, Outcome, substitute};
-use crate::events::EventLog;
+use crate::logging::events::EventLog;
+use crate::os::clock::now;
 use disk::{Changes, Disk, Opened};
 pub use disk::{DiskError, Problem};
 use journal::Change;

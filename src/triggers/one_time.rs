@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use knock_proto::Knock;
 
-use crate::trusted::{Owners, Untrusted};
+use crate::os::trusted::{Owners, Untrusted};
 
 pub use list::LineError;
 use list::{Line, lines};

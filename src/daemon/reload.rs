@@ -15,16 +15,16 @@ use knock_config::{Config, Loaded};
 use knock_proto::{Rule, Settings, Watch};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::clock::now;
+use crate::commands::hooks;
 use crate::control;
+use crate::daemon::startup::{ConfigSource, open_stops};
 use crate::daemon::{CONTROL_TOKEN, Daemon};
-use crate::events::Event;
-use crate::hooks;
-use crate::one_time::OneTime;
-use crate::poller::Poller;
-use crate::privileges::Needs;
-use crate::rules::{engine_rules, engine_settings, one_time_sequences};
-use crate::start::{ConfigSource, open_stops};
+use crate::logging::events::Event;
+use crate::os::clock::now;
+use crate::os::poller::Poller;
+use crate::os::privileges::Needs;
+use crate::triggers::one_time::OneTime;
+use crate::triggers::sequences::{engine_rules, engine_settings, one_time_sequences};
 
 /// Why the configuration was not read anew: the reasons, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -96,7 +96,7 @@ fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Severity, table};
+    use crate::ctl::doctor::{Severity, table};
 
     fn recorded() -> Ruleset {
         Ruleset::new(&serde_json::from_str(include_str!("rulesets/gate.json")).expect("a recorded ruleset"))

@@ -13,24 +13,24 @@ use clap::Parser;
 use knock_config::{Config, ConfigError, Interfaces, Loaded, LogTarget};
 use knock_proto::Engine;
 
-use crate::args::Args;
-use crate::clock::{moment, now};
 use crate::commands::Commands;
+use crate::commands::hooks;
+use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::control;
+use crate::daemon::args::Args;
+use crate::daemon::packet_source::Wire;
+use crate::daemon::reload::Reloads;
 use crate::daemon::{CONTROL_TOKEN, Counters, Daemon, End};
-use crate::events::EventLog;
 use crate::gate::Gate;
-use crate::hooks;
 use crate::logging;
-use crate::notify::Notifier;
-use crate::one_time::OneTime;
-use crate::privileges::Needs;
-use crate::reload::Reloads;
-use crate::rules::{engine_rules, engine_settings, one_time_sequences};
-use crate::signals::Signal;
-use crate::stops::{StopSchedule, boot_id};
-use crate::trusted::{Owners, Untrusted};
-use crate::wire::Wire;
+use crate::logging::events::EventLog;
+use crate::os::clock::{moment, now};
+use crate::os::privileges::Needs;
+use crate::os::service_manager::Notifier;
+use crate::os::signals::Signal;
+use crate::os::trusted::{Owners, Untrusted};
+use crate::triggers::one_time::OneTime;
+use crate::triggers::sequences::{engine_rules, engine_settings, one_time_sequences};
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
 const EXIT_CONFIGURATION: u8 = 78;

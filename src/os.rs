@@ -1,0 +1,9 @@
+//! What the program needs of the operating system: clocks, events, signals, the service manager, privileges, and files
+//! that it may trust.
+
+pub(crate) mod clock;
+pub(crate) mod poller;
+pub(crate) mod privileges;
+pub(crate) mod service_manager;
+pub(crate) mod signals;
+pub(crate) mod trusted;
