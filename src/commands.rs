@@ -31,8 +31,8 @@ use log::Level;
 use crate::logging::events::EventLog;
 use crate::os::clock::now;
 
-pub use job::{Job, Kind, substitute};
-pub use outcome::{NotRun, Outcome, Refused};
+pub(crate) use job::{Job, Kind, substitute};
+pub(crate) use outcome::{NotRun, Outcome, Refused};
 use process::{GRACE, Invocation};
 use queue::Queue;
 
@@ -44,7 +44,7 @@ const STACK: usize = 256 << 10;
 
 /// What has happened, and what is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Commands that were started, `setup` and `teardown` among them.
     pub started: u64,
     /// … of these, that ended with status 0.
@@ -72,7 +72,7 @@ struct Totals {
 
 /// Runs commands. Dropped without [`Commands::drain`], it lets what has begun go on.
 #[derive(Debug)]
-pub struct Commands {
+pub(crate) struct Commands {
     shared: Arc<Shared>,
 }
 
@@ -113,7 +113,7 @@ impl Commands {
     /// # Errors
     ///
     /// Where there are no more descriptors (pipe(2)).
-    pub fn new(workers: usize, queue: usize, log: EventLog) -> io::Result<Commands> {
+    pub(crate) fn new(workers: usize, queue: usize, log: EventLog) -> io::Result<Commands> {
         let (cancelled, cancel) = io::pipe()?;
         let workers = workers.max(1);
         let state = State {
@@ -145,7 +145,7 @@ impl Commands {
     /// # Errors
     ///
     /// Where the queue is full, no thread can be started, or the daemon stops.
-    pub fn submit(&self, job: Job) -> Result<(), Refused> {
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Refused> {
         let mut state = self.shared.lock();
         match self.shared.admit(&mut state, job.kind) {
             Ok(()) => {
@@ -173,7 +173,7 @@ impl Commands {
     }
 
     /// Runs a rule's `setup` or `teardown` (`what`) on this thread, for no address: `%IP%` is left as it is.
-    pub fn run_now(&self, rule: &str, what: &str, line: &str, timeout: Duration) -> Outcome {
+    pub(crate) fn run_now(&self, rule: &str, what: &str, line: &str, timeout: Duration) -> Outcome {
         // What ends the others is no reason to end this: a teardown comes after them.
         // Nor has a knock caused it: the log has a new bound for its lines.
         let log = EventLog::default();
@@ -188,7 +188,7 @@ impl Commands {
     }
 
     /// What has happened so far.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let state = self.shared.lock();
         let totals = &self.shared.totals;
         Counters {
@@ -203,7 +203,7 @@ impl Commands {
     }
 
     /// The daemon stops: commands that wait are dropped and new ones refused, except stop commands.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let dropped = {
             let mut state = self.shared.lock();
             state.closed = true;
@@ -219,7 +219,7 @@ impl Commands {
 
     /// After [`Commands::close`]: waits until everything has ended, at most for `limit`; what still runs then is ended
     /// (which takes up to four seconds more), and what waits is dropped. Returns how many that concerned.
-    pub fn drain(&self, limit: Duration) -> usize {
+    pub(crate) fn drain(&self, limit: Duration) -> usize {
         let state = self.shared.wait_until_idle(self.shared.lock(), limit);
         let (dropped, cut_off) = {
             let mut state = state;

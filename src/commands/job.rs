@@ -15,7 +15,7 @@ type After = Box<dyn FnOnce(&Outcome) + Send>;
 
 /// Which of a rule's commands it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `command`: refused while the queue is full, and dropped from the queue when the daemon stops.
     Start,
     /// `stop_command`: never refused for a full queue, since something would stay open. The schedule of stops bounds
@@ -33,7 +33,7 @@ impl Kind {
 }
 
 /// A command line for [`super::Commands::submit`].
-pub struct Job {
+pub(crate) struct Job {
     pub(super) rule: Arc<str>,
     pub(super) source: IpAddr,
     pub(super) kind: Kind,
@@ -46,13 +46,13 @@ pub struct Job {
 impl Job {
     /// The command line `line` of `rule` for `source`, each `%IP%` in it replaced by the address. It is ended after
     /// `timeout`.
-    pub fn new(kind: Kind, rule: impl Into<Arc<str>>, source: IpAddr, line: &str, timeout: Duration) -> Job {
+    pub(crate) fn new(kind: Kind, rule: impl Into<Arc<str>>, source: IpAddr, line: &str, timeout: Duration) -> Job {
         let line = Some(substitute(line, source));
         Job { rule: rule.into(), source, kind, line, timeout, before: None, after: None }
     }
 
     /// No command, only a step that a worker takes.
-    pub fn step(
+    pub(crate) fn step(
         kind: Kind,
         rule: impl Into<Arc<str>>,
         source: IpAddr,
@@ -63,28 +63,32 @@ impl Job {
     }
 
     /// The rule's name.
-    pub fn rule(&self) -> &Arc<str> {
+    pub(crate) fn rule(&self) -> &Arc<str> {
         &self.rule
     }
 
     /// The address that knocked.
-    pub fn source(&self) -> IpAddr {
+    pub(crate) fn source(&self) -> IpAddr {
         self.source
     }
 
     /// The time limit.
-    pub fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// The command line; `None` where only the step before it is left.
-    pub fn line(&self) -> Option<&str> {
+    #[cfg(test)]
+    pub(crate) fn line(&self) -> Option<&str> {
         self.line.as_deref()
     }
 
     /// With a step that the worker takes before it runs the command, which does not run where the step fails.
     #[must_use]
-    pub fn before(mut self, step: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static) -> Job {
+    pub(crate) fn before(
+        mut self,
+        step: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Job {
         self.before = Some(Box::new(step));
         self
     }
@@ -92,7 +96,7 @@ impl Job {
     /// With a call at the end, made once by whoever ends it: the worker, or, for a job that is refused or dropped, the
     /// thread that does so. It comes before the next command of the same rule and address.
     #[must_use]
-    pub fn after(mut self, call: impl FnOnce(&Outcome) + Send + 'static) -> Job {
+    pub(crate) fn after(mut self, call: impl FnOnce(&Outcome) + Send + 'static) -> Job {
         self.after = Some(Box::new(call));
         self
     }
@@ -126,7 +130,7 @@ impl fmt::Debug for Job {
 
 /// `line` with each `%IP%` replaced by `address` in numbers: digits, letters a to f, dots and colons, so nothing that
 /// a shell would take for more than a word.
-pub fn substitute(line: &str, address: IpAddr) -> String {
+pub(crate) fn substitute(line: &str, address: IpAddr) -> String {
     line.replace("%IP%", &address.to_string())
 }
 

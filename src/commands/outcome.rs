@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How a command ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// With exit status 0.
     Succeeded,
     /// With another exit status, or by a signal that was not ours.
@@ -36,14 +36,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// Whether the command ran to its end, well or badly, or to its time limit.
-    pub fn has_run(&self) -> bool {
+    pub(crate) fn has_run(&self) -> bool {
         matches!(self, Outcome::Succeeded | Outcome::Failed { .. } | Outcome::TimedOut { .. })
     }
 }
 
 /// Why a command was not started.
 #[derive(Debug, thiserror::Error)]
-pub enum NotRun {
+pub(crate) enum NotRun {
     /// No thread or process could be had.
     #[error("cannot start /bin/sh: {0}; raise what limits the service's processes, memory or descriptors")]
     Start(#[source] io::Error),
@@ -57,7 +57,7 @@ pub enum NotRun {
 
 /// Why a command was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// Too many are running and waiting.
     #[error(
         "{running} commands are running and {queued} are waiting, which is the limit; raise limits.commands or \

@@ -34,18 +34,18 @@ use crate::commands::{Job, Kind, Outcome, substitute};
 use crate::logging::events::EventLog;
 use crate::os::clock::now;
 use disk::{Changes, Disk, Opened};
-pub use disk::{DiskError, Problem};
+pub(crate) use disk::{DiskError, Problem};
 use journal::Change;
 use record::Record;
 
 /// The most stop commands that can be pending.
-pub const PENDING_MAX: usize = 100_000;
+pub(crate) const PENDING_MAX: usize = 100_000;
 
 /// The most bytes that they can take up in the file.
-pub const LIVE_MAX: usize = 64 << 20;
+pub(crate) const LIVE_MAX: usize = 64 << 20;
 
 /// The longest stop command, in bytes: Linux runs nothing with a longer argument (`MAX_ARG_STRLEN`, execve(2)).
-pub const COMMAND_MAX: usize = (128 << 10) - 1;
+pub(crate) const COMMAND_MAX: usize = (128 << 10) - 1;
 
 /// How many bytes of the journal may be out of date, beside as many as are not.
 const SLACK: u64 = 64 << 10;
@@ -59,7 +59,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// One point in time on both clocks: the monotonic one, which counts, and the wall clock, which goes on over a reboot.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// `CLOCK_BOOTTIME`.
     pub boottime: Time,
     /// `CLOCK_REALTIME`.
@@ -68,29 +68,29 @@ pub struct Moment {
 
 /// A stop command can't be kept, so its command must not run: nothing would undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotArmed {
+pub(crate) enum NotArmed {
     /// There are [`PENDING_MAX`].
     #[error(
         "{PENDING_MAX} stop commands are pending, which is the most; the command is not run, or nothing would undo it"
     )]
-    TooMany,
+    Entries,
     /// They take up [`LIVE_MAX`].
     #[error(
         "the stop commands that are pending take up {} MiB, which is the most; the command is not run, or nothing would \
          undo it", LIVE_MAX >> 20
     )]
-    TooMuch,
+    Bytes,
     /// The command line is longer than [`COMMAND_MAX`].
     #[error(
         "its stop_command has {0} bytes, and no program starts with more than {COMMAND_MAX}; the command is not run, or \
          nothing would undo it; put the stop_command into a script"
     )]
-    TooLong(usize),
+    LongCommand(usize),
 }
 
 /// A pending stop command, for who asks what is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The rule's name, which the configuration may no longer have.
     pub rule: Arc<str>,
     /// The address that knocked.
@@ -102,7 +102,7 @@ pub struct Pending {
 /// The pending stop commands. All methods are for the event loop and take no longer than memory does, except
 /// [`StopSchedule::open`] and [`StopSchedule::flush`].
 #[derive(Debug)]
-pub struct StopSchedule {
+pub(crate) struct StopSchedule {
     shared: Arc<Shared>,
 }
 
@@ -152,7 +152,7 @@ impl StopSchedule {
     /// Takes up what is pending in `state_dir`, which is made where it is missing. `boot` tells whether the monotonic
     /// clock is still the same ([`boot_id`]). Nothing that is found there keeps the daemon from starting; the problems
     /// are for the log.
-    pub fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (StopSchedule, Vec<Problem>) {
+    pub(crate) fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (StopSchedule, Vec<Problem>) {
         let Opened { disk, found, problems } = Disk::open(state_dir, at.wall, boot);
         let mut entries = Entries::default();
         let same_boot = !boot.is_empty() && found.boot_id == boot;
@@ -171,7 +171,7 @@ impl StopSchedule {
     }
 
     /// Whether a schedule was left in `state_dir`, by this daemon or one before it.
-    pub fn is_in(state_dir: &Path) -> bool {
+    pub(crate) fn is_in(state_dir: &Path) -> bool {
         Disk::is_in(state_dir)
     }
 
@@ -181,11 +181,11 @@ impl StopSchedule {
     /// # Errors
     ///
     /// Where it can't be kept; the command must not run then.
-    pub fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
+    pub(crate) fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
         let (rule, source) = (Arc::clone(start.rule()), start.source());
         let line: Arc<str> = substitute(stop.command.line(source), source).into();
         if line.len() > COMMAND_MAX {
-            return Err(NotArmed::TooLong(line.len()));
+            return Err(NotArmed::LongCommand(line.len()));
         }
         let key = (Arc::clone(&rule), source, Arc::clone(&line));
         let record = Record {
@@ -212,8 +212,8 @@ impl StopSchedule {
                 entries.remove(id);
                 entries.insert(key, record, true)
             }
-            None if entries.by_id.len() >= PENDING_MAX => return Err(NotArmed::TooMany),
-            None if entries.live + record.size() > LIVE_MAX => return Err(NotArmed::TooMuch),
+            None if entries.by_id.len() >= PENDING_MAX => return Err(NotArmed::Entries),
+            None if entries.live + record.size() > LIVE_MAX => return Err(NotArmed::Bytes),
             None => entries.insert(key, record, true),
         };
         let generation = entries.generation;
@@ -226,7 +226,7 @@ impl StopSchedule {
     }
 
     /// The stop commands that have to run now, and what has to be written, each to be submitted.
-    pub fn due(&self, now: Time) -> Vec<Job> {
+    pub(crate) fn due(&self, now: Time) -> Vec<Job> {
         let mut entries = self.shared.entries();
         let mut jobs = Vec::new();
         if let Some((_, rule, source)) = entries.write_due.take_if(|(due, ..)| *due <= now) {
@@ -248,7 +248,7 @@ impl StopSchedule {
     }
 
     /// When [`StopSchedule::due`] has something to do.
-    pub fn next_due(&self) -> Option<Time> {
+    pub(crate) fn next_due(&self) -> Option<Time> {
         let entries = self.shared.entries();
         let look = entries.due.first().map(|&(look, _)| look);
         look.into_iter().chain(entries.write_due.as_ref().map(|&(due, ..)| due)).min()
@@ -256,7 +256,7 @@ impl StopSchedule {
 
     /// The daemon stops: what is to run then, each to be submitted. The others stay on disk, as does what there is no
     /// time for, which runs when the daemon starts again.
-    pub fn at_stop(&self, at: Moment) -> Vec<Job> {
+    pub(crate) fn at_stop(&self, at: Moment) -> Vec<Job> {
         let mut entries = self.shared.entries();
         let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();
@@ -277,18 +277,13 @@ impl StopSchedule {
     /// # Errors
     ///
     /// Where the state directory cannot be written.
-    pub fn flush(&self) -> Result<(), DiskError> {
+    pub(crate) fn flush(&self) -> Result<(), DiskError> {
         let generation = self.shared.entries().generation;
         self.shared.commit(generation, true)
     }
 
-    /// Whether nothing is pending.
-    pub fn is_empty(&self) -> bool {
-        self.shared.entries().by_id.is_empty()
-    }
-
     /// What is pending, the next first.
-    pub fn pending(&self) -> Vec<Pending> {
+    pub(crate) fn pending(&self) -> Vec<Pending> {
         let entries = self.shared.entries();
         let pending = |entry: &Entry| {
             let Record { rule, source, due_boottime: due, .. } = &entry.record;
@@ -316,7 +311,7 @@ impl StopSchedule {
 }
 
 /// The kernel's name for this boot (random(4)); empty where it cannot be read, which is taken for another boot.
-pub fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 

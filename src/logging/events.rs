@@ -118,7 +118,7 @@ const SUMMARY: Duration = Duration::from_secs(10);
 /// The log of everything that a knock can cause, shared by the event loop and the threads that run commands. One bound
 /// holds for all of it, so no flood of knocks can fill the log. What is left out is counted, and the number is logged.
 #[derive(Clone, Debug, Default)]
-pub struct EventLog(Arc<Mutex<Bound>>);
+pub(crate) struct EventLog(Arc<Mutex<Bound>>);
 
 #[derive(Debug, Default)]
 struct Bound {

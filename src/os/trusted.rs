@@ -29,7 +29,7 @@ const SERVICE_USER: &str = "knockd";
 
 /// Whose files are trusted.
 #[derive(Clone, Copy, Debug)]
-pub struct Owners {
+pub(crate) struct Owners {
     own: u32,
     /// Root, the daemon's own user, and for a check the user of the packaged unit.
     trusted: [u32; 3],
@@ -50,7 +50,7 @@ enum Wanted {
 
 /// A file that cannot be trusted, or not opened.
 #[derive(Debug)]
-pub enum Untrusted {
+pub(crate) enum Untrusted {
     /// The kernel's answer.
     Io(io::Error),
     /// It is a FIFO, a device, …
@@ -121,13 +121,13 @@ impl std::error::Error for Untrusted {}
 
 impl Owners {
     /// For a daemon that runs: root and its own user.
-    pub fn of_daemon() -> Owners {
+    pub(crate) fn of_daemon() -> Owners {
         let own = geteuid().as_raw();
         Owners { own, trusted: [0, own, own], outside: overflow_uid() }
     }
 
     /// For a check, which another user may make than the one that the daemon will run as: that of the packaged unit too.
-    pub fn of_check() -> Owners {
+    pub(crate) fn of_check() -> Owners {
         let mut owners = Owners::of_daemon();
         if let Some(uid) = read_some("/etc/passwd").and_then(|passwd| uid_of(&passwd, SERVICE_USER)) {
             owners.trusted[2] = uid;
@@ -141,7 +141,7 @@ impl Owners {
     /// # Errors
     ///
     /// Where it cannot be opened or trusted.
-    pub fn open(&self, path: &Path, write: bool) -> Result<File, Untrusted> {
+    pub(crate) fn open(&self, path: &Path, write: bool) -> Result<File, Untrusted> {
         self.open_as(path, Wanted::File, write)
     }
 
@@ -150,7 +150,7 @@ impl Owners {
     /// # Errors
     ///
     /// Where it cannot be opened or trusted.
-    pub fn open_own(&self, path: &Path) -> Result<File, Untrusted> {
+    pub(crate) fn open_own(&self, path: &Path) -> Result<File, Untrusted> {
         self.open_as(path, Wanted::FileItself, false)
     }
 
@@ -159,7 +159,7 @@ impl Owners {
     /// # Errors
     ///
     /// Where it cannot be opened or trusted.
-    pub fn open_directory(&self, path: &Path) -> Result<File, Untrusted> {
+    pub(crate) fn open_directory(&self, path: &Path) -> Result<File, Untrusted> {
         self.open_as(path, Wanted::Directory, false)
     }
 

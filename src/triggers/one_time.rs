@@ -19,18 +19,18 @@ use knock_proto::Knock;
 
 use crate::os::trusted::{Owners, Untrusted};
 
-pub use list::LineError;
+pub(crate) use list::LineError;
 use list::{Line, lines};
 
 /// The biggest file that is read, in bytes: tens of thousands of sequences.
-pub const FILE_MAX: u64 = 512 << 10;
+pub(crate) const FILE_MAX: u64 = 512 << 10;
 
 /// The skipped lines that are reported at a time.
 const SKIPPED_MAX: usize = 20;
 
 /// Why a file of one-time sequences cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum OneTimeError {
+pub(crate) enum OneTimeError {
     /// It cannot be read and written.
     #[error(
         "{}: cannot open the one-time sequences for reading and marking the used ones: {error}; \
@@ -65,7 +65,7 @@ pub enum OneTimeError {
 
 /// What the operator should know about a file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
+pub(crate) enum Warning {
     /// Others than its owner may read it, and so know what opens.
     #[error("{}: others may read the one-time sequences (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
     Readable {
@@ -97,7 +97,7 @@ pub enum Warning {
 
 /// Why a use could not be noted. Nothing may be done for that knock.
 #[derive(Debug, thiserror::Error)]
-pub enum SpendError {
+pub(crate) enum SpendError {
     /// The file could not be read or written; the sequence is still the current one.
     #[error("cannot {attempt}: {source}; the knock is not answered, since its sequence might open again")]
     Write {
@@ -122,7 +122,7 @@ pub enum SpendError {
 
 /// The sequences of one file.
 #[derive(Debug)]
-pub struct OneTime {
+pub(crate) struct OneTime {
     path: PathBuf,
     owners: Owners,
     current: Option<Vec<Knock>>,
@@ -135,7 +135,7 @@ impl OneTime {
     /// # Errors
     ///
     /// Where the file cannot be read and written or cannot be trusted, or an unused line has no usable sequence.
-    pub fn load(path: &Path, owners: Owners) -> Result<(OneTime, Vec<Warning>), OneTimeError> {
+    pub(crate) fn load(path: &Path, owners: Owners) -> Result<(OneTime, Vec<Warning>), OneTimeError> {
         let (file, text) = read(path, owners)?;
         let mut warnings: Vec<Warning> = permissions(path, &file).into_iter().collect();
         let current = check(path, &text)?;
@@ -146,7 +146,7 @@ impl OneTime {
     }
 
     /// The sequence that opens next; `None` when all are used.
-    pub fn current(&self) -> Option<&[Knock]> {
+    pub(crate) fn current(&self) -> Option<&[Knock]> {
         self.current.as_deref()
     }
 
@@ -159,7 +159,7 @@ impl OneTime {
     /// # Errors
     ///
     /// Where the mark cannot be written, or the sequence is no longer there to be marked.
-    pub fn spend(&mut self) -> Result<Vec<Warning>, SpendError> {
+    pub(crate) fn spend(&mut self) -> Result<Vec<Warning>, SpendError> {
         let gone = || SpendError::Gone { path: self.path.clone() };
         let (file, mut text) = read(&self.path, self.owners)?;
         let spent = self.current.clone().ok_or_else(gone)?;

@@ -19,7 +19,7 @@ const NEW_NAME: &str = "stops.json.new";
 /// Something in the state directory cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {attempt} {}: {error}; mend that, or set another state_dir", path.display())]
-pub struct DiskError {
+pub(crate) struct DiskError {
     attempt: &'static str,
     path: PathBuf,
     error: Arc<io::Error>,
@@ -34,7 +34,7 @@ impl DiskError {
 
 /// What the operator has to know about the state directory.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// Nothing can be kept there, so commands with a stop command do not run.
     #[error("{0}, and start knockd again; until then no command runs that has a stop_command")]
     Unusable(#[from] DiskError),

@@ -422,7 +422,7 @@ fn the_file_goes_when_nothing_is_pending() {
     let empty = format!("{{\"version\":2,\"boot_id\":\"{BOOT}\"}}\n");
     for text in [version_1(&[]), empty] {
         fs::write(state_file(directory.path()), text).expect("a file");
-        assert!(open(directory.path(), at(0), BOOT).is_empty());
+        assert!(open(directory.path(), at(0), BOOT).pending().is_empty());
         assert!(!StopSchedule::is_in(directory.path()), "left behind by a daemon before");
     }
 }
@@ -471,7 +471,7 @@ fn a_stop_command_that_no_shell_could_run_opens_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let stops = open(directory.path(), at(0), BOOT);
     let long = "x".repeat(COMMAND_MAX + 1);
-    assert_eq!(stops.arm(at(0), start("true"), &run(&long)).expect_err("too long"), NotArmed::TooLong(long.len()));
+    assert_eq!(stops.arm(at(0), start("true"), &run(&long)).expect_err("too long"), NotArmed::LongCommand(long.len()));
     let longest = "\u{1}".repeat(COMMAND_MAX);
     carry_out([arm(&stops, 0, &run(&longest))]);
     let crashed = open(after_a_crash(directory.path()).path(), at(0), BOOT);
@@ -480,7 +480,7 @@ fn a_stop_command_that_no_shell_could_run_opens_nothing() {
         let job = Job::new(Kind::Start, "ssh", std::net::Ipv4Addr::from(number).into(), "true", PATIENCE);
         stops.arm(at(0), job, &run(&longest))
     };
-    assert_eq!((0..200).find_map(|number| fill(number).err()), Some(NotArmed::TooMuch));
+    assert_eq!((0..200).find_map(|number| fill(number).err()), Some(NotArmed::Bytes));
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn what_is_pending_is_bounded() {
         let job = Job::new(Kind::Start, "ssh", std::net::Ipv4Addr::from(number).into(), "true", PATIENCE);
         arm_for(&stops, 0, job, &run("true"));
     }
-    assert_eq!(stops.arm(at(0), start("true"), &run("true")).expect_err("full"), NotArmed::TooMany);
+    assert_eq!(stops.arm(at(0), start("true"), &run("true")).expect_err("full"), NotArmed::Entries);
     stops.flush().expect("written");
     assert_eq!(open(after_a_crash(directory.path()).path(), at(1), BOOT).pending().len(), PENDING_MAX);
 }
@@ -638,7 +638,7 @@ proptest! {
             }
             let length = fs::metadata(state_file(directory.path())).map_or(0, |file| file.len());
             prop_assert_eq!(length == 0, model.is_empty(), "the file goes when nothing is pending");
-            prop_assert_eq!(stops.is_empty(), model.is_empty());
+            prop_assert_eq!(stops.pending().is_empty(), model.is_empty());
         }
     }
 }

@@ -4,7 +4,7 @@ use knock_proto::{Knock, ParseKnockError, SEQUENCE_MAX};
 
 /// Why a line is no usable sequence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
+pub(crate) enum LineError {
     /// An item is no knock.
     #[error("{0}")]
     Knock(#[from] ParseKnockError),
