@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knock_config::Config;
-use knock_proto::{Effect, Engine, Time};
+use knock_proto::{Completion, Engine, Time};
 
 use crate::commands::Commands;
 use crate::commands::hooks;
@@ -169,7 +169,7 @@ impl Daemon {
 
         let mut sleep = Sleep::new(slept());
         let mut ready = Vec::new();
-        let mut effects = Vec::new();
+        let mut completions = Vec::new();
         loop {
             poller.wait(self.next_deadline(), &mut ready)?;
             for &token in &ready {
@@ -193,7 +193,7 @@ impl Daemon {
                         self.notifier.status(status);
                     }
                     Some(Ready::Monitor) => self.reconcile(),
-                    Some(Ready::Listener(listener)) => self.drain(listener, &mut effects),
+                    Some(Ready::Listener(listener)) => self.drain(listener, &mut completions),
                     _ => {}
                 }
             }
@@ -229,7 +229,7 @@ impl Daemon {
     }
 
     /// Takes packets from an interface, and does at once what they ask for.
-    fn drain(&mut self, listener: usize, effects: &mut Vec<Effect>) {
+    fn drain(&mut self, listener: usize, completions: &mut Vec<Completion>) {
         for _ in 0..PACKETS_IN_A_ROW {
             let Some(bytes) = self.wire.next(listener) else { return };
             self.counters.packets += 1;
@@ -237,9 +237,9 @@ impl Daemon {
                 Ok(packet) => {
                     let now = now();
                     let local = self.wire.is_local(packet.destination);
-                    self.engine.handle(now, &packet, local, effects);
-                    if !effects.is_empty() {
-                        self.carry_out(now, effects);
+                    self.engine.handle(now, &packet, local, completions);
+                    if !completions.is_empty() {
+                        self.carry_out(now, completions);
                     }
                 }
                 Err(reason) => {

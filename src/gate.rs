@@ -106,7 +106,7 @@ impl Gate {
     fn adopt(&mut self, now: Time, elements: &[Element]) {
         let rules = &self.config.rules;
         for element in elements {
-            let Some(rule) = rules.iter().position(|rule| rule.name == element.comment) else { continue };
+            let Some(rule) = rules.iter().position(|rule| *rule.name == *element.comment) else { continue };
             let places = places(&rules[rule], element.key.address);
             if places.contains(&Place::Port(element.key.port)) {
                 let (address, count) = (element.key.address, places.len());
@@ -133,7 +133,7 @@ impl Gate {
 
     fn adopt_sets(&mut self, now: Time, held: Vec<own_sets::Held>) {
         for held in held {
-            let Some(rule) = self.config.rules.iter().position(|rule| rule.name == held.rule) else { continue };
+            let Some(rule) = self.config.rules.iter().position(|rule| *rule.name == *held.rule) else { continue };
             if places(&self.config.rules[rule], held.address).contains(&Place::Set(held.set)) {
                 self.ledger.insert(found(rule, held.address, now, held.timeout, held.remaining, 1));
             }
@@ -193,7 +193,7 @@ impl Gate {
             match (place, holder) {
                 (Place::Port(port), None) => remove.push(ElementKey { address, port }),
                 (Place::Port(port), Some(grant)) => {
-                    let rule = self.config.rules[grant.rule].name.clone();
+                    let rule = self.config.rules[grant.rule].name.to_string();
                     add.push(element(ElementKey { address, port }, &Wanted { rule, grant: *grant }, now));
                 }
                 (Place::Set(set), None) => removed += self.delete_from_set(&set, &[address])?.len(),

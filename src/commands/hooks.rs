@@ -19,12 +19,12 @@ pub(crate) struct Hook {
 
 fn setup(rule: &Rule) -> Option<Hook> {
     let line = rule.setup.clone()?;
-    Some(Hook { rule: rule.name.clone(), what: "setup", line, timeout: rule.command_timeout })
+    Some(Hook { rule: rule.name.to_string(), what: "setup", line, timeout: rule.command_timeout })
 }
 
 fn teardown(rule: &Rule) -> Option<Hook> {
     let line = rule.teardown.clone()?;
-    Some(Hook { rule: rule.name.clone(), what: "teardown", line, timeout: rule.command_timeout })
+    Some(Hook { rule: rule.name.to_string(), what: "teardown", line, timeout: rule.command_timeout })
 }
 
 /// What runs at start, in the order of the rules.

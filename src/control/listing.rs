@@ -115,7 +115,7 @@ impl Listing {
     fn entry(&self, grant: &ledger::Grant) -> Grant {
         let rule = &self.config.rules[grant.rule];
         Grant {
-            rule: rule.name.clone(),
+            rule: rule.name.to_string(),
             address: grant.address,
             opens: gate::opens(rule, grant.address),
             age_seconds: self.now.since(grant.since).as_secs_f64(),

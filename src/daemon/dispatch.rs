@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_config::Allow;
-use knock_proto::{Effect, Time};
+use knock_config::{Rule, Trigger};
+use knock_proto::{Completion, Time};
 use log::Level;
 
 use crate::commands::{Job, Kind};
@@ -15,32 +15,33 @@ use crate::os::clock::moment;
 use crate::triggers::sequences::{engine_rules, engine_settings};
 
 impl Daemon {
-    /// Carries out the effects, and leaves none.
-    pub(crate) fn carry_out(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let mut spent = false;
-        let mut refused = None;
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Spend { rule, source } => {
-                    refused = (!self.spend(now, rule)).then_some((rule, source));
-                    spent = true;
-                }
+    /// Does what follows when rules are completed, and leaves no completion: first what is used up by it, then the grant
+    /// that ends, then the one that begins, then the command.
+    pub(crate) fn carry_out(&mut self, now: Time, completions: &mut Vec<Completion>) {
+        let config = self.config.clone();
+        let mut used = false;
+        for Completion { rule, source } in completions.drain(..) {
+            let Some(index) = config.rules.iter().position(|other| other.name == rule) else { continue };
+            let rule = &config.rules[index];
+            if matches!(rule.trigger, Trigger::OneTime(_)) {
+                used = true;
                 // Each opens once, ever: where that can't be noted, it does not open.
-                Effect::Grant { rule, source } | Effect::Revoke { rule, source, .. } | Effect::Run { rule, source }
-                    if refused == Some((rule, source)) => {}
-                Effect::Grant { rule, source } => {
-                    let timeout = self.config.rules[rule].allow.as_ref().map(Allow::timeout);
-                    // The error is in the log; the knock has no other answer.
-                    let _ = self.grant(now, rule, source, timeout.unwrap_or_default(), None);
+                if !self.spend(now, index) {
+                    continue;
                 }
-                Effect::Revoke { rule, granted, source } => {
-                    let by = self.config.rules[rule].name.clone();
-                    let _ = self.revoke(now, granted, source, &by);
-                }
-                Effect::Run { rule, source } => self.run_command(now, rule, source),
             }
+            // Errors are in the log; a knock has no other answer.
+            if let Some(revoked) = &rule.revoke
+                && let Some(revoked) = config.rules.iter().position(|other| other.name == *revoked)
+            {
+                let _ = self.revoke(now, revoked, source, &rule.name);
+            }
+            if let Some(allow) = &rule.allow {
+                let _ = self.grant(now, index, source, allow.timeout(), None);
+            }
+            self.run_command(now, rule, source);
         }
-        if spent {
+        if used {
             self.follow_next_sequences(now);
         }
     }
@@ -75,8 +76,7 @@ impl Daemon {
     }
 
     /// Hands the rule's command to a worker.
-    fn run_command(&mut self, now: Time, rule: usize, source: IpAddr) {
-        let rule = &self.config.rules[rule];
+    fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr) {
         let Some(command) = &rule.command else { return };
         let name = rule.name.as_str();
         self.events.report(

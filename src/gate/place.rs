@@ -86,7 +86,7 @@ pub(crate) fn wanted(ledger: &Ledger, rules: &[Rule]) -> HashMap<(IpAddr, Place)
         for place in places(&rules[grant.rule], grant.address) {
             let lasts_longer = |other: &Wanted| (other.grant.expires, other.grant.rule) > (grant.expires, grant.rule);
             if !all.get(&(grant.address, place.clone())).is_some_and(lasts_longer) {
-                let rule = rules[grant.rule].name.clone();
+                let rule = rules[grant.rule].name.to_string();
                 all.insert((grant.address, place), Wanted { rule, grant: *grant });
             }
         }

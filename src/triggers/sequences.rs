@@ -1,7 +1,7 @@
 //! From the configuration to what the engine follows.
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Actions, Rule, Settings};
+use knock_proto::{Rule, Settings};
 
 use crate::gate::guarded_ports;
 use crate::os::trusted::Owners;
@@ -22,20 +22,14 @@ pub(crate) fn one_time_sequences(config: &Config, owners: Owners) -> Result<Vec<
     config.rules.iter().map(load).collect()
 }
 
-/// The rules for the engine, with the same numbers; `one_time` has what [`one_time_sequences`] loaded.
+/// The rules for the engine; `one_time` has what [`one_time_sequences`] loaded.
 pub(crate) fn engine_rules(config: &Config, one_time: &[Option<OneTime>]) -> Vec<Rule> {
     let rule = |(rule, one_time): (&knock_config::Rule, &Option<OneTime>)| {
-        let (sequence, spend) = match &rule.trigger {
-            Trigger::Sequence(sequence) => (sequence.clone(), false),
-            Trigger::OneTime(_) => (one_time.as_ref().and_then(OneTime::current).unwrap_or_default().to_vec(), true),
+        let sequence = match &rule.trigger {
+            Trigger::Sequence(sequence) => sequence.clone(),
+            Trigger::OneTime(_) => one_time.as_ref().and_then(OneTime::current).unwrap_or_default().to_vec(),
         };
-        Rule {
-            sequence,
-            timeout: rule.timeout,
-            tcp_flags: rule.tcp_flags,
-            target: rule.target,
-            actions: Actions { spend, revoke: rule.revoke, grant: rule.allow.is_some(), run: rule.command.is_some() },
-        }
+        Rule { id: rule.name.clone(), sequence, timeout: rule.timeout, tcp_flags: rule.tcp_flags, target: rule.target }
     };
     config.rules.iter().zip(one_time).map(rule).collect()
 }

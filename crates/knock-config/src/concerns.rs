@@ -39,7 +39,7 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
             }
         }
         for (other, place) in sequences.contained_in(index, rule, sequence, WARNINGS_MAX) {
-            found.push((path.clone(), Concern::Contains { rule: config.rules[other].name.clone(), place }));
+            found.push((path.clone(), Concern::Contains { rule: config.rules[other].name.to_string(), place }));
         }
         if found.len() >= WARNINGS_MAX {
             break;

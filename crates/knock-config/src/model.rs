@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use knock_proto::{Knock, TcpFlags};
+use knock_proto::{Knock, RuleId, TcpFlags};
 
 /// A whole configuration, every rule of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Interfaces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique; letters, digits, `_`, `.` and `-`, at most 64.
-    pub name: String,
+    pub name: RuleId,
     /// What has to be knocked.
     pub trigger: Trigger,
     /// The time for the whole sequence, from its first knock to its last; above zero.
@@ -61,8 +61,8 @@ pub struct Rule {
     pub teardown: Option<String>,
     /// What is opened over netlink for the address that knocked.
     pub allow: Option<Allow>,
-    /// The index in [`Config::rules`] of the rule whose grant to the address ends. It has an `allow`.
-    pub revoke: Option<usize>,
+    /// The rule whose grant to the address ends. There is such a rule, and it has an `allow`.
+    pub revoke: Option<RuleId>,
 }
 
 /// What triggers a rule.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use knock_proto::{Knock, SEQUENCE_MAX, TcpFlags};
+use knock_proto::{Knock, RuleId, SEQUENCE_MAX, TcpFlags};
 
 use crate::allow::allow;
 use crate::checker::Checker;
@@ -36,8 +36,8 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
         .enumerate()
         .map(|(index, raw)| {
             let path = path.index(index);
-            let revoke = raw.revoke.as_deref();
-            let revoke = revoke.and_then(|name| revoked(name, index, &names, &allowing, &path, checker));
+            let revoke = raw.revoke.as_deref().map(RuleId::from);
+            let revoke = revoke.filter(|name| may_revoke(name, index, &names, &allowing, &path, checker));
             rule(raw, revoke, timeout, &path, checker)
         })
         .collect()
@@ -84,7 +84,7 @@ pub(crate) fn is_rule_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn rule(raw: RawRule, revoke: Option<usize>, timeout: Duration, path: &FieldPath, checker: &mut Checker<'_>) -> Rule {
+fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPath, checker: &mut Checker<'_>) -> Rule {
     if raw.command.is_none() && raw.command6.is_none() && raw.allow.is_none() && raw.revoke.is_none() {
         checker.report(path, Cause::ActionMissing);
     }
@@ -113,7 +113,7 @@ fn rule(raw: RawRule, revoke: Option<usize>, timeout: Duration, path: &FieldPath
         .target
         .and_then(|target| target_address(&target).map_err(|cause| checker.report(&path.key("target"), cause)).ok());
     Rule {
-        name: raw.name.unwrap_or_default(),
+        name: raw.name.unwrap_or_default().into(),
         trigger,
         timeout,
         tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
@@ -220,29 +220,29 @@ fn mapped(address: IpAddr) -> Option<std::net::Ipv4Addr> {
     }
 }
 
-/// The index of the rule that rule `index` revokes.
-fn revoked(
+/// Whether rule `index` may revoke the rule of that name.
+fn may_revoke(
     name: &str,
     index: usize,
     names: &Names,
     allowing: &[bool],
     path: &FieldPath,
     checker: &mut Checker<'_>,
-) -> Option<usize> {
+) -> bool {
     let cause = match names.get(name) {
         Some(&other) if other == index => Cause::RevokeItself,
-        Some(&other) if allowing.get(other) == Some(&true) => return Some(other),
+        Some(&other) if allowing.get(other) == Some(&true) => return true,
         Some(_) => Cause::RevokeWithoutAllow { name: excerpt(name) },
         None => {
             // It looks at every name, so not for problems that nobody will see.
             let suggestion = || nearest(name, revocable(names, allowing, index)).map(excerpt);
             let cause = || Cause::RevokeUnknown { name: excerpt(name), suggestion: suggestion() };
             checker.report_with(&path.key("revoke"), cause);
-            return None;
+            return false;
         }
     };
     checker.report(&path.key("revoke"), cause);
-    None
+    false
 }
 
 /// The names of the rules that rule `index` may revoke.

@@ -93,7 +93,10 @@ fn a_native_import_grants_and_revokes() {
     let config = parse("config.json", &imported.json).expect("valid").config;
     let allow = Allow::Ports { ports: vec![Knock::tcp(22)], timeout: Duration::from_secs(3600) };
     assert_eq!((config.rules[0].allow.as_ref(), config.rules[0].command.as_ref()), (Some(&allow), None));
-    assert_eq!((config.rules[1].revoke, config.rules[1].command.as_ref()), (Some(0), None));
+    assert_eq!(
+        (config.rules[1].revoke.as_ref(), config.rules[1].command.as_ref()),
+        (Some(&config.rules[0].name), None)
+    );
     assert!(!notes(&imported).iter().any(|note| note.contains("killed")), "no command is left to be killed");
 }
 

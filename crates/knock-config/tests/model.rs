@@ -24,7 +24,7 @@ fn a_rule_alone_has_the_documented_defaults() {
     let expected = Config {
         interfaces: Interfaces::Any,
         rules: vec![Rule {
-            name: "a".to_owned(),
+            name: "a".into(),
             trigger: Trigger::Sequence(vec![Knock::tcp(3), Knock::tcp(1), Knock::tcp(2)]),
             timeout: Duration::from_secs(5),
             tcp_flags: TcpFlags::FIRST_PACKET,
@@ -145,7 +145,7 @@ fn a_revoked_rule_is_found_wherever_it_stands() {
             {"name": "close", "sequence": [2, 1, 3], "revoke": "open"},
             {"name": "open", "sequence": [3, 1, 2], "allow": {"ports": [22], "timeout": 60}}]}"#,
     );
-    assert_eq!(config.rules[0].revoke, Some(1));
+    assert_eq!(config.rules[0].revoke.as_deref(), Some("open"));
     assert_eq!(config.rules[1].revoke, None);
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knock_config::{Allow, Config, Trigger};
-use knock_proto::{Actions, Engine, Identity, Knock, Packet, Rule, Settings, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Rule, Settings, Time};
 
 /// The sample and the examples.
 fn configurations() -> Vec<(PathBuf, Config)> {
@@ -24,6 +24,7 @@ fn configurations() -> Vec<(PathBuf, Config)> {
 /// An engine with the rules of `config`, one-time sequences left out: their files are not the repository's.
 fn engine(config: &Config) -> Engine {
     let rule = |rule: &knock_config::Rule| Rule {
+        id: rule.name.clone(),
         sequence: match &rule.trigger {
             Trigger::Sequence(sequence) => sequence.clone(),
             Trigger::OneTime(_) => Vec::new(),
@@ -31,7 +32,6 @@ fn engine(config: &Config) -> Engine {
         timeout: rule.timeout,
         tcp_flags: rule.tcp_flags,
         target: rule.target,
-        actions: Actions { run: true, ..Actions::default() },
     };
     let guarded = |rule: &knock_config::Rule| match &rule.allow {
         Some(Allow::Ports { ports, .. }) => ports.clone(),
@@ -54,14 +54,14 @@ fn assert_opens_nothing(ports: &[Knock], what: &str) {
         let targets = config.rules.iter().filter_map(|rule| rule.target);
         for destination in targets.chain([IpAddr::from([198, 51, 100, 1])]) {
             let mut now = Time::from_millis(1);
-            let mut effects = Vec::new();
+            let mut completions = Vec::new();
             for (&knock, number) in ports.iter().zip(0..) {
                 now = now.after(Duration::from_micros(1));
                 let identity = Identity { source_port: 40_000, number };
                 let source = IpAddr::from([192, 0, 2, 7]);
                 let packet = Packet { source, destination, knock, tcp_flags: 2, identity };
-                engine.handle(now, &packet, true, &mut effects);
-                assert_eq!(effects, [], "{what} scan, {}", path.display());
+                engine.handle(now, &packet, true, &mut completions);
+                assert_eq!(completions, [], "{what} scan, {}", path.display());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The engine: packets in, effects out.
+//! The engine: packets in, completions out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -10,11 +10,13 @@ use crate::ports::PortSet;
 use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
-use crate::{Knock, Protocol, TcpFlags, Time};
+use crate::{Knock, Protocol, RuleId, TcpFlags, Time};
 
 /// A rule as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// What it is known by; no other rule has the same.
+    pub id: RuleId,
     /// What has to be knocked, at most [`crate::SEQUENCE_MAX`]; empty: nothing triggers the rule.
     pub sequence: Vec<Knock>,
     /// The time from the first knock to the last.
@@ -23,56 +25,15 @@ pub struct Rule {
     pub tcp_flags: TcpFlags,
     /// The destination that each knock must have; `None`: any address of this host.
     pub target: Option<IpAddr>,
-    /// What follows.
-    pub actions: Actions,
 }
 
-/// What follows when a rule is completed. All that are set apply, in the order of the fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Actions {
-    /// The sequence is used up by this.
-    pub spend: bool,
-    /// The rule of that index loses its grant.
-    pub revoke: Option<usize>,
-    /// The address is granted what the rule allows.
-    pub grant: bool,
-    /// The rule's command runs.
-    pub run: bool,
-}
-
-/// What the daemon has to do, for the rule of that index and the address that knocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Note durably that the sequence is used up. Where that fails, the rule's other effects must not happen.
-    Spend {
-        /// The rule that was completed.
-        rule: usize,
-        /// Who knocked.
-        source: IpAddr,
-    },
-    /// End the grant of `granted` to the address.
-    Revoke {
-        /// The rule that was completed.
-        rule: usize,
-        /// The rule whose grant ends.
-        granted: usize,
-        /// Who knocked.
-        source: IpAddr,
-    },
-    /// Grant what the rule allows.
-    Grant {
-        /// The rule that was completed.
-        rule: usize,
-        /// Who knocked.
-        source: IpAddr,
-    },
-    /// Run the rule's command.
-    Run {
-        /// The rule that was completed.
-        rule: usize,
-        /// Who knocked.
-        source: IpAddr,
-    },
+/// A source has knocked the whole sequence of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Completion {
+    /// The rule that was completed.
+    pub rule: RuleId,
+    /// The address that knocked.
+    pub source: IpAddr,
 }
 
 /// What bounds the engine and what it watches beside the knocks.
@@ -115,6 +76,8 @@ pub struct Watch {
 /// The rules that look at the same packets.
 #[derive(Debug)]
 struct Track {
+    /// Those of rules that a reload leaves keep their number, by which sources name them.
+    number: u32,
     tcp_flags: TcpFlags,
     target: Option<IpAddr>,
     tree: SequenceTree,
@@ -141,7 +104,10 @@ struct Matcher {
 /// [`Engine::handle`] was given.
 #[derive(Debug)]
 pub struct Engine {
-    matchers: Vec<Matcher>,
+    /// By a number that no other rule has ever had, so that what a source has completed needs no renumbering.
+    matchers: HashMap<u64, Matcher>,
+    next_matcher: u64,
+    next_track: u32,
     /// Sorted by target.
     tracks: Vec<Track>,
     /// The tracks of each target. Keyed by an unknown key (SipHash): the destination is the sender's choice.
@@ -159,7 +125,9 @@ impl Engine {
     /// An engine that nobody has knocked at yet.
     pub fn new(rules: Vec<Rule>, settings: &Settings) -> Engine {
         let mut engine = Engine {
-            matchers: Vec::new(),
+            matchers: HashMap::new(),
+            next_matcher: 0,
+            next_track: 0,
             tracks: Vec::new(),
             targets: HashMap::new(),
             knock_ports: PortSet::default(),
@@ -170,54 +138,57 @@ impl Engine {
             seen_most: 0,
             counters: Counters::default(),
         };
-        engine.compile(rules.into_iter().map(|rule| (rule, None)).collect(), settings);
+        engine.compile(rules, None, settings);
         engine
     }
 
-    /// Takes other rules up. Knocks that are under way go on for the rules that stay as they are; for the others
-    /// only what is knocked after `now` counts.
+    /// Follows other rules. Knocks that are under way go on for each rule that has the same id and looks for the same
+    /// knocks as before; for the others only what is knocked after `now` counts.
     pub fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
-        let old = std::mem::take(&mut self.matchers);
-        let mut same_knock = HashMap::new();
-        for (index, before) in old.iter().enumerate() {
-            same_knock.entry(before.rule.what_is_knocked()).or_insert(index);
-        }
-        let before: Vec<Option<usize>> =
-            rules.iter().map(|rule| same_knock.get(&rule.what_is_knocked()).copied()).collect();
-        let mut after: Vec<Vec<u32>> = vec![Vec::new(); old.len()];
-        for (index, before) in before.iter().enumerate() {
-            if let Some(before) = *before {
-                after[before].push(u32::try_from(index).unwrap_or(u32::MAX));
-            }
-        }
-        let since_of = |before: &Option<usize>| before.map_or(Some(now), |before| old[before].since);
-        let rules: Vec<_> = rules.into_iter().zip(before.iter().map(since_of)).collect();
-        let kinds: Vec<_> = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).collect();
-        self.compile(rules, settings);
-        // A source's history names its track by number.
-        let same_tracks = self.tracks.iter().map(|track| (track.tcp_flags, track.target)).eq(kinds);
-        if !same_tracks || self.capacity != settings.sources {
+        if self.capacity != settings.sources {
             self.sources = Sources::new(settings.sources);
             self.capacity = settings.sources;
         }
-        self.sources.for_each(|source| source.renumber(&after));
+        self.compile(rules, Some(now), settings);
     }
 
-    fn compile(&mut self, rules: Vec<(Rule, Option<Time>)>, settings: &Settings) {
-        self.matchers =
-            rules.into_iter().map(|(rule, since)| Matcher { runs: runs(&rule.sequence), rule, since }).collect();
-        let rules = || self.matchers.iter().map(|matcher| &matcher.rule);
+    /// `since`: rules that were not there before count knocks after this only.
+    fn compile(&mut self, rules: Vec<Rule>, since: Option<Time>, settings: &Settings) {
+        let before = std::mem::take(&mut self.matchers).into_iter();
+        let mut before: HashMap<RuleId, (u64, Matcher)> =
+            before.map(|(number, matcher)| (matcher.rule.id.clone(), (number, matcher))).collect();
+        let mut numbers = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let (number, since) = match before.remove(&rule.id) {
+                Some((number, matcher)) if matcher.rule.looks_for_the_same(&rule) => (number, matcher.since),
+                _ => {
+                    self.next_matcher += 1;
+                    (self.next_matcher, since)
+                }
+            };
+            numbers.push(number);
+            self.matchers.insert(number, Matcher { runs: runs(&rule.sequence), rule, since });
+        }
 
         let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (index, rule) in rules().enumerate() {
-            kinds.entry((rule.target, rule.tcp_flags)).or_default().push((index, rule.sequence.as_slice()));
+        for &number in &numbers {
+            let rule = &self.matchers[&number].rule;
+            kinds.entry((rule.target, rule.tcp_flags)).or_default().push((number, rule.sequence.as_slice()));
         }
-        let track = |((target, tcp_flags), sequences)| Track { tcp_flags, target, tree: SequenceTree::new(sequences) };
-        self.tracks = kinds.into_iter().map(track).collect();
+        let before: HashMap<_, u32> =
+            self.tracks.drain(..).map(|track| ((track.target, track.tcp_flags), track.number)).collect();
+        for ((target, tcp_flags), sequences) in kinds {
+            let number = before.get(&(target, tcp_flags)).copied().unwrap_or_else(|| {
+                self.next_track += 1;
+                self.next_track
+            });
+            self.tracks.push(Track { number, tcp_flags, target, tree: SequenceTree::new(sequences) });
+        }
         self.targets.clear();
         for (index, track) in self.tracks.iter().enumerate() {
             self.targets.entry(track.target).or_insert(index..index).end = index + 1;
         }
+        let rules = || self.matchers.values().map(|matcher| &matcher.rule);
 
         self.knock_ports = PortSet::default();
         self.tripwires = PortSet::default();
@@ -253,11 +224,11 @@ impl Engine {
         watches
     }
 
-    /// Takes a packet up; `local` tells whether its destination is an address of this host. What has to be done is
-    /// appended to `effects`.
+    /// Looks at a packet; `local` tells whether its destination is an address of this host. Each rule that it completes is
+    /// appended to `completions`, in the order of the rules.
     ///
     /// Ignored packets cost no allocation.
-    pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, effects: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
         let is_knock = self.knock_ports.contains(packet.knock);
         let mut looked_at = false;
         if is_knock || self.tripwires.contains(packet.knock) {
@@ -265,7 +236,7 @@ impl Engine {
                 for track in self.targets.get(&target).cloned().unwrap_or_default() {
                     if self.tracks[track].accepts(packet) {
                         looked_at = true;
-                        self.handle_in_track(now, packet, track, is_knock, effects);
+                        self.handle_in_track(now, packet, track, is_knock, completions);
                     }
                 }
             }
@@ -273,10 +244,18 @@ impl Engine {
         self.counters.ignored += u64::from(!looked_at);
     }
 
-    fn handle_in_track(&mut self, now: Time, packet: &Packet, track: usize, is_knock: bool, effects: &mut Vec<Effect>) {
+    fn handle_in_track(
+        &mut self,
+        now: Time,
+        packet: &Packet,
+        track: usize,
+        is_knock: bool,
+        completions: &mut Vec<Completion>,
+    ) {
         let Self { matchers, sources, counters, longest_timeout, seen_most, .. } = self;
-        let tree = &self.tracks[track].tree;
-        let key = Key { address: packet.source, track: u32::try_from(track).unwrap_or(u32::MAX) };
+        let track = &self.tracks[track];
+        let tree = &track.tree;
+        let key = Key { address: packet.source, track: track.number };
         let place = match sources.find(&key) {
             Some(place) => place,
             None if is_knock && tree.walk([packet.knock]).is_some() => {
@@ -302,13 +281,13 @@ impl Engine {
                 return;
             }
             counters.knocks += 1;
-            let requirement = |rule: usize| {
-                let Matcher { rule, runs, since } = &matchers[rule];
+            let requirement = |number: u64| {
+                let Matcher { rule, runs, since } = &matchers[&number];
                 Requirement { runs, timeout: rule.timeout, since: *since }
             };
-            source.knock(now, packet.knock, tree, requirement, |rule| {
+            source.knock(now, packet.knock, tree, requirement, |number| {
                 counters.completed += 1;
-                matchers[rule].rule.actions.effects(rule, packet.source, effects);
+                completions.push(Completion { rule: matchers[&number].rule.id.clone(), source: packet.source });
             });
         });
     }
@@ -335,26 +314,7 @@ impl Engine {
 }
 
 impl Rule {
-    /// What counts for one rule counts for each other with the same. A sequence that can be spent is not the same as
-    /// one that can't.
-    fn what_is_knocked(&self) -> (&[Knock], TcpFlags, Option<IpAddr>, bool) {
-        (&self.sequence, self.tcp_flags, self.target, self.actions.spend)
-    }
-}
-
-impl Actions {
-    fn effects(self, rule: usize, source: IpAddr, effects: &mut Vec<Effect>) {
-        if self.spend {
-            effects.push(Effect::Spend { rule, source });
-        }
-        if let Some(granted) = self.revoke {
-            effects.push(Effect::Revoke { rule, granted, source });
-        }
-        if self.grant {
-            effects.push(Effect::Grant { rule, source });
-        }
-        if self.run {
-            effects.push(Effect::Run { rule, source });
-        }
+    fn looks_for_the_same(&self, other: &Rule) -> bool {
+        (&self.sequence, self.tcp_flags, self.target) == (&other.sequence, other.tcp_flags, other.target)
     }
 }

@@ -2,7 +2,7 @@
 //! knocks of each source.
 //!
 //! Everything here is pure: no I/O, no clock, no randomness of its own. Time is an argument ([`Time`]), and the
-//! engine answers with [`Effect`] values that the daemon carries out.
+//! engine answers with [`Completion`] values: what follows from them is for the daemon to decide.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +10,15 @@ mod engine;
 mod knock;
 mod packet;
 mod ports;
+mod rule_id;
 mod sequence;
 mod shares;
 mod source;
 mod sources;
 mod time;
 
-pub use engine::{Actions, Counters, Effect, Engine, Rule, Settings, Watch};
+pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use packet::{Identity, Ignored, Packet, parse};
+pub use rule_id::RuleId;
 pub use time::Time;

@@ -38,7 +38,7 @@ pub(crate) struct SequenceTree {
 struct Node {
     children: BTreeMap<Knock, usize>,
     /// The rules whose last run this is.
-    rules: Vec<usize>,
+    rules: Vec<u64>,
     /// The longest of these last runs.
     longest_run: u16,
 }
@@ -47,14 +47,14 @@ struct Node {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reached<'a> {
     /// The rules whose sequences have these runs, and none after them.
-    pub(crate) rules: &'a [usize],
+    pub(crate) rules: &'a [u64],
     /// Whether more knocks may complete a sequence that begins so.
     pub(crate) goes_on: bool,
 }
 
 impl SequenceTree {
     /// Builds the tree of these (rule, sequence) pairs. An empty sequence is never completed.
-    pub(crate) fn new<'a>(sequences: impl IntoIterator<Item = (usize, &'a [Knock])>) -> SequenceTree {
+    pub(crate) fn new<'a>(sequences: impl IntoIterator<Item = (u64, &'a [Knock])>) -> SequenceTree {
         let mut tree = SequenceTree { nodes: vec![Node::default()], repeated: BTreeMap::new() };
         for (rule, knocks) in sequences {
             let mut node = 0;

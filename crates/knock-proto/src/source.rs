@@ -31,7 +31,7 @@ struct Seen {
 /// A rule that was completed: what came until then is used up for it.
 #[derive(Clone, Copy, Debug)]
 struct Completion {
-    rule: u32,
+    rule: u64,
     at: Time,
 }
 
@@ -111,29 +111,21 @@ impl Source {
         self.forget_before(self.events.len());
     }
 
-    /// The rules have other numbers: `after` has those that each rule has now, none where it is gone.
-    pub(crate) fn renumber(&mut self, after: &[Vec<u32>]) {
-        for completion in std::mem::take(&mut self.completions) {
-            let rules = after.get(completion.rule as usize).into_iter().flatten();
-            self.completions.extend(rules.map(|&rule| Completion { rule, ..completion }));
-        }
-    }
-
-    /// Takes a knock up, and calls `completed` for each rule that it completes.
+    /// Notes a knock, and calls `completed` for each rule that it completes.
     pub(crate) fn knock<'a>(
         &mut self,
         now: Time,
         knock: Knock,
         tree: &SequenceTree,
-        requirement: impl Fn(usize) -> Requirement<'a>,
-        mut completed: impl FnMut(usize),
+        requirement: impl Fn(u64) -> Requirement<'a>,
+        mut completed: impl FnMut(u64),
     ) {
         self.newest = now;
         self.push(now, knock, tree.longest_run(knock));
         // From each beginning of a run, the oldest first: where a longer sequence can follow, the progress starts,
         // and where one ends, its rules may be complete.
         let mut keep_from = None;
-        let mut ends: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+        let mut ends: SmallVec<[(usize, u64); 4]> = SmallVec::new();
         for start in 0..self.events.len() {
             if !self.begins_run(start) {
                 continue;
@@ -146,9 +138,9 @@ impl Source {
         }
         for (start, rule) in ends {
             if self.completes(start, now, rule, &requirement(rule)) {
-                self.completions.retain(|completion| completion.rule as usize != rule);
+                self.completions.retain(|completion| completion.rule != rule);
                 let at = self.events.last().map_or(now, |event| event.at);
-                self.completions.push(Completion { rule: u32::try_from(rule).unwrap_or(u32::MAX), at });
+                self.completions.push(Completion { rule, at });
                 completed(rule);
             }
         }
@@ -182,7 +174,7 @@ impl Source {
     }
 
     /// Whether the events from the run that begins at `start` complete the rule, whose ports they have.
-    fn completes(&self, start: usize, now: Time, rule: usize, requirement: &Requirement<'_>) -> bool {
+    fn completes(&self, start: usize, now: Time, rule: u64, requirement: &Requirement<'_>) -> bool {
         let Some((first, others)) = requirement.runs.split_first() else { return false };
         let after_first_run =
             (start..self.events.len()).find(|&i| i > start && self.begins_run(i)).unwrap_or(self.events.len());
@@ -194,7 +186,7 @@ impl Source {
         if now.since(begin) > requirement.timeout || requirement.since.is_some_and(|since| begin <= since) {
             return false;
         }
-        let used_up = |completion: &Completion| completion.rule as usize == rule && begin <= completion.at;
+        let used_up = |completion: &Completion| completion.rule == rule && begin <= completion.at;
         if self.completions.iter().any(used_up) {
             return false;
         }

@@ -139,11 +139,6 @@ impl Sources {
         result
     }
 
-    /// Changes every source in a way that leaves its progress as it is.
-    pub(crate) fn for_each(&mut self, change: impl FnMut(&mut Source)) {
-        self.places.iter_mut().map(|place| &mut place.source).for_each(change);
-    }
-
     pub(crate) fn remove(&mut self, place: u32) {
         self.unlink(place);
         let entry = &mut self.places[place as usize];
@@ -228,7 +223,7 @@ mod tests {
         let tree = SequenceTree::new([(0, &sequence[..])]);
         let all = runs(&sequence);
         let place = sources.find(&key(number)).unwrap_or_else(|| sources.add(key(number), now, TIMEOUT).0);
-        let requirement = |_: usize| Requirement { runs: &all, timeout: TIMEOUT, since: None };
+        let requirement = |_: u64| Requirement { runs: &all, timeout: TIMEOUT, since: None };
         sources.update(place, |source| source.knock(now, Knock::tcp(port), &tree, requirement, |_| ()));
     }
 

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Actions, Effect, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use knock_proto::{Completion, Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
 
 const SCALE: u32 = 8;
 /// As many as the configuration has by default, to scale.
@@ -21,11 +21,11 @@ const ALL: usize = PEOPLE as usize;
 
 fn engine() -> Engine {
     let rule = |ports: [u16; 4]| Rule {
+        id: ports[0].to_string().into(),
         sequence: ports.map(Knock::tcp).to_vec(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
         target: None,
-        actions: Actions { grant: true, ..Actions::default() },
     };
     Engine::new(RULES.map(rule).to_vec(), &Settings { sources: SOURCES, tripwires: true, guarded: Vec::new() })
 }
@@ -65,24 +65,26 @@ fn knocks_that_open(
         }
     }
     knocks.sort_unstable();
-    let mut effects = Vec::new();
+    let mut completions = Vec::new();
     let (mut now, mut sent) = (Time::from_millis(1), 0_u32);
     for (at, source, port) in knocks {
         while now < at {
             let (source, port) = attacker(sent.into());
-            engine.handle(now, &packet(source, port, sent), true, &mut effects);
+            engine.handle(now, &packet(source, port, sent), true, &mut completions);
             (now, sent) = (now.after(GAP), sent + 1);
             if engine.next_silent().is_some_and(|due| due <= now) {
                 engine.forget_silent(now);
             }
         }
         assert!(engine.sources() <= SOURCES);
-        engine.handle(now, &packet(source, port, u32::from(port)), true, &mut effects);
+        engine.handle(now, &packet(source, port, u32::from(port)), true, &mut completions);
     }
     assert!(engine.counters().evicted > 10_000, "the table was full: {:?}", engine.counters());
-    let mut opened: Vec<Effect> = (0..PEOPLE).map(|number| Effect::Grant { rule, source: person(number) }).collect();
-    assert!(effects.iter().all(|effect| opened.contains(effect)), "the attacker does not get in");
-    opened.retain(|effect| effects.contains(effect));
+    let rule: RuleId = RULES[rule][0].to_string().into();
+    let mut opened: Vec<_> =
+        (0..PEOPLE).map(|number| Completion { rule: rule.clone(), source: person(number) }).collect();
+    assert!(completions.iter().all(|completion| opened.contains(completion)), "the attacker does not get in");
+    opened.retain(|completion| completions.contains(completion));
     opened.len()
 }
 

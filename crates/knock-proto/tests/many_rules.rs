@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use knock_proto::{Actions, Effect, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use knock_proto::{Completion, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
 
 const FEW: u32 = 1024;
 const MANY: u32 = 16 * FEW;
@@ -19,11 +19,11 @@ fn target(rule: u32) -> IpAddr {
 fn rule(number: u32, target: Option<IpAddr>) -> Rule {
     let first = u16::try_from(10_000 + number % 50_000).expect("a port");
     Rule {
+        id: format!("{number} {target:?}").into(),
         sequence: [first, 2000, 3000].map(Knock::tcp).to_vec(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
         target,
-        actions: Actions { grant: true, ..Actions::default() },
     }
 }
 
@@ -65,16 +65,16 @@ fn a_knock_at_one_of_very_many_targets_is_for_its_rule_alone() {
     const RULES: u32 = 70_000;
     let rules = with_targets(RULES);
     let mut engine = Engine::new(rules.clone(), &settings());
-    let mut effects = Vec::new();
+    let mut completions = Vec::new();
     for number in [0, 1, FEW, 65_534, 65_535, 65_536, RULES - 1] {
         for &knock in &rules[number as usize].sequence {
-            engine.handle(Time::from_millis(1), &packet(1, target(number), knock), false, &mut effects);
+            engine.handle(Time::from_millis(1), &packet(1, target(number), knock), false, &mut completions);
             // The neighbours' targets are knocked at too, which is nothing to this rule.
-            engine.handle(Time::from_millis(1), &packet(1, target(number ^ 2), knock), false, &mut effects);
+            engine.handle(Time::from_millis(1), &packet(1, target(number ^ 2), knock), false, &mut completions);
         }
         let source = packet(1, target(number), Knock::tcp(1)).source;
-        assert_eq!(effects, [Effect::Grant { rule: number as usize, source }]);
-        effects.clear();
+        assert_eq!(completions, [Completion { rule: rules[number as usize].id.clone(), source }]);
+        completions.clear();
     }
 }
 
@@ -82,11 +82,11 @@ fn a_knock_at_one_of_very_many_targets_is_for_its_rule_alone() {
 fn a_packet_costs_no_more_with_very_many_targets() {
     let time = |rules: u32| {
         let mut engine = Engine::new(with_targets(rules), &settings());
-        let mut effects = Vec::new();
+        let mut completions = Vec::new();
         least_time(|| {
             for source in 0..2000 {
                 let packet = packet(source, target(source * 7919 % rules), Knock::tcp(2000));
-                engine.handle(Time::from_millis(1), &packet, false, &mut effects);
+                engine.handle(Time::from_millis(1), &packet, false, &mut completions);
             }
         })
     };
@@ -117,12 +117,13 @@ fn the_same_rules_in_another_order_go_on_with_the_knocks_that_are_under_way() {
     let (mut rules, settings) = (with_targets(3), settings());
     rules.push(rule(7, None));
     let mut engine = Engine::new(rules.clone(), &settings);
-    let mut effects = Vec::new();
+    let mut completions = Vec::new();
     for &knock in &rules[0].sequence[..2] {
-        engine.handle(Time::from_millis(1), &packet(1, target(0), knock), false, &mut effects);
+        engine.handle(Time::from_millis(1), &packet(1, target(0), knock), false, &mut completions);
     }
     rules.reverse();
     engine.reconfigure(Time::from_millis(2), rules.clone(), &settings);
-    engine.handle(Time::from_millis(3), &packet(1, target(0), rules[3].sequence[2]), false, &mut effects);
-    assert_eq!(effects, [Effect::Grant { rule: 3, source: packet(1, target(0), Knock::tcp(1)).source }]);
+    engine.handle(Time::from_millis(3), &packet(1, target(0), rules[3].sequence[2]), false, &mut completions);
+    let source = packet(1, target(0), Knock::tcp(1)).source;
+    assert_eq!(completions, [Completion { rule: rules[3].id.clone(), source }]);
 }

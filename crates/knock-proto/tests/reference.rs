@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Actions, Effect, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
 use proptest::prelude::*;
 
 type Events = Vec<(Time, Knock)>;
@@ -90,12 +90,18 @@ fn any_knock() -> impl Strategy<Value = Knock> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     (prop::collection::vec(any_knock(), 1..6), 1..2000_u64).prop_map(|(sequence, timeout)| Rule {
+        id: RuleId::from(""),
         sequence,
         timeout: Duration::from_millis(timeout),
         tcp_flags: TcpFlags::default(),
         target: None,
-        actions: Actions { run: true, ..Actions::default() },
     })
+}
+
+/// Rules that are known by their numbers.
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    let numbered = |(number, rule): (usize, Rule)| Rule { id: number.to_string().into(), ..rule };
+    prop::collection::vec(any_rule(), 1..5).prop_map(move |rules| rules.into_iter().enumerate().map(numbered).collect())
 }
 
 /// A packet of one of three sources, and how long after the one before it comes.
@@ -118,13 +124,9 @@ fn packet(number: u8, knock: Knock, serial: u32) -> Packet {
 }
 
 fn handle(engine: &mut Engine, now: Time, packet: &Packet) -> Vec<usize> {
-    let mut effects = Vec::new();
-    engine.handle(now, packet, true, &mut effects);
-    let rule_of = |effect: &Effect| match effect {
-        Effect::Run { rule, .. } => *rule,
-        other => panic!("no such effect was asked for: {other:?}"),
-    };
-    let mut rules: Vec<usize> = effects.iter().map(rule_of).collect();
+    let mut completions = Vec::new();
+    engine.handle(now, packet, true, &mut completions);
+    let mut rules: Vec<usize> = completions.iter().map(|of| of.rule.parse().expect("a number")).collect();
     rules.sort_unstable();
     rules
 }
@@ -134,7 +136,7 @@ proptest! {
 
     #[test]
     fn the_engine_opens_what_the_reference_opens(
-        rules in prop::collection::vec(any_rule(), 1..5),
+        rules in any_rules(),
         tripwires: bool,
         packets in prop::collection::vec(any_packet(), 1..200),
     ) {
@@ -156,10 +158,10 @@ proptest! {
 
     #[test]
     fn duplicates_of_knocks_that_are_under_way_change_nothing(
-        rules in prop::collection::vec(any_rule(), 1..5),
+        rules in any_rules(),
         packets in prop::collection::vec((any_packet(), any::<bool>()), 1..100),
     ) {
-        // Each packet comes twice in a row or once: the effects are the same.
+        // Each packet comes twice in a row or once: the completions are the same.
         let settings = Settings { sources: 10, tripwires: true, guarded: Vec::new() };
         let mut engine = Engine::new(rules.clone(), &settings);
         let mut duplicated = Engine::new(rules, &settings);

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Actions, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scan-odds.md");
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,11 +38,11 @@ fn rules(count: u16, knocks: u16) -> Vec<Rule> {
     let sequence = |rule: u16| (1..=knocks).map(|knock| Knock::tcp(1000 * (rule + 1) + 10 * knock)).collect();
     (0..count)
         .map(|index| Rule {
+            id: index.to_string().into(),
             sequence: sequence(index),
             timeout: TIMEOUT,
             tcp_flags: TcpFlags::default(),
             target: None,
-            actions: Actions { grant: true, ..Actions::default() },
         })
         .collect()
 }
@@ -79,9 +79,9 @@ impl Host {
             tcp_flags: TcpFlags::SYN,
             identity: Identity { source_port: 40_000, number },
         };
-        let mut effects = Vec::new();
-        self.engine.handle(now, &packet, true, &mut effects);
-        effects.iter().any(|effect| matches!(effect, knock_proto::Effect::Grant { rule: 0, .. }))
+        let mut completions = Vec::new();
+        self.engine.handle(now, &packet, true, &mut completions);
+        completions.iter().any(|completion| completion.rule == "0")
     }
 
     /// Whether a quick scan in this order completes rule 0, each packet another one.

@@ -3,20 +3,26 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Actions, Effect, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 8));
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
 
+/// A rule that [`Bench::new`] gives its number as id.
 fn rule(ports: &[u16]) -> Rule {
     Rule {
+        id: RuleId::from(""),
         sequence: ports.iter().map(|&port| Knock::tcp(port)).collect(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
         target: None,
-        actions: Actions { grant: true, ..Actions::default() },
     }
+}
+
+/// A rule that is known by that number.
+fn numbered(number: usize, ports: &[u16]) -> Rule {
+    Rule { id: number.to_string().into(), ..rule(ports) }
 }
 
 fn settings() -> Settings {
@@ -32,6 +38,8 @@ struct Bench {
 
 impl Bench {
     fn new(rules: Vec<Rule>) -> Bench {
+        let numbered = |(number, rule): (usize, Rule)| Rule { id: number.to_string().into(), ..rule };
+        let rules = rules.into_iter().enumerate().map(numbered).collect();
         Bench { engine: Engine::new(rules, &settings()), now: Time::from_millis(1000), next: 0 }
     }
 
@@ -52,13 +60,14 @@ impl Bench {
 
     fn send(&mut self, packet: &Packet) -> Vec<usize> {
         self.wait(1);
-        let mut effects = Vec::new();
-        self.engine.handle(self.now, packet, true, &mut effects);
-        let rule_of = |effect: &Effect| match effect {
-            Effect::Grant { rule, .. } => *rule,
-            other => panic!("no such effect was asked for: {other:?}"),
-        };
-        effects.iter().map(rule_of).collect()
+        self.send_to(packet, true)
+    }
+
+    fn send_to(&mut self, packet: &Packet, local: bool) -> Vec<usize> {
+        let mut completions = Vec::new();
+        self.engine.handle(self.now, packet, local, &mut completions);
+        assert!(completions.iter().all(|completion| completion.source == packet.source));
+        completions.iter().map(|completion| completion.rule.parse().expect("a number")).collect()
     }
 
     fn knock(&mut self, source: IpAddr, port: u16) -> Vec<usize> {
@@ -292,13 +301,10 @@ fn udp_and_tcp_ports_are_different_knocks() {
 #[test]
 fn only_packets_to_this_host_count_unless_the_rule_has_a_target() {
     let mut bench = Bench::new(vec![rule(&[1000]), Rule { target: Some(STRANGER), ..rule(&[1000]) }]);
-    let mut effects = Vec::new();
     let mut packet = bench.packet(CLIENT, Knock::tcp(1000));
-    bench.engine.handle(bench.now, &packet, false, &mut effects);
-    assert_eq!(effects, []);
+    assert_eq!(bench.send_to(&packet, false), []);
     packet.destination = STRANGER;
-    bench.engine.handle(bench.now, &packet, false, &mut effects);
-    assert_eq!(effects, [Effect::Grant { rule: 1, source: CLIENT }]);
+    assert_eq!(bench.send_to(&packet, false), [1]);
 }
 
 #[test]
@@ -348,53 +354,59 @@ fn a_flood_of_first_knocks_does_not_evict_a_source_that_is_further() {
 fn a_reload_keeps_knocks_that_are_under_way() {
     let mut bench = Bench::new(vec![rule(&[1000, 2000, 3000])]);
     bench.knocks(&[1000, 2000]);
-    bench.engine.reconfigure(bench.now, vec![rule(&[7000, 8000]), rule(&[1000, 2000, 3000])], &settings());
-    assert_eq!(bench.knocks(&[3000]), [1]);
+    let rules = vec![numbered(1, &[7000, 8000]), numbered(0, &[1000, 2000, 3000])];
+    bench.engine.reconfigure(bench.now, rules, &settings());
+    assert_eq!(bench.knocks(&[3000]), [0]);
+}
+
+#[test]
+fn a_reload_that_adds_a_rule_for_other_segments_or_another_target_keeps_them_too() {
+    let mut bench = Bench::new(vec![rule(&[1000, 2000, 3000])]);
+    bench.knocks(&[1000, 2000]);
+    let fin = TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK };
+    let others = [
+        Rule { tcp_flags: fin, ..numbered(1, &[7000, 8000]) },
+        Rule { target: Some(STRANGER), ..numbered(2, &[7001, 8001]) },
+    ];
+    let rules = others.into_iter().chain([numbered(0, &[1000, 2000, 3000])]).collect();
+    bench.engine.reconfigure(bench.now, rules, &settings());
+    assert_eq!(bench.knocks(&[3000]), [0]);
+}
+
+#[test]
+fn a_rule_that_takes_the_place_of_another_counts_new_knocks_only() {
+    let mut bench = Bench::new(vec![rule(&[1000, 2000, 3000])]);
+    bench.knocks(&[1000, 2000]);
+    bench.engine.reconfigure(bench.now, vec![numbered(1, &[1000, 2000, 3000])], &settings());
+    assert_eq!(bench.knocks(&[3000]), []);
+    assert_eq!(bench.knocks(&[1000, 2000, 3000]), [1]);
 }
 
 #[test]
 fn a_reload_that_moves_a_rule_does_not_give_used_knocks_back() {
     let mut bench = Bench::new(vec![rule(&[1000, 2000, 1000]), rule(&[7000, 8000])]);
     assert_eq!(bench.knocks(&[1000, 2000, 1000]), [0]);
-    bench.engine.reconfigure(bench.now, vec![rule(&[7000, 8000]), rule(&[1000, 2000, 1000])], &settings());
+    let rules = vec![numbered(1, &[7000, 8000]), numbered(0, &[1000, 2000, 1000])];
+    bench.engine.reconfigure(bench.now, rules, &settings());
     assert_eq!(bench.knocks(&[2000, 1000]), [], "the third knock was not the first of another one");
-    assert_eq!(bench.knocks(&[2000, 1000]), [1]);
+    assert_eq!(bench.knocks(&[2000, 1000]), [0]);
 }
 
 #[test]
 fn a_changed_sequence_counts_new_knocks_only() {
     // A one-time sequence was used, and the next one is longer by a knock.
-    let spent =
-        |ports: &[u16]| Rule { actions: Actions { spend: true, grant: true, ..Actions::default() }, ..rule(ports) };
-    let mut bench = Bench::new(vec![rule(&[9000]), spent(&[1000, 2000])]);
-    let mut effects = Vec::new();
-    for port in [1000, 2000] {
-        let packet = bench.packet(CLIENT, Knock::tcp(port));
-        bench.engine.handle(bench.now, &packet, true, &mut effects);
-    }
-    assert_eq!(effects, [Effect::Spend { rule: 1, source: CLIENT }, Effect::Grant { rule: 1, source: CLIENT }]);
-    bench.engine.reconfigure(bench.now, vec![rule(&[9000]), spent(&[1000, 2000, 3000])], &settings());
-    effects.clear();
-    let packet = bench.packet(CLIENT, Knock::tcp(3000));
-    bench.engine.handle(bench.now, &packet, true, &mut effects);
-    assert_eq!(effects, []);
+    let mut bench = Bench::new(vec![rule(&[9000]), rule(&[1000, 2000])]);
+    assert_eq!(bench.knocks(&[1000, 2000]), [1]);
+    let rules = vec![numbered(0, &[9000]), numbered(1, &[1000, 2000, 3000])];
+    bench.engine.reconfigure(bench.now, rules, &settings());
+    assert_eq!(bench.knocks(&[3000]), []);
 }
 
 #[test]
-fn the_actions_of_a_rule_come_in_a_fixed_order() {
-    let actions = Actions { spend: true, revoke: Some(1), grant: true, run: true };
-    let mut bench = Bench::new(vec![Rule { actions, ..rule(&[1000]) }, rule(&[2000])]);
-    let packet = bench.packet(CLIENT, Knock::tcp(1000));
-    let mut effects = Vec::new();
-    bench.engine.handle(bench.now, &packet, true, &mut effects);
-    let (rule, source) = (0, CLIENT);
-    assert_eq!(
-        effects,
-        [
-            Effect::Spend { rule, source },
-            Effect::Revoke { rule, granted: 1, source },
-            Effect::Grant { rule, source },
-            Effect::Run { rule, source },
-        ]
-    );
+fn rules_that_one_knock_completes_are_completed_in_their_order() {
+    let mut bench = Bench::new(vec![rule(&[2000]), rule(&[1000, 2000]), rule(&[2000])]);
+    assert_eq!(bench.knocks(&[1000, 2000]), [1, 0, 2], "the longer one began first");
+    let rules = vec![numbered(2, &[2000]), numbered(0, &[2000])];
+    bench.engine.reconfigure(bench.now, rules, &settings());
+    assert_eq!(bench.knocks(&[2000]), [2, 0]);
 }

@@ -31,7 +31,7 @@ pub fn config(bytes: &[u8]) {
                 printable(&warning.to_string());
             }
             let client = client.expect("what the daemon takes, the client takes");
-            let names = |rule: &Rule| (rule.name.clone(), rule.trigger.clone());
+            let names = |rule: &Rule| (rule.name.to_string(), rule.trigger.clone());
             let expected: Vec<_> = loaded.config.rules.iter().map(names).collect();
             assert_eq!(client.into_iter().map(|rule| (rule.name, rule.trigger)).collect::<Vec<_>>(), expected);
         }
@@ -78,10 +78,11 @@ fn valid(config: &Config) {
     config.state_dir.as_deref().into_iter().for_each(absolute);
     let names: HashSet<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names.len(), config.rules.len(), "names are unique");
-    for (index, rule) in config.rules.iter().enumerate() {
+    for rule in &config.rules {
         valid_rule(rule);
-        if let Some(revoked) = rule.revoke {
-            assert!(revoked != index && config.rules[revoked].allow.is_some(), "rule {index} revokes {revoked}");
+        if let Some(revoked) = &rule.revoke {
+            let may_be = |other: &Rule| other.name == *revoked && other.name != rule.name && other.allow.is_some();
+            assert!(config.rules.iter().any(may_be), "rule {} revokes {revoked}", rule.name);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use knock_proto::{Actions, Counters, Effect, Engine, Identity, Knock, Packet, Rule, SEQUENCE_MAX, Settings, TcpFlags};
+use knock_proto::{Completion, Counters, Engine, Identity, Knock, Packet, Rule, SEQUENCE_MAX, Settings, TcpFlags};
 use knock_proto::{Protocol, Time};
 
 use crate::history::{History, accepts};
@@ -54,9 +54,8 @@ struct RuleInput {
     timeout_ms: u16,
     other_flags: bool,
     target: bool,
-    spend: bool,
-    revoke: Option<u8>,
-    grant: bool,
+    /// The inputs that are kept in `fuzz/corpus` have these here; they mean nothing.
+    _ignored: (bool, Option<u8>, bool),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -102,25 +101,19 @@ impl Setup {
     }
 
     fn rules(&self) -> Vec<Rule> {
-        self.rules.iter().take(RULES_MAX).map(RuleInput::rule).collect()
+        self.rules.iter().take(RULES_MAX).enumerate().map(|(number, rule)| rule.rule(number)).collect()
     }
 }
 
 impl RuleInput {
-    fn rule(&self) -> Rule {
+    fn rule(&self, number: usize) -> Rule {
         let fin = TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK };
         Rule {
+            id: number.to_string().into(),
             sequence: self.sequence.iter().take(SEQUENCE_MAX).copied().map(port).collect(),
             timeout: Duration::from_millis(self.timeout_ms.into()),
             tcp_flags: if self.other_flags { fin } else { TcpFlags::default() },
             target: self.target.then_some(elsewhere()),
-            actions: Actions {
-                spend: self.spend,
-                revoke: self.revoke.map(usize::from),
-                grant: self.grant,
-                // So that each completion shows.
-                run: true,
-            },
         }
     }
 }
@@ -243,42 +236,17 @@ impl Bench {
         self.sent += 1;
         self.history.note(self.now, packet, local);
         let before = self.engine.counters();
-        let mut effects = Vec::new();
-        self.engine.handle(self.now, &packet, local, &mut effects);
-        let completed = self.completed(&packet, &effects);
-        for &rule in &completed {
-            self.history.complete(packet.source, rule);
+        let mut completions: Vec<Completion> = Vec::new();
+        self.engine.handle(self.now, &packet, local, &mut completions);
+        for Completion { rule, source } in &completions {
+            assert_eq!(*source, packet.source);
+            self.history.complete(*source, rule);
         }
-        self.counted(before, &packet, local, completed.len());
-    }
-
-    /// The rules whose effects these are: all effects of each, in their order.
-    fn completed(&self, packet: &Packet, effects: &[Effect]) -> Vec<usize> {
-        let rules = self.history.rules();
-        let mut completed = Vec::new();
-        let mut rest = effects.iter().copied().peekable();
-        while let Some(&first) = rest.peek() {
-            let (Effect::Spend { rule, .. }
-            | Effect::Revoke { rule, .. }
-            | Effect::Grant { rule, .. }
-            | Effect::Run { rule, .. }) = first;
-            let (actions, source) = (rules[rule].actions, packet.source);
-            let expected = [
-                actions.spend.then_some(Effect::Spend { rule, source }),
-                actions.revoke.map(|granted| Effect::Revoke { rule, granted, source }),
-                actions.grant.then_some(Effect::Grant { rule, source }),
-                actions.run.then_some(Effect::Run { rule, source }),
-            ];
-            for effect in expected.into_iter().flatten() {
-                assert_eq!(rest.next(), Some(effect), "{effects:?}");
-            }
-            completed.push(rule);
-        }
-        let mut distinct = completed.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        assert_eq!(distinct.len(), completed.len(), "one packet completes a rule once: {effects:?}");
-        completed
+        self.counted(before, &packet, local, completions.len());
+        let completed = completions.len();
+        completions.sort_unstable();
+        completions.dedup();
+        assert_eq!(completions.len(), completed, "one packet completes a rule once: {completions:?}");
     }
 
     /// Each packet is counted once for each kind of rule that looks at it, or once as ignored.

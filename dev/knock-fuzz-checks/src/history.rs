@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Identity, Knock, Packet, Protocol, Rule, Settings, Time};
+use knock_proto::{Identity, Knock, Packet, Protocol, Rule, RuleId, Settings, Time};
 
 /// What a port meant when the packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,16 @@ pub(crate) struct History {
     tripwires: bool,
     guarded: Vec<Knock>,
     /// Of each rule: only what is knocked later than this counts for it.
-    since: Vec<Option<Time>>,
+    since: HashMap<RuleId, Option<Time>>,
     sent: HashMap<IpAddr, Vec<Sent>>,
     /// Of each source and rule: how many of the source's packets are used up.
-    used: HashMap<(IpAddr, usize), usize>,
+    used: HashMap<(IpAddr, RuleId), usize>,
 }
 
 impl History {
     pub(crate) fn new(rules: Vec<Rule>, settings: &Settings) -> History {
         History {
-            since: vec![None; rules.len()],
+            since: rules.iter().map(|rule| (rule.id.clone(), None)).collect(),
             rules,
             tripwires: settings.tripwires,
             guarded: settings.guarded.clone(),
@@ -52,19 +52,15 @@ impl History {
 
     /// Other rules: what was knocked goes on counting for those that stay the same.
     pub(crate) fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
-        let same = |rule: &Rule| {
-            self.rules.iter().position(|old| {
-                (&old.sequence, old.tcp_flags, old.target) == (&rule.sequence, rule.tcp_flags, rule.target)
-                    && old.actions.spend == rule.actions.spend
+        let stays = |rule: &Rule| {
+            self.rules.iter().any(|old| {
+                (&old.id, &old.sequence, old.tcp_flags, old.target)
+                    == (&rule.id, &rule.sequence, rule.tcp_flags, rule.target)
             })
         };
-        let before: Vec<Option<usize>> = rules.iter().map(same).collect();
-        self.since = before.iter().map(|old| old.map_or(Some(now), |old| self.since[old])).collect();
-        let old_used = std::mem::take(&mut self.used);
-        for (index, old) in before.iter().enumerate() {
-            let of_old = old_used.iter().filter(|((_, rule), _)| Some(*rule) == *old);
-            self.used.extend(of_old.map(|(&(source, _), &used)| ((source, index), used)));
-        }
+        let since = |rule: &Rule| if stays(rule) { self.since[&rule.id] } else { Some(now) };
+        self.since = rules.iter().map(|rule| (rule.id.clone(), since(rule))).collect();
+        self.used.retain(|(_, id), _| rules.iter().any(|rule| rule.id == *id && stays(rule)));
         self.rules = rules;
         self.tripwires = settings.tripwires;
         self.guarded.clone_from(&settings.guarded);
@@ -94,18 +90,18 @@ impl History {
         }
     }
 
-    /// Checks that the last packet of `source` completes the rule of that index, and uses up what it needed.
+    /// Checks that the last packet of `source` completes the rule, and uses up what it needed.
     ///
     /// # Panics
     ///
-    /// Where it does not.
-    pub(crate) fn complete(&mut self, source: IpAddr, index: usize) {
-        let rule = &self.rules[index];
+    /// Where it does not, or there is no such rule.
+    pub(crate) fn complete(&mut self, source: IpAddr, id: &RuleId) {
+        let rule = self.rules.iter().find(|rule| rule.id == *id).expect("a rule that was given");
         let all = self.sent.get(&source).map_or(&[][..], Vec::as_slice);
-        let used = self.used.get(&(source, index)).copied().unwrap_or(0);
-        let earned = is_earned(all, used, rule, self.since[index]);
-        assert!(earned, "{source} did not earn rule {index}, {rule:#?}, of which {used} packets are used up: {all:#?}");
-        self.used.insert((source, index), all.len());
+        let used = self.used.get(&(source, id.clone())).copied().unwrap_or(0);
+        let earned = is_earned(all, used, rule, self.since[id]);
+        assert!(earned, "{source} did not earn {rule:#?}, of which {used} packets are used up: {all:#?}");
+        self.used.insert((source, id.clone()), all.len());
     }
 }
 
@@ -185,7 +181,7 @@ fn is_sequence(sent: &[Sent], start: usize, sequence: &[Knock]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use knock_proto::{Actions, TcpFlags};
+    use knock_proto::TcpFlags;
 
     use super::*;
 
@@ -194,11 +190,11 @@ mod tests {
     /// Whether packets to these ports, with these numbers and at these milliseconds, earn 1000, 2000, 3000 in a second.
     fn earned(sent: &[(u16, u32, u64)], used: usize, since: Option<Time>) -> bool {
         let rule = Rule {
+            id: "rule".into(),
             sequence: [1000, 2000, 3000].map(Knock::tcp).to_vec(),
             timeout: Duration::from_secs(1),
             tcp_flags: TcpFlags::default(),
             target: None,
-            actions: Actions::default(),
         };
         let settings = Settings { sources: 1, tripwires: true, guarded: Vec::new() };
         let mut history = History::new(vec![rule.clone()], &settings);
