@@ -3,7 +3,9 @@
 pub(crate) mod args;
 mod dispatch;
 mod handlers;
+mod observer;
 pub(crate) mod packet_source;
+pub(crate) mod plan;
 pub(crate) mod reload;
 pub(crate) mod startup;
 
@@ -12,7 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knock_config::Config;
+use knock_config::OnStop;
+use knock_grant::{GrantManager, Nftables};
 use knock_proto::{Completion, Engine, Time};
 
 use crate::commands::Commands;
@@ -20,25 +23,22 @@ use crate::commands::hooks;
 use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::packet_source::Wire;
+use crate::daemon::plan::ActiveConfig;
 use crate::daemon::reload::Reloads;
 use crate::daemon::startup::ConfigSource;
-use crate::gate::Gate;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, moment, now, slept};
 use crate::os::poller::Poller;
 use crate::os::privileges::Needs;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
-use crate::triggers::one_time::OneTime;
+use crate::triggers::sequences::OneTimes;
 
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
 
 /// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const LAST_COMMANDS: Duration = Duration::from_secs(30);
-
-/// How long after a repair of the gate that failed it is tried again.
-const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// The poller's token of the control socket. Those of its connections follow.
 pub(crate) const CONTROL_TOKEN: u64 = 100;
@@ -109,8 +109,10 @@ pub(crate) struct Counters {
     pub(crate) failed_grants: u64,
     /// Grants that ended before their time.
     pub(crate) revoked: u64,
-    /// Times that the table or a set was put back.
+    /// Times that the table or a set was restored.
     pub(crate) restored: u64,
+    /// Elements that no grant explained, and that were deleted.
+    pub(crate) strays: u64,
     /// Reloads that were carried out.
     pub(crate) reloads: u64,
 }
@@ -118,14 +120,11 @@ pub(crate) struct Counters {
 /// Everything that the daemon holds while it runs.
 pub(crate) struct Daemon {
     pub(crate) source: ConfigSource,
-    pub(crate) config: Rc<Config>,
+    pub(crate) config: Rc<ActiveConfig>,
     pub(crate) engine: Engine,
-    /// For each rule that has such.
-    pub(crate) one_time: Vec<Option<OneTime>>,
+    pub(crate) one_time: OneTimes,
     pub(crate) wire: Wire,
-    pub(crate) gate: Gate,
-    /// When a repair of the gate that failed is tried again.
-    pub(crate) repair_due: Option<Time>,
+    pub(crate) grants: GrantManager<Nftables>,
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
     /// `None` where no rule has ever had a stop command.
@@ -161,7 +160,7 @@ impl Daemon {
 
         let states = self.wire.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
-        let names = self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = self.config.rule_names();
         let message = format_args!("ready: listening on {interfaces}; rules: {names:.200}");
         self.events.report(now(), Event::Ready, None, None, message);
         let status = self.status_line();
@@ -192,7 +191,10 @@ impl Daemon {
                         let status = self.status_line();
                         self.notifier.status(status);
                     }
-                    Some(Ready::Monitor) => self.reconcile(),
+                    Some(Ready::Monitor) => {
+                        self.grants.reconcile(now());
+                        self.observe_grants(now());
+                    }
                     Some(Ready::Listener(listener)) => self.drain(listener, &mut completions),
                     _ => {}
                 }
@@ -201,8 +203,8 @@ impl Daemon {
             if sleep.is_over(slept()) {
                 // The timeouts of the kernel's elements stood still, those of the grants did not.
                 log::info!("the machine has slept; comparing what is granted with what the kernel has");
-                self.gate.doubt();
-                self.reconcile();
+                self.grants.after_sleep(now());
+                self.observe_grants(now());
             }
             if let Some(control) = &mut self.control {
                 control.tick(now(), &poller);
@@ -222,7 +224,7 @@ impl Daemon {
         if let Some(control) = &self.control {
             control.watch(poller)?;
         }
-        match self.gate.monitor() {
+        match self.grants.enforcer().monitor() {
             Some(monitor) => watch(poller.watch(monitor, Ready::Monitor.token())),
             None => Ok(()),
         }
@@ -250,21 +252,6 @@ impl Daemon {
         }
     }
 
-    fn reconcile(&mut self) {
-        let now = now();
-        self.repair_due = None;
-        let (counters, events) = (&mut self.counters, &self.events);
-        let result = self.gate.reconcile(now, |told| {
-            counters.restored += 1;
-            events.report(now, Event::Restored, None, None, format_args!("{told}"));
-        });
-        if let Err(error) = result {
-            log::error!("the gate may be open or incomplete; trying again: {error}");
-            self.gate.doubt();
-            self.repair_due = Some(now.after(REPAIR_PAUSE));
-        }
-    }
-
     /// What `systemctl status` shows.
     pub(crate) fn status_line(&self) -> String {
         let states = self.wire.states();
@@ -276,12 +263,8 @@ impl Daemon {
 
     /// Does what is due.
     fn tick(&mut self, now: Time) {
-        let (config, events) = (&self.config, &self.events);
-        self.gate.end_due(now, |grant| {
-            let rule = config.rules[grant.rule].name.as_str();
-            let message = format_args!("rule {rule}: the grant to {} has ended", grant.address);
-            events.report(now, Event::Expired, Some(rule), Some(grant.address), message);
-        });
+        self.grants.tick(now);
+        self.observe_grants(now);
         if self.engine.next_silent().is_some_and(|due| due <= now) {
             self.engine.forget_silent(now);
         }
@@ -293,9 +276,6 @@ impl Daemon {
                 let _ = self.commands.submit(job);
             }
         }
-        if self.repair_due.is_some_and(|due| due <= now) {
-            self.reconcile();
-        }
         self.events.summarise(now);
         self.notifier.feed(now);
     }
@@ -306,11 +286,10 @@ impl Daemon {
 
     fn next_deadline(&self) -> Option<Time> {
         let deadlines = [
-            self.gate.ledger().next_end(),
+            self.grants.next_deadline(),
             self.control.as_ref().and_then(control::Server::next_deadline),
             self.engine.next_silent(),
             self.next_stop(),
-            self.repair_due,
             self.events.next_summary(),
             self.notifier.next_feeding(),
         ];
@@ -323,7 +302,7 @@ impl Daemon {
     /// # Errors
     ///
     /// Where the table can't be removed.
-    pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), crate::gate::Error> {
+    pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), knock_grant::Error> {
         self.notifier.stopping(self.time_to_stop());
         self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
         // Whoever asks from now on is told that no daemon answers.
@@ -344,7 +323,7 @@ impl Daemon {
             log::error!("{error}");
         }
         hooks::run(&self.commands, &hooks::teardowns(&self.config));
-        self.gate.close(hand_over)
+        self.grants.close(hand_over || self.config.nftables.on_stop == OnStop::Keep)
     }
 
     /// The longest that stopping can take: the last commands, then each teardown.

@@ -6,8 +6,6 @@ mod commands;
 mod control;
 mod ctl;
 mod daemon;
-mod gate;
-mod ledger;
 mod logging;
 mod os;
 mod triggers;

@@ -4,12 +4,11 @@ use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
 use std::vec;
 
-use knock_config::Config;
+use knock_grant::Policy;
 use knock_proto::Time;
 use serde::Serialize;
 
 use super::protocol::{Answer, Grant, Refusal, VERSION};
-use crate::{gate, ledger};
 
 /// A listing is made in pieces of about this many bytes.
 const PIECE: usize = 64 << 10;
@@ -34,9 +33,9 @@ pub(crate) enum Progress {
 
 /// Live grants, as they were when they were asked for.
 struct Listing {
-    config: Rc<Config>,
+    policy: Rc<Policy>,
     now: Time,
-    grants: vec::IntoIter<ledger::Grant>,
+    grants: vec::IntoIter<knock_grant::Grant>,
     first: bool,
 }
 
@@ -59,9 +58,9 @@ impl Outgoing {
     }
 
     /// Live grants: [`super::protocol::Grants`].
-    pub(crate) fn grants(config: Rc<Config>, now: Time, grants: Vec<ledger::Grant>) -> Outgoing {
+    pub(crate) fn grants(policy: Rc<Policy>, now: Time, grants: Vec<knock_grant::Grant>) -> Outgoing {
         let buffer = format!("{{\"version\":{VERSION},\"result\":{{\"grants\":[").into_bytes();
-        let rest = Listing { config, now, grants: grants.into_iter(), first: true };
+        let rest = Listing { policy, now, grants: grants.into_iter(), first: true };
         Outgoing { buffer, written: 0, rest: Some(rest) }
     }
 
@@ -112,12 +111,12 @@ impl Outgoing {
 }
 
 impl Listing {
-    fn entry(&self, grant: &ledger::Grant) -> Grant {
-        let rule = &self.config.rules[grant.rule];
+    fn entry(&self, grant: &knock_grant::Grant) -> Grant {
+        let opens = self.policy.places(&grant.rule, grant.address);
         Grant {
-            rule: rule.name.to_string(),
+            rule: grant.rule.to_string(),
             address: grant.address,
-            opens: gate::opens(rule, grant.address),
+            opens: opens.iter().map(ToString::to_string).collect(),
             age_seconds: self.now.since(grant.since).as_secs_f64(),
             remaining_seconds: grant.expires.since(self.now).as_secs_f64(),
         }
@@ -128,6 +127,9 @@ impl Listing {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
+
+    use knock_grant::Opens;
+    use knock_proto::{Knock, RuleId};
 
     use super::*;
     use crate::control::protocol::Grants;
@@ -155,21 +157,21 @@ mod tests {
     }
 
     fn listing(count: u32) -> Outgoing {
-        let text = r#"{"rules": [{"name": "ssh", "sequence": [7000, 9000, 8000],
-            "allow": {"ports": [22, "51820/udp"], "timeout": "1h"}}]}"#;
-        let config = Rc::new(knock_config::parse("config.json", text).expect("it is valid").config);
+        let ports = vec![Knock::tcp(22), Knock::udp(51820)];
+        let rules = [(RuleId::from("ssh"), Opens::Ports(ports))].into();
+        let policy = Rc::new(Policy { rules, ..Policy::default() });
         let now = Time::from_millis(90_000);
         let address = |number| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
         let expires = now.after(Duration::from_secs(60));
-        let grant = |number| ledger::Grant {
-            rule: 0,
+        let grant = |number| knock_grant::Grant {
+            rule: "ssh".into(),
             address: address(number),
             since: now.before(Duration::from_secs(30)),
             expires,
             timeout: Duration::from_secs(90),
             elements: 2,
         };
-        Outgoing::grants(config, now, (0..count).map(grant).collect())
+        Outgoing::grants(policy, now, (0..count).map(grant).collect())
     }
 
     #[test]

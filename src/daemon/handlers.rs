@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use knock_config::{OnStop, nearest};
+use knock_config::{OnStop, Rule, nearest};
+use knock_grant::{Cause, Grant, Revoked, SetState};
 use knock_proto::Time;
 use serde_json::Value;
 
@@ -11,10 +12,9 @@ use crate::control::Peer;
 use crate::control::listing::Outgoing;
 use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
 use crate::daemon::Daemon;
+use crate::daemon::plan::guarded_ports;
 use crate::daemon::reload::NotReloaded;
-use crate::gate::{self, Revoked, RevokedAll};
 use crate::logging;
-use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::poller::Poller;
 use crate::os::privileges::Protections;
@@ -74,12 +74,6 @@ impl Daemon {
     fn status(&mut self, now: Time) -> Status {
         let config = self.config.clone();
         let commands = self.commands.counters();
-        let guarded = || {
-            let mut guarded = gate::guarded_ports(&config);
-            guarded.sort_unstable();
-            guarded.dedup();
-            guarded.iter().map(ToString::to_string).collect()
-        };
         let table = |owned| Table {
             name: config.nftables.table.clone(),
             owned,
@@ -87,14 +81,14 @@ impl Daemon {
                 OnStop::Remove => "remove".to_owned(),
                 OnStop::Keep => "keep".to_owned(),
             },
-            guarded: guarded(),
+            guarded: guarded_ports(&config).iter().map(ToString::to_string).collect(),
         };
         let file = &self.source.file;
         let interface = |state: crate::daemon::packet_source::InterfaceState| Interface {
             name: state.name,
             state: state.state.to_owned(),
         };
-        let set = |state: gate::SetState| Set { name: state.name, problem: state.problem };
+        let set = |state: SetState| Set { name: state.name, problem: state.problem };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -103,9 +97,9 @@ impl Daemon {
             rules: config.rules.len(),
             interfaces: self.wire.states().into_iter().map(interface).collect(),
             protections: Protections::of_this_process().ok(),
-            table: self.gate.owned().map(table),
-            sets: self.gate.set_states().into_iter().map(set).collect(),
-            grants: self.gate.ledger().len(),
+            table: self.grants.enforcer().owned().map(table),
+            sets: self.grants.enforcer().sets().into_iter().map(set).collect(),
+            grants: self.grants.ledger().len(),
             sources: self.engine.sources(),
             commands_running: commands.running,
             commands_waiting: commands.queued,
@@ -131,7 +125,7 @@ impl Daemon {
             ("grants_failed", own.failed_grants),
             ("revoked", own.revoked),
             ("restored", own.restored),
-            ("strays", self.gate.strays()),
+            ("strays", own.strays),
             ("reloads", own.reloads),
             ("commands_started", commands.started),
             ("commands_succeeded", commands.succeeded),
@@ -146,14 +140,14 @@ impl Daemon {
 
     fn grants(&self, now: Time, rule: Option<&str>, address: Option<IpAddr>) -> Result<Outgoing, Refusal> {
         let rule = rule.map(|name| self.rule(name)).transpose()?;
-        let ledger = self.gate.ledger();
-        let wanted = |grant: &&crate::ledger::Grant| grant.expires > now && rule.is_none_or(|rule| grant.rule == rule);
+        let ledger = self.grants.ledger();
+        let wanted = |grant: &&Grant| grant.expires > now && rule.is_none_or(|rule| grant.rule == rule.name);
         let mut grants: Vec<_> = match address {
-            Some(address) => ledger.of_address(address).filter(wanted).copied().collect(),
-            None => ledger.iter().filter(wanted).copied().collect(),
+            Some(address) => ledger.of_address(address).filter(wanted).cloned().collect(),
+            None => ledger.iter().filter(wanted).cloned().collect(),
         };
         grants.sort_by_key(|grant| grant.expires);
-        Ok(Outgoing::grants(self.config.clone(), now, grants))
+        Ok(Outgoing::grants(self.grants.policy().clone(), now, grants))
     }
 
     fn grant_by_hand(
@@ -165,11 +159,11 @@ impl Daemon {
         timeout: Option<&Value>,
     ) -> Result<Outgoing, Refusal> {
         let rule = self.rule(name)?;
-        let Some(allow) = &self.config.rules[rule].allow else {
+        let Some(allow) = &rule.allow else {
             let message = format!("rule {name} has no `allow`, so there is nothing to grant; {}", self.grantable());
             return Err(Refusal::new(Code::NothingToGrant, message));
         };
-        if gate::opens(&self.config.rules[rule], address).is_empty() {
+        if self.grants.policy().places(&rule.name, address).is_empty() {
             let (version, key) = if address.is_ipv4() { ("IPv4", "set") } else { ("IPv6", "set6") };
             let message = format!(
                 "rule {name} opens nothing to an {version} address such as {address}; give its `allow` a `{key}`"
@@ -181,8 +175,10 @@ impl Daemon {
             Some(value) => knock_config::grant_timeout(value)
                 .map_err(|cause| Refusal::new(Code::BadValue, format!("the timeout: {cause}")))?,
         };
-        let by = format!("uid {}", peer.uid);
-        self.grant(now, rule, address, timeout, Some(&by)).map_err(|error| failed(&error))?;
+        let (rule, cause) = (rule.name.clone(), Cause::Operator { uid: peer.uid });
+        let result = self.grants.grant(now, &rule, address, timeout, cause);
+        self.observe_grants(now);
+        result.map_err(|error| failed(&error))?;
         Ok(Outgoing::result(&Granted { rule: name.to_owned(), address, timeout_seconds: timeout.as_secs_f64() }))
     }
 
@@ -193,42 +189,32 @@ impl Daemon {
         rule: Option<&str>,
         address: IpAddr,
     ) -> Result<Outgoing, Refusal> {
-        let by = format!("by uid {}", peer.uid);
-        if let Some(name) = rule {
-            let rule = self.rule(name)?;
-            let Revoked { grant, strays } = self.revoke(now, rule, address, &by).map_err(|error| failed(&error))?;
-            return Ok(Outgoing::result(&protocol::Revoked { revoked: usize::from(grant), strays }));
-        }
-        let revoked = self.gate.revoke_address(address).map_err(|error| failed(&error))?;
-        Ok(self.report_revoked(now, &revoked, Some(address), &by))
+        let cause = Cause::Operator { uid: peer.uid };
+        let result = match rule {
+            Some(name) => {
+                let rule = self.rule(name)?.name.clone();
+                self.grants.revoke(now, &rule, address, cause)
+            }
+            None => self.grants.revoke_address(address, cause),
+        };
+        self.revoked(now, result)
     }
 
     fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
-        let revoked = self.gate.revoke_all(now).map_err(|error| failed(&error))?;
-        Ok(self.report_revoked(now, &revoked, None, &format!("by uid {}", peer.uid)))
+        let result = self.grants.revoke_all(now, Cause::Operator { uid: peer.uid });
+        self.revoked(now, result)
     }
 
-    fn report_revoked(&mut self, now: Time, revoked: &RevokedAll, address: Option<IpAddr>, by: &str) -> Outgoing {
-        let RevokedAll { grants, strays } = revoked;
-        for grant in grants {
-            let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("rule {rule}: the grant to {} is revoked ({by})", grant.address);
-            self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
-        }
-        if *strays > 0 {
-            let whose = address.map_or(String::new(), |address| format!(" of {address}"));
-            let message = format_args!("deleted {strays} elements{whose} that no grant explained ({by})");
-            self.events.report(now, Event::Stray, None, address, message);
-        }
-        self.counters.revoked += grants.len() as u64;
-        Outgoing::result(&protocol::Revoked { revoked: grants.len(), strays: *strays })
+    fn revoked(&mut self, now: Time, result: Result<Revoked, knock_grant::Error>) -> Result<Outgoing, Refusal> {
+        self.observe_grants(now);
+        let Revoked { grants, strays } = result.map_err(|error| failed(&error))?;
+        Ok(Outgoing::result(&protocol::Revoked { revoked: grants, strays }))
     }
 
-    /// The index of the rule of that name.
-    fn rule(&self, name: &str) -> Result<usize, Refusal> {
-        let rules = &self.config.rules;
-        rules.iter().position(|rule| rule.name == name).ok_or_else(|| {
-            let meant = match nearest(name, rules.iter().map(|rule| rule.name.as_str())) {
+    /// The rule of that name.
+    fn rule(&self, name: &str) -> Result<&Rule, Refusal> {
+        self.config.rule(name).ok_or_else(|| {
+            let meant = match nearest(name, self.config.rules.iter().map(|rule| rule.name.as_str())) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => self.grantable(),
             };

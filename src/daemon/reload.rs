@@ -17,14 +17,14 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::commands::hooks;
 use crate::control;
+use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
 use crate::daemon::startup::{ConfigSource, open_stops};
 use crate::daemon::{CONTROL_TOKEN, Daemon};
 use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::poller::Poller;
 use crate::os::privileges::Needs;
-use crate::triggers::one_time::OneTime;
-use crate::triggers::sequences::{engine_rules, engine_settings, one_time_sequences};
+use crate::triggers::sequences::{OneTimes, engine_rules, one_time_sequences};
 
 /// Why the configuration was not read anew: the reasons, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl fmt::Display for NotReloaded {
 /// A configuration, what the files hold that it names, and what follows from both for the engine.
 struct Prepared {
     loaded: Loaded,
-    one_time: Vec<Option<OneTime>>,
+    one_time: OneTimes,
     rules: Vec<Rule>,
     settings: Settings,
     watches: Vec<Watch>,
@@ -197,32 +197,25 @@ impl Daemon {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        let config = Rc::new(loaded.config);
+        let config = Rc::new(ActiveConfig::new(loaded.config));
         self.needs.check(Needs::of(&config, false)).map_err(NotReloaded::failed)?;
         let socket = self.other_control_socket(&config).map_err(NotReloaded::failed)?;
         let now = now();
 
-        // The wire first: that packets are heard which mean nothing yet does no harm, and it is easily undone.
+        // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
         self.wire.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
-        let ended = match self.gate.reconfigure(config.clone(), now) {
-            Ok(ended) => ended,
-            Err(error) => {
-                if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.engine.watches()) {
-                    log::error!("{error}");
-                }
-                return Err(match error {
-                    knock_nft::Error::UnusableSet { .. } => NotReloaded::invalid(error),
-                    error => NotReloaded::failed(error),
-                });
+        if let Err(error) = self.grants.apply(now, Rc::new(policy(&config))) {
+            if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.engine.watches()) {
+                log::error!("{error}");
             }
-        };
+            return Err(match error.is_configuration() {
+                true => NotReloaded::invalid(error),
+                false => NotReloaded::failed(error),
+            });
+        }
+        self.observe_grants(now);
         self.engine.reconfigure(now, rules, &settings);
         self.one_time = one_time;
-        for (grant, why) in ended {
-            let rule = self.config.rules[grant.rule].name.as_str();
-            let message = format_args!("rule {rule}: the grant to {} is revoked ({why})", grant.address);
-            self.events.report(now, Event::Revoked, Some(rule), Some(grant.address), message);
-        }
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has another value now, which a restart puts in force, not a reload");
         }
@@ -249,7 +242,7 @@ impl Daemon {
             (None, _) => {}
         }
         self.counters.reloads += 1;
-        let names = self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = self.config.rule_names();
         let message = format_args!("reloaded: rules: {names:.200}");
         self.events.report(now, Event::Reloaded, None, None, message);
         Ok(loaded.warnings.iter().map(ToString::to_string).collect())

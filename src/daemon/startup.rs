@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use knock_config::{Config, ConfigError, Interfaces, Loaded, LogTarget};
+use knock_grant::{GrantManager, Nftables};
 use knock_proto::Engine;
 
 use crate::commands::Commands;
@@ -19,9 +20,9 @@ use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::control;
 use crate::daemon::args::Args;
 use crate::daemon::packet_source::Wire;
+use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
 use crate::daemon::reload::Reloads;
 use crate::daemon::{CONTROL_TOKEN, Counters, Daemon, End};
-use crate::gate::Gate;
 use crate::logging;
 use crate::logging::events::EventLog;
 use crate::os::clock::{moment, now};
@@ -29,8 +30,7 @@ use crate::os::privileges::Needs;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::os::trusted::{Owners, Untrusted};
-use crate::triggers::one_time::OneTime;
-use crate::triggers::sequences::{engine_rules, engine_settings, one_time_sequences};
+use crate::triggers::sequences::{OneTimes, engine_rules, one_time_sequences};
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -186,25 +186,29 @@ fn interfaces(args: &Args) -> Option<Interfaces> {
 }
 
 /// Brings everything up, in the order in which it can be taken down again.
-fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -> Result<Daemon, Failure> {
+fn start(source: ConfigSource, loaded: Loaded, one_time: OneTimes) -> Result<Daemon, Failure> {
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
     let hand_over = Signal::hand_over().map_err(other)?;
     let reloads = Reloads::new().map_err(|error| Failure::new(false, format!("cannot make an eventfd: {error}")))?;
-    let config = Rc::new(loaded.config);
+    let config = Rc::new(ActiveConfig::new(loaded.config));
     let engine = Engine::new(engine_rules(&config, &one_time), &engine_settings(&config));
     let control = open_control(&config)?;
     let wire = Wire::open(&config.interfaces, &engine.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
-    let gate = Gate::open(config.clone(), now(), events.clone()).map_err(|error| match error {
-        knock_nft::Error::UnusableSet { .. } => Failure::Configuration(error.to_string()),
+    let policy = Rc::new(policy(&config));
+    let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
+        error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
     })?;
+    if !grants.ledger().is_empty() {
+        log::info!("adopted {} live grants", grants.ledger().len());
+    }
     let commands = match Commands::new(config.limits.commands, config.limits.command_queue, events.clone()) {
         Ok(commands) => Arc::new(commands),
         Err(error) => {
-            gate.abandon();
+            grants.abandon();
             return Err(Failure::Other(format!("cannot make a pipe: {error}")));
         }
     };
@@ -225,18 +229,17 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
     // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
     let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
     if let Err(error) = given_up.and_then(|()| logs()) {
-        gate.abandon();
+        grants.abandon();
         return Err(Failure::Other(error));
     }
     hooks::run(&commands, &setups);
-    Ok(Daemon {
+    let mut daemon = Daemon {
         source,
         config,
         engine,
         one_time,
         wire,
-        gate,
-        repair_due: None,
+        grants,
         commands,
         stops,
         events,
@@ -249,7 +252,9 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: Vec<Option<OneTime>>) -
         reloads,
         needs,
         notifier,
-    })
+    };
+    daemon.observe_grants(now());
+    Ok(daemon)
 }
 
 /// Opens the control socket, before anything that a daemon which runs already would notice. One that can't be made at its

@@ -1,4 +1,4 @@
-//! Somebody else's hands on the managed table: refused where it is owned, put back at once where it is not.
+//! Somebody else's hands on the managed table: refused where it is owned, restored at once where it is not.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -120,7 +120,7 @@ fn an_owned_table_stands_whatever_others_do() {
         assert_eq!(ruleset(server), before, "{hands}");
     }
     siege.end().assert_held();
-    assert!(!daemon.log().contains("put back"), "{}", daemon.log());
+    assert!(!daemon.log().contains("restored"), "{}", daemon.log());
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_table_without_an_owner_is_put_back_at_once_with_what_is_left_of_the_grants(
         let mark = daemon.log_mark();
         let (start, passed) = (Instant::now(), siege.passed().segments);
         lay_hands(server, hands).unwrap_or_else(|error| panic!("{hands}: {error}"));
-        daemon.wait_for_log_after(mark, "put back");
+        daemon.wait_for_log_after(mark, "restored");
         let back = start.elapsed();
         wait_until(hands, || ruleset(server).replace("table inet other {\n}\n", "").trim() == before.trim());
         for address in addresses {
@@ -201,7 +201,7 @@ fn one_flush_of_all_rulesets_is_made_good_in_the_table_and_in_the_administrators
     for _ in 0..5 {
         let mark = daemon.log_mark();
         server.namespace.nft(&format!("flush ruleset\n{administrators}")).expect("as at a reload of nftables.service");
-        daemon.wait_for_log_after(mark, "removed 1 live grants from your sets");
+        daemon.wait_for_log_after(mark, "removed 1 live grants from user sets");
         wait_until("both are granted again", || element(server, client, ("tcp", 22)).is_some() && is_held());
     }
 }
@@ -249,7 +249,7 @@ fn others_who_change_their_own_tables_are_left_alone() {
         let client = IpAddr::from(network.client().v4);
         knock(&wire(&network), client, &[7000, 8000]);
         daemon.wait_for_log_after(mark, "granted to");
-        assert!(!daemon.log().contains("put back"), "{}", daemon.log());
+        assert!(!daemon.log().contains("restored"), "{}", daemon.log());
         assert!(daemon.stop().success());
     }
 }

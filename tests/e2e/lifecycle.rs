@@ -257,7 +257,7 @@ fn killed_under_a_flood_and_started_again_it_takes_up_every_grant() {
             siege.go_on();
             assert!(table_exists(server, "knockd"), "it stands without a daemon; owner: {owner}");
             daemon = Daemon::start_again(server, directory);
-            daemon.wait_for_log("took up 2 grants that were live");
+            daemon.wait_for_log("adopted 2 live grants");
             siege.go_on();
             for address in &addresses {
                 assert!(remaining(server, "knockd", *address) < HOUR, "it keeps its time; owner: {owner}");

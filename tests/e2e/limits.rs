@@ -182,7 +182,7 @@ fn with_a_hundred_thousand_grants_all_goes_on_as_with_one() {
     daemon = Daemon::start_again(server, directory);
     let (started, large) = (start.elapsed(), daemon.status("VmRSS"));
     let total = u64::from(MANY) + 201 + 2;
-    daemon.wait_for_log(&format!("took up {total} grants"));
+    daemon.wait_for_log(&format!("adopted {total} live grants"));
     siege.go_on();
 
     let many = grant_time(&daemon, u32::from(Ipv4Addr::new(10, 9, 0, 0)));

@@ -102,7 +102,7 @@ fn grants_are_put_back_after_the_administrator_has_reloaded_their_ruleset() {
     for change in changes.iter().cycle().take(rounds) {
         let mark = daemon.log_mark();
         server.namespace.nft(change).expect("the administrator may");
-        daemon.wait_for_log_after(mark, "they are put back");
+        daemon.wait_for_log_after(mark, "they are restored");
         for address in addresses {
             let left = wait_until("it is granted again", || remaining(server, address));
             assert!(left < Duration::from_secs(3600), "{change}: {address} keeps its time");
@@ -205,11 +205,11 @@ fn what_the_administrator_put_into_the_set_stays_theirs() {
     let before = ruleset(server);
     let daemon = Daemon::start(server, configuration());
     knock(&wire(&network), client.v4.into(), &SEQUENCE);
-    daemon.wait_for_log("is in the set inet filter knock4 for good");
+    daemon.wait_for_log("is a permanent element of set inet filter knock4");
     assert_eq!(ruleset(server), before);
     drop(daemon.kill());
     let mut daemon = Daemon::start(server, configuration());
-    assert!(!daemon.log().contains("took up"), "{}", daemon.log());
+    assert!(!daemon.log().contains("adopted"), "{}", daemon.log());
     assert!(daemon.stop().success());
     assert_eq!(ruleset(server), before);
 }
@@ -228,7 +228,7 @@ fn a_new_daemon_takes_up_the_grants_in_the_set_and_ends_them_as_its_own() {
     }
     let daemon = Daemon::start_again(server, daemon.kill());
     assert_eq!(client.tcp(at4(22)), Reach::Open);
-    // They are in its record: put back after a flush, and ended by a revocation.
+    // They are in its record: restored after a flush, and ended by a revocation.
     server.namespace.nft("flush set inet filter knock4\nflush set inet filter knock6").expect("the administrator may");
     for address in addresses {
         let left = wait_until("it is granted again", || remaining(server, address));

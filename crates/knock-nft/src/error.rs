@@ -111,17 +111,6 @@ pub enum Error {
         /// The netlink port of the owner; for the first netlink socket of a process this is its process id.
         port_id: u32,
     },
-    /// A daemon serves the managed table.
-    #[error(
-        "table inet {table} is served by another knockd (process {process_id}): stop it, or set another name as \
-         `nftables.table`"
-    )]
-    Served {
-        /// The name.
-        table: String,
-        /// The daemon.
-        process_id: i32,
-    },
     /// The name cannot be one of a table.
     #[error("`{name}` cannot be the name of a table: {reason}")]
     TableName {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network whose addresses may all be one host's: an IPv6 /64, which is what a link has, or an IPv4 /24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Network(IpAddr);
+pub struct Network(IpAddr);
 
 impl Network {
     fn of(address: IpAddr) -> Network {
@@ -25,7 +25,7 @@ impl fmt::Display for Network {
 
 /// Why there is no room for a grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Full {
+pub enum Full {
     /// All grants to the IP version take as much as they may.
     #[error(
         "the set is full: the grants to {} addresses have the {limit} elements that `limits.grants` allows; raise it, or \

@@ -2,10 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use knock_nft::Error;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::geteuid;
+
+use crate::Error;
 
 /// Nobody who asks who holds the lock is ever accepted, so each start of another daemon takes a place.
 const ASKING_MAX: i32 = 4096;

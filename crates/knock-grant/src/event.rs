@@ -1,0 +1,274 @@
+//! What happens to grants.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_proto::RuleId;
+use log::Level;
+
+use crate::{Error, Grant, Place};
+
+/// Why a grant begins or ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The address knocked the rule's sequence.
+    Knock,
+    /// The address knocked a one-time sequence of the rule.
+    OneTime,
+    /// The address knocked the sequence of another rule, which revokes this one.
+    Rule(RuleId),
+    /// A user of the control socket asked for it.
+    Operator {
+        /// The user's id.
+        uid: u32,
+    },
+    /// The rule is gone from the configuration, or has no `allow` any more.
+    Reload,
+    /// `limits.grants` is lower than before.
+    Limit,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Knock => f.write_str("knock"),
+            Cause::OneTime => f.write_str("one-time sequence"),
+            Cause::Rule(rule) => rule.fmt(f),
+            Cause::Operator { uid } => write!(f, "by uid {uid}"),
+            Cause::Reload => f.write_str("reload"),
+            Cause::Limit => f.write_str("no room under limits.grants"),
+        }
+    }
+}
+
+/// A change of a grant or of an element: the only way to learn of it. Displayed, it is a line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantEvent {
+    /// A grant begins.
+    Granted {
+        /// The grant.
+        grant: Grant,
+        /// Why.
+        cause: Cause,
+    },
+    /// A live grant was granted again, and lasts longer.
+    Extended {
+        /// The grant, with its new end.
+        grant: Grant,
+        /// Why.
+        cause: Cause,
+    },
+    /// A grant could not begin or be extended.
+    NotGranted {
+        /// The rule.
+        rule: RuleId,
+        /// The address.
+        address: IpAddr,
+        /// Why it was to be granted.
+        cause: Cause,
+        /// Why it was not.
+        error: Error,
+    },
+    /// A grant ended before its time.
+    Revoked {
+        /// The grant.
+        grant: Grant,
+        /// Why.
+        cause: Cause,
+    },
+    /// A grant could not be revoked, and is live.
+    NotRevoked {
+        /// The rule.
+        rule: RuleId,
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        error: Error,
+    },
+    /// A grant was to be revoked that there is not.
+    NothingToRevoke {
+        /// The rule.
+        rule: RuleId,
+        /// The address.
+        address: IpAddr,
+        /// Why it was to be revoked.
+        cause: Cause,
+    },
+    /// The time of a grant was over, and it has ended.
+    Expired {
+        /// The grant.
+        grant: Grant,
+    },
+    /// The time of a grant is over, but its elements could not be deleted.
+    NotExpired {
+        /// The grant.
+        grant: Grant,
+        /// After this time it is tried again.
+        pause: Duration,
+        /// Why not.
+        error: Error,
+    },
+    /// An element that no grant explains was found and deleted.
+    Stray {
+        /// The rule whose name it bears.
+        rule: Option<RuleId>,
+        /// Its address.
+        address: IpAddr,
+        /// Where it stood: `22/tcp in table inet knockd`, `set inet filter ssh4`.
+        place: String,
+    },
+    /// Elements that no grant explains were deleted when somebody revoked.
+    RevokedStrays {
+        /// How many.
+        count: usize,
+        /// The rule, where one rule was revoked.
+        rule: Option<RuleId>,
+        /// The address, where one address was revoked.
+        address: Option<IpAddr>,
+        /// Why.
+        cause: Cause,
+    },
+    /// Somebody else changed the managed table, and it is restored.
+    TableRestored {
+        /// The name of the table.
+        table: String,
+        /// Who changed it.
+        by: String,
+    },
+    /// Somebody else deleted elements from user sets, and they are there again.
+    SetsRestored {
+        /// How many.
+        elements: usize,
+        /// Who deleted them.
+        by: String,
+    },
+    /// What somebody else changed could not be restored; it is tried again.
+    NotRestored {
+        /// Why not.
+        error: Error,
+    },
+    /// Elements would have outlasted their grants; now they end in time.
+    Shortened {
+        /// How many.
+        elements: usize,
+    },
+    /// Something else that a rule's grant met with.
+    Note {
+        /// How much it matters.
+        level: Level,
+        /// The rule.
+        rule: RuleId,
+        /// What.
+        text: String,
+    },
+}
+
+impl GrantEvent {
+    /// The rule that it is about.
+    pub fn rule(&self) -> Option<&RuleId> {
+        match self {
+            GrantEvent::Granted { grant, .. }
+            | GrantEvent::Extended { grant, .. }
+            | GrantEvent::Revoked { grant, .. }
+            | GrantEvent::Expired { grant }
+            | GrantEvent::NotExpired { grant, .. } => Some(&grant.rule),
+            GrantEvent::NotGranted { rule, .. }
+            | GrantEvent::NotRevoked { rule, .. }
+            | GrantEvent::NothingToRevoke { rule, .. }
+            | GrantEvent::Note { rule, .. } => Some(rule),
+            GrantEvent::Stray { rule, .. } | GrantEvent::RevokedStrays { rule, .. } => rule.as_ref(),
+            GrantEvent::TableRestored { .. }
+            | GrantEvent::SetsRestored { .. }
+            | GrantEvent::NotRestored { .. }
+            | GrantEvent::Shortened { .. } => None,
+        }
+    }
+
+    /// The address that it is about.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            GrantEvent::Granted { grant, .. }
+            | GrantEvent::Extended { grant, .. }
+            | GrantEvent::Revoked { grant, .. }
+            | GrantEvent::Expired { grant }
+            | GrantEvent::NotExpired { grant, .. } => Some(grant.address),
+            GrantEvent::NotGranted { address, .. }
+            | GrantEvent::NotRevoked { address, .. }
+            | GrantEvent::NothingToRevoke { address, .. }
+            | GrantEvent::Stray { address, .. } => Some(*address),
+            GrantEvent::RevokedStrays { address, .. } => *address,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stray(rule: Option<RuleId>, address: IpAddr, place: &Place, table: &str) -> GrantEvent {
+        let place = match place {
+            Place::Port(port) => format!("{port} in table inet {table}"),
+            Place::Set(set) => format!("set {set}"),
+        };
+        GrantEvent::Stray { rule, address, place }
+    }
+}
+
+impl fmt::Display for GrantEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// ` (by uid 0)` where it was not a knock.
+        fn by(cause: &Cause) -> String {
+            if matches!(cause, Cause::Knock | Cause::OneTime) { String::new() } else { format!(" ({cause})") }
+        }
+        match self {
+            GrantEvent::Granted { grant: Grant { rule, address, timeout, .. }, cause } => {
+                write!(f, "rule {rule}: granted to {address}, {} s{}", timeout.as_secs_f64(), by(cause))
+            }
+            GrantEvent::Extended { grant: Grant { rule, address, timeout, .. }, cause } => {
+                write!(f, "rule {rule}: extended for {address}, {} s{}", timeout.as_secs_f64(), by(cause))
+            }
+            GrantEvent::NotGranted { rule, address, cause, error } => {
+                write!(f, "rule {rule}: not granted to {address}{}: {error}", by(cause))
+            }
+            GrantEvent::Revoked { grant: Grant { rule, address, .. }, cause } => {
+                write!(f, "rule {rule}: the grant to {address} is revoked ({cause})")
+            }
+            GrantEvent::NotRevoked { rule, address, error } => {
+                write!(f, "rule {rule}: the grant to {address} could not be revoked: {error}")
+            }
+            GrantEvent::NothingToRevoke { rule, address, cause } => {
+                write!(f, "rule {rule}: {address} has no grant to revoke ({cause})")
+            }
+            GrantEvent::Expired { grant: Grant { rule, address, .. } } => {
+                write!(f, "rule {rule}: the grant to {address} has ended")
+            }
+            GrantEvent::NotExpired { grant: Grant { rule, address, .. }, pause, error } => write!(
+                f,
+                "rule {rule}: the time of the grant to {address} is over, but it may still be open; trying again in {} s: \
+                 {error}",
+                pause.as_secs()
+            ),
+            GrantEvent::Stray { rule, address, place } => {
+                let of = rule.as_ref().map_or(String::new(), |rule| format!(" of rule {rule}"));
+                write!(f, "deleted an element{of} that no grant explains: {address}, {place}")
+            }
+            GrantEvent::RevokedStrays { rule: Some(rule), address: Some(address), cause, .. } => {
+                write!(f, "rule {rule}: {address} was open without a grant; it is closed ({cause})")
+            }
+            GrantEvent::RevokedStrays { count, address, cause, .. } => {
+                let of = address.map_or(String::new(), |address| format!(" of {address}"));
+                write!(f, "deleted {count} elements{of} that no grant explained ({cause})")
+            }
+            GrantEvent::TableRestored { table, by } => {
+                write!(f, "table inet {table} was changed by {by}; it is restored with its live grants")
+            }
+            GrantEvent::SetsRestored { elements, by } => {
+                write!(f, "{by} removed {elements} live grants from user sets; they are restored")
+            }
+            GrantEvent::NotRestored { error } => {
+                write!(f, "the gate may be open or incomplete; trying again: {error}")
+            }
+            GrantEvent::Shortened { elements } => {
+                write!(f, "{elements} elements would have outlasted their grants; they end in time now")
+            }
+            GrantEvent::Note { text, .. } => f.write_str(text),
+        }
+    }
+}

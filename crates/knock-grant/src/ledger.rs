@@ -1,0 +1,224 @@
+//! The record of live grants: who was granted which rule, until when. Pure.
+//!
+//! The kernel's sets do the work; this is what is put back into them when somebody flushes them, what `knockctl grants`
+//! answers from, what tells which grant of two that cover the same port lasts longer, and what says when a grant ends.
+
+mod room;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knock_proto::{RuleId, Time};
+
+pub use room::Full;
+use room::Usage;
+
+/// A live grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The rule.
+    pub rule: RuleId,
+    /// To whom.
+    pub address: IpAddr,
+    /// When it was first granted, of the grant that goes on since.
+    pub since: Time,
+    /// When it ends.
+    pub expires: Time,
+    /// How long it was granted for.
+    pub timeout: Duration,
+    /// How many elements it has: one for each port of the rule, or one in a user set.
+    pub elements: usize,
+}
+
+/// The live grants.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    grants: HashMap<(IpAddr, RuleId), Grant>,
+    /// By the time when their end is carried out.
+    by_end: BTreeSet<(Time, IpAddr, RuleId)>,
+    /// Grants whose end could not be carried out, and when it is tried again.
+    postponed: HashMap<(IpAddr, RuleId), Time>,
+    /// The rules granted to each address.
+    by_address: HashMap<IpAddr, Vec<RuleId>>,
+    usage: Usage,
+}
+
+impl Ledger {
+    /// Whether there is room under `limit` for a grant of so many elements. One that is live has its room.
+    ///
+    /// # Errors
+    ///
+    /// What is full.
+    pub(crate) fn check_room(&self, limit: usize, rule: &RuleId, address: IpAddr, elements: usize) -> Result<(), Full> {
+        match self.get(rule, address) {
+            Some(_) => Ok(()),
+            None => self.usage.check(limit, address, elements),
+        }
+    }
+
+    /// Takes out the grants that have no room under `limit` any more, those that end first in front.
+    pub(crate) fn shed(&mut self, limit: usize) -> Vec<Grant> {
+        let mut shed = Vec::new();
+        // What goes because its network has too many makes room for others.
+        for check in [Usage::check_network, Usage::check_version] {
+            for grant in self.iter().cloned().collect::<Vec<_>>() {
+                self.usage.remove(grant.address, grant.elements);
+                let full = check(&self.usage, limit, grant.address, grant.elements).is_err();
+                self.usage.add(grant.address, grant.elements);
+                if full {
+                    shed.extend(self.take(&grant.rule, grant.address));
+                }
+            }
+        }
+        shed
+    }
+
+    /// Adds a grant, in place of that of the same rule and address.
+    pub(crate) fn insert(&mut self, grant: Grant) {
+        let Grant { rule, address, expires, elements, .. } = &grant;
+        self.take(rule, *address);
+        self.by_end.insert((*expires, *address, rule.clone()));
+        self.by_address.entry(*address).or_default().push(rule.clone());
+        self.usage.add(*address, *elements);
+        self.grants.insert((*address, rule.clone()), grant);
+    }
+
+    /// Takes a grant out; `None` where there is none.
+    pub(crate) fn take(&mut self, rule: &RuleId, address: IpAddr) -> Option<Grant> {
+        let key = (address, rule.clone());
+        let grant = self.grants.remove(&key)?;
+        let end = self.postponed.remove(&key).unwrap_or(grant.expires);
+        self.by_end.remove(&(end, address, key.1));
+        self.usage.remove(address, grant.elements);
+        if let Some(rules) = self.by_address.get_mut(&address) {
+            rules.retain(|other| other != rule);
+            if rules.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+        Some(grant)
+    }
+
+    /// The live grant of that rule to that address.
+    pub fn get(&self, rule: &RuleId, address: IpAddr) -> Option<&Grant> {
+        self.grants.get(&(address, rule.clone()))
+    }
+
+    /// The live grants to an address.
+    pub fn of_address(&self, address: IpAddr) -> impl Iterator<Item = &Grant> {
+        let rules = self.by_address.get(&address).map(Vec::as_slice).unwrap_or_default();
+        rules.iter().filter_map(move |rule| self.get(rule, address))
+    }
+
+    /// All live grants, the one whose end is carried out first in front.
+    pub fn iter(&self) -> impl Iterator<Item = &Grant> {
+        self.by_end.iter().filter_map(|(_, address, rule)| self.get(rule, *address))
+    }
+
+    /// The grants whose end is to be carried out by `now`.
+    pub(crate) fn due(&self, now: Time) -> impl Iterator<Item = &Grant> {
+        let due = self.by_end.iter().take_while(move |entry| entry.0 <= now);
+        due.filter_map(|(_, address, rule)| self.get(rule, *address))
+    }
+
+    /// The end of a grant could not be carried out: it is due again at `until`.
+    pub(crate) fn postpone(&mut self, rule: &RuleId, address: IpAddr, until: Time) {
+        let Some(grant) = self.take(rule, address) else { return };
+        let end = grant.expires;
+        self.insert(grant);
+        self.by_end.remove(&(end, address, rule.clone()));
+        self.by_end.insert((until, address, rule.clone()));
+        self.postponed.insert((address, rule.clone()), until);
+    }
+
+    /// When the end of a grant is to be carried out next.
+    pub(crate) fn next_end(&self) -> Option<Time> {
+        self.by_end.first().map(|entry| entry.0)
+    }
+
+    /// How many grants are live.
+    pub fn len(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// Whether no grant is live.
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, number])
+    }
+
+    fn rule(number: usize) -> RuleId {
+        number.to_string().into()
+    }
+
+    fn grant(ledger: &mut Ledger, number: usize, address: IpAddr, now: Time, timeout: Duration) {
+        let (rule, expires) = (rule(number), now.after(timeout));
+        ledger.insert(Grant { rule, address, since: now, expires, timeout, elements: 1 });
+    }
+
+    #[test]
+    fn granting_again_replaces_the_one_grant() {
+        let mut ledger = Ledger::default();
+        grant(&mut ledger, 0, client(1), Time::from_millis(1000), HOUR);
+        grant(&mut ledger, 0, client(1), Time::from_millis(5000), HOUR);
+        let live = ledger.get(&rule(0), client(1)).expect("it is live");
+        assert_eq!(live.expires, Time::from_millis(5000).after(HOUR));
+        assert_eq!((ledger.len(), ledger.iter().count(), ledger.of_address(client(1)).count()), (1, 1, 1));
+    }
+
+    #[test]
+    fn grants_end_in_order_and_in_time() {
+        let mut ledger = Ledger::default();
+        grant(&mut ledger, 0, client(1), Time::ZERO, Duration::from_millis(20));
+        grant(&mut ledger, 1, client(1), Time::ZERO, Duration::from_millis(10));
+        assert_eq!(ledger.next_end(), Some(Time::from_millis(10)));
+        let due = |ledger: &Ledger, now| {
+            ledger.due(Time::from_millis(now)).map(|grant| grant.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert!(due(&ledger, 9).is_empty());
+        assert_eq!(due(&ledger, 10), ["1"]);
+        assert_eq!(due(&ledger, 20), ["1", "0"]);
+        // One whose end fails stands in nobody's way.
+        ledger.postpone(&rule(1), client(1), Time::from_millis(30));
+        assert_eq!((due(&ledger, 20), due(&ledger, 30).len()), (vec!["0".to_owned()], 2));
+        assert_eq!(ledger.get(&rule(1), client(1)).map(|grant| grant.expires), Some(Time::from_millis(10)));
+        for number in [0, 1] {
+            assert!(ledger.take(&rule(number), client(1)).is_some());
+        }
+        assert!(ledger.is_empty() && ledger.next_end().is_none() && ledger.of_address(client(1)).next().is_none());
+    }
+
+    #[test]
+    fn a_lower_limit_ends_those_that_would_end_first() {
+        let mut ledger = Ledger::default();
+        for number in 0..8 {
+            let (net, host) = (number / 4, number % 4);
+            let address = IpAddr::from([192, 0, net, host]);
+            grant(&mut ledger, 0, address, Time::from_millis(u64::from(number)), HOUR);
+        }
+        assert_eq!(ledger.shed(16), []);
+        // A network may have half of it.
+        let shed = |ledger: &mut Ledger, limit| {
+            ledger.shed(limit).iter().map(|grant| grant.since.as_nanos() / 1_000_000).collect::<Vec<_>>()
+        };
+        assert_eq!(shed(&mut ledger, 6), [0, 4]);
+        assert_eq!(shed(&mut ledger, 4), [1, 5]);
+        assert_eq!((ledger.len(), shed(&mut ledger, 4).len()), (4, 0));
+        assert_eq!(
+            ledger.check_room(4, &rule(1), IpAddr::from([198, 51, 100, 1]), 1),
+            Err(Full::Version { v4: true, limit: 4 })
+        );
+        assert_eq!(ledger.check_room(4, &rule(0), IpAddr::from([192, 0, 1, 3]), 1), Ok(()), "it is live");
+    }
+}

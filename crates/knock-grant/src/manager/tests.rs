@@ -1,0 +1,281 @@
+//! The manager, with memory in the place of the kernel.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use knock_nft::{SetAddress, TableSpec};
+use knock_proto::{Knock, Time};
+
+use super::*;
+use crate::enforcer::Lifetime;
+use crate::memory::Memory;
+use crate::{Changes, Opens, Place};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const START: Time = Time::from_millis(1_000_000_000);
+const OPERATOR: Cause = Cause::Operator { uid: 7 };
+
+fn set() -> SetAddress {
+    "inet filter ssh4".parse().expect("a set")
+}
+
+/// `ssh` and `both` share a port, `set` adds to a user set, `nothing` opens nothing.
+fn policy() -> Policy {
+    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Knock::tcp).collect());
+    let rules = [
+        ("ssh", ports(&[22])),
+        ("both", ports(&[22, 80])),
+        ("set", Opens::Sets { v4: Some(set()), v6: None }),
+        ("nothing", Opens::Nothing),
+    ];
+    let guarded = vec![Knock::tcp(22), Knock::tcp(80)];
+    let (name, exempt_interfaces) = ("knockd".to_owned(), Vec::new());
+    Policy {
+        rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
+        table: Some(TableSpec { name, guarded, exempt_interfaces, owner: true, max_grants: 100 }),
+        limit: 100,
+    }
+}
+
+fn manager() -> GrantManager<Memory> {
+    GrantManager::open(START, Rc::new(policy()), Memory::default()).expect("opened")
+}
+
+fn client(number: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, number])
+}
+
+fn port(number: u8, port: u16) -> Key {
+    Key { address: client(number), place: Place::Port(Knock::tcp(port)) }
+}
+
+fn in_set(number: u8) -> Key {
+    Key { address: client(number), place: Place::Set(set()) }
+}
+
+fn grant(manager: &mut GrantManager<Memory>, rule: &str, number: u8, timeout: Duration) -> Result<(), Error> {
+    manager.grant(START, &rule.into(), client(number), timeout, Cause::Knock)
+}
+
+/// What happened since it was asked last: kind, rule and cause.
+fn events(manager: &mut GrantManager<Memory>) -> Vec<String> {
+    std::iter::from_fn(|| manager.poll_event()).map(|event| event.to_string()).collect()
+}
+
+fn keys(manager: &mut GrantManager<Memory>) -> Vec<Key> {
+    manager.parts().1.elements.keys().cloned().collect()
+}
+
+#[test]
+fn a_grant_begins_goes_on_and_ends_each_with_one_event() {
+    let mut manager = manager();
+    grant(&mut manager, "both", 1, HOUR).expect("granted");
+    assert_eq!(keys(&mut manager), [port(1, 22), port(1, 80)]);
+    manager.grant(START, &"both".into(), client(1), 2 * HOUR, OPERATOR).expect("extended");
+    assert_eq!(manager.next_deadline(), Some(START.after(2 * HOUR)));
+    manager.tick(START.after(2 * HOUR));
+    assert_eq!(
+        events(&mut manager),
+        [
+            "rule both: granted to 192.0.2.1, 3600 s",
+            "rule both: extended for 192.0.2.1, 7200 s (by uid 7)",
+            "rule both: the grant to 192.0.2.1 has ended",
+        ]
+    );
+    assert!(keys(&mut manager).is_empty() && manager.ledger().is_empty() && manager.next_deadline().is_none());
+}
+
+#[test]
+fn an_element_has_the_rule_and_the_end_of_the_grant_that_lasts_longest() {
+    let mut manager = manager();
+    grant(&mut manager, "both", 1, 2 * HOUR).expect("granted");
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    let element = manager.parts().1.elements[&port(1, 22)].clone();
+    assert_eq!(element.comment, "both");
+    assert_eq!(element.lifetime, Some(Lifetime { timeout: 2 * HOUR, remaining: 2 * HOUR }));
+    manager.revoke(START, &"both".into(), client(1), OPERATOR).expect("revoked");
+    assert_eq!(keys(&mut manager), [port(1, 22)]);
+    let element = manager.parts().1.elements[&port(1, 22)].clone();
+    assert_eq!((element.comment.as_str(), element.lifetime.map(|of| of.remaining)), ("ssh", Some(HOUR)));
+}
+
+#[test]
+fn what_the_enforcer_refuses_leaves_the_record_as_it_was() {
+    let mut manager = manager();
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    events(&mut manager);
+    manager.parts().1.broken = vec![Store::Table];
+    grant(&mut manager, "ssh", 1, 2 * HOUR).expect_err("refused");
+    grant(&mut manager, "ssh", 2, HOUR).expect_err("refused");
+    manager.revoke(START, &"ssh".into(), client(1), OPERATOR).expect_err("refused");
+    manager.revoke_address(client(1), OPERATOR).expect_err("refused");
+    manager.revoke_all(START, OPERATOR).expect_err("refused");
+    manager.apply(START, Rc::new(Policy { limit: 1, ..policy() })).expect_err("refused");
+    let live: Vec<_> = manager.ledger().iter().map(|grant| (grant.address, grant.expires)).collect();
+    assert_eq!(live, [(client(1), START.after(HOUR))]);
+    assert_eq!(manager.policy().limit, 100);
+    let told = events(&mut manager);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("rule ssh: not granted to 192.0.2.1: "), "{told:?}");
+    assert!(told[2].starts_with("rule ssh: the grant to 192.0.2.1 could not be revoked: "), "{told:?}");
+}
+
+#[test]
+fn an_end_that_fails_is_tried_again_ever_later_and_holds_up_no_other() {
+    let mut manager = manager();
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    grant(&mut manager, "set", 2, HOUR).expect("granted");
+    events(&mut manager);
+    manager.parts().1.broken = vec![Store::Table];
+    let mut now = START.after(HOUR);
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        manager.tick(now);
+        let next = manager.next_deadline().expect("it is tried again");
+        pauses.push(next.since(now).as_secs());
+        now = next;
+    }
+    assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 60]);
+    let told = events(&mut manager);
+    assert_eq!(told.iter().filter(|line| line.contains("192.0.2.2 has ended")).count(), 1, "{told:?}");
+    assert!(told[0].contains("may still be open; trying again in 1 s"), "{told:?}");
+    manager.parts().1.broken.clear();
+    manager.tick(now);
+    assert_eq!(events(&mut manager), ["rule ssh: the grant to 192.0.2.1 has ended"]);
+}
+
+#[test]
+fn revoking_deletes_what_no_grant_explains_and_tells_of_it() {
+    let mut manager = manager();
+    for rule in ["ssh", "both", "set"] {
+        grant(&mut manager, rule, 1, HOUR).expect("granted");
+    }
+    *manager.parts().0 = Ledger::default();
+    events(&mut manager);
+    assert_eq!(manager.revoke(START, &"ssh".into(), client(1), OPERATOR), Ok(Revoked { grants: 0, strays: 1 }));
+    assert_eq!(manager.revoke(START, &"ssh".into(), client(1), OPERATOR), Ok(Revoked::default()));
+    assert_eq!(manager.revoke_address(client(1), OPERATOR), Ok(Revoked { grants: 0, strays: 2 }));
+    assert!(keys(&mut manager).is_empty());
+    assert_eq!(
+        events(&mut manager),
+        [
+            "rule ssh: 192.0.2.1 was open without a grant; it is closed (by uid 7)",
+            "rule ssh: 192.0.2.1 has no grant to revoke (by uid 7)",
+            "deleted 2 elements of 192.0.2.1 that no grant explained (by uid 7)",
+        ]
+    );
+    grant(&mut manager, "set", 1, HOUR).expect("granted");
+    grant(&mut manager, "ssh", 2, HOUR).expect("granted");
+    manager.parts().0.take(&"set".into(), client(1));
+    assert_eq!(manager.revoke_all(START, OPERATOR), Ok(Revoked { grants: 1, strays: 1 }));
+    assert!(keys(&mut manager).is_empty() && manager.ledger().is_empty());
+}
+
+#[test]
+fn another_policy_ends_the_grants_of_rules_that_go_and_moves_those_of_rules_that_stay() {
+    let mut manager = manager();
+    for (rule, number) in [("ssh", 1), ("both", 2), ("set", 3)] {
+        grant(&mut manager, rule, number, HOUR).expect("granted");
+    }
+    events(&mut manager);
+    let mut other = policy();
+    other.rules.insert("both".into(), Opens::Ports(vec![Knock::tcp(80)]));
+    other.rules.insert("set".into(), Opens::Nothing);
+    other.rules.remove("ssh");
+    manager.apply(START, Rc::new(other)).expect("applied");
+    assert_eq!(keys(&mut manager), [port(2, 80)]);
+    let mut told = events(&mut manager);
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "rule set: the grant to 192.0.2.3 is revoked (reload)",
+            "rule ssh: the grant to 192.0.2.1 is revoked (reload)"
+        ]
+    );
+    assert_eq!(manager.ledger().iter().map(|grant| grant.rule.to_string()).collect::<Vec<_>>(), ["both"]);
+}
+
+#[test]
+fn what_others_change_is_restored_with_what_remains() {
+    let mut manager = manager();
+    for (rule, number) in [("ssh", 1), ("set", 2)] {
+        grant(&mut manager, rule, number, HOUR).expect("granted");
+    }
+    events(&mut manager);
+    let memory = manager.parts().1;
+    memory.elements.clear();
+    let foreign = Element { key: in_set(9), comment: "office".to_owned(), lifetime: None };
+    let stray = |key: Key| Element {
+        key,
+        comment: "ssh".to_owned(),
+        lifetime: Some(Lifetime { timeout: HOUR, remaining: HOUR }),
+    };
+    for element in [foreign, stray(in_set(8)), stray(port(7, 80))] {
+        memory.elements.insert(element.key.clone(), element);
+    }
+    memory.changes = Changes { table: true, sets: true, by: Some("nft".to_owned()) };
+    let now = START.after(HOUR / 4);
+    manager.reconcile(now);
+    assert_eq!(keys(&mut manager), [port(1, 22), in_set(2), in_set(9)]);
+    let remaining = manager.parts().1.elements[&port(1, 22)].lifetime.map(|of| of.remaining);
+    assert_eq!(remaining, Some(HOUR - HOUR / 4));
+    assert_eq!(
+        events(&mut manager),
+        [
+            "deleted an element of rule ssh that no grant explains: 192.0.2.7, 80/tcp in table inet knockd",
+            "table inet knockd was changed by nft; it is restored with its live grants",
+            "deleted an element of rule ssh that no grant explains: 192.0.2.8, set inet filter ssh4",
+            "nft removed 1 live grants from user sets; they are restored",
+        ]
+    );
+    manager.after_sleep(now);
+    assert_eq!(events(&mut manager), Vec::<String>::new());
+}
+
+#[test]
+fn a_repair_that_fails_is_tried_again_after_a_second() {
+    let mut manager = manager();
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    events(&mut manager);
+    manager.parts().1.elements.clear();
+    manager.parts().1.broken = vec![Store::Table];
+    manager.after_sleep(START);
+    assert_eq!(manager.next_deadline(), Some(START.after(Duration::from_secs(1))));
+    assert!(events(&mut manager)[0].starts_with("the gate may be open or incomplete; trying again: "));
+    manager.parts().1.broken.clear();
+    manager.tick(START.after(Duration::from_secs(1)));
+    assert_eq!(keys(&mut manager), [port(1, 22)]);
+    assert_eq!(manager.next_deadline(), Some(START.after(HOUR)));
+}
+
+#[test]
+fn a_table_that_is_gone_is_made_again_by_the_next_grant() {
+    let mut manager = manager();
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    manager.parts().1.elements.clear();
+    manager.parts().1.gone = true;
+    grant(&mut manager, "ssh", 2, HOUR).expect("granted");
+    assert_eq!(keys(&mut manager), [port(1, 22), port(2, 22)]);
+}
+
+#[test]
+fn a_start_adopts_the_grants_that_explain_what_it_finds_and_deletes_the_rest() {
+    let mut memory = Memory::default();
+    let lifetime = Some(Lifetime { timeout: 2 * HOUR, remaining: HOUR });
+    let element = |key: Key, rule: &str, lifetime| Element { key, comment: rule.to_owned(), lifetime };
+    for element in [
+        element(port(1, 22), "ssh", lifetime),
+        element(port(2, 80), "ssh", lifetime),
+        element(port(3, 22), "gone", lifetime),
+        element(port(4, 22), "ssh", None),
+        element(in_set(5), "set", lifetime),
+    ] {
+        memory.elements.insert(element.key.clone(), element);
+    }
+    let mut manager = GrantManager::open(START, Rc::new(policy()), memory).expect("opened");
+    assert_eq!(keys(&mut manager), [port(1, 22), in_set(5)]);
+    let grants: Vec<_> = manager.ledger().iter().map(|grant| (grant.rule.to_string(), grant.since)).collect();
+    assert_eq!(grants, [("ssh".to_owned(), START.before(HOUR)), ("set".to_owned(), START.before(HOUR))]);
+}

@@ -1,0 +1,93 @@
+//! Another policy for the managed table, while grants are live.
+
+use std::collections::HashMap;
+
+use knock_nft::{ElementKey, ManagedTable, TableSpec};
+
+use super::{Nftables, for_table, lock, table_key};
+use crate::{Element, Error, Key, Policy};
+
+impl Nftables {
+    pub(super) fn apply_to_table(
+        &mut self,
+        policy: &Policy,
+        before: &[Element],
+        after: &[Element],
+    ) -> Result<(), Error> {
+        let old = self.policy.table.as_ref().map(|table| (table.name.clone(), table.owner));
+        match (policy.table.clone(), self.table.take(), old) {
+            (None, None, _) => Ok(()),
+            (None, Some(table), _) => {
+                self.lock = None;
+                Ok(table.remove()?)
+            }
+            (Some(spec), Some(mut table), Some((name, owner))) if name == spec.name && owner == spec.owner => {
+                let result = change(&mut table, spec, before, after);
+                self.table = Some(table);
+                result
+            }
+            (Some(spec), Some(table), Some((name, _))) if name == spec.name => {
+                // Who owns the table changes with the socket: the old one lets go of it, and it guards all the time.
+                drop(table);
+                self.table = Some(adopt(spec, after)?);
+                Ok(())
+            }
+            (Some(spec), previous, _) => {
+                // The new table is there before the old one goes.
+                let taken = lock(&spec.name).and_then(|lock| Ok((lock, adopt(spec, after)?)));
+                match taken {
+                    Ok((lock, table)) => (self.lock, self.table) = (lock, Some(table)),
+                    Err(error) => {
+                        self.table = previous;
+                        return Err(error);
+                    }
+                }
+                if let Some(Err(error)) = previous.map(ManagedTable::remove) {
+                    log::error!("the table of the name before is left: {error}");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// After a change that failed: where it cost the table, makes it again for the policy that stays in force. A change of
+    /// the table itself has been carried out as a whole or not at all.
+    pub(super) fn take_back_table(&mut self, before: &[Element]) {
+        let (None, Some(spec)) = (&self.table, self.policy.table.clone()) else { return };
+        match adopt(spec, before) {
+            Ok(table) => self.table = Some(table),
+            Err(error) => log::error!("the gate may be open or incomplete: {error}"),
+        }
+    }
+}
+
+/// Changes the table that is there: rules, and the elements that go, come or change, in one transaction.
+fn change(table: &mut ManagedTable, spec: TableSpec, before: &[Element], after: &[Element]) -> Result<(), Error> {
+    let (old, new) = (by_key(before), by_key(after));
+    let gone: Vec<ElementKey> =
+        before.iter().filter(|element| !new.contains_key(&element.key)).filter_map(|of| table_key(&of.key)).collect();
+    let changed = after.iter().filter(|element| old.get(&element.key) != Some(element)).cloned();
+    let changed = for_table(&changed.collect::<Vec<_>>());
+    Ok(table.apply(spec, &gone, &changed)?)
+}
+
+pub(super) fn by_key(elements: &[Element]) -> HashMap<&Key, &Element> {
+    elements.iter().map(|element| (&element.key, element)).collect()
+}
+
+/// Makes the table, or adopts what is there, with these elements and no others.
+fn adopt(spec: TableSpec, elements: &[Element]) -> Result<ManagedTable, Error> {
+    let all = for_table(elements);
+    let (mut table, found) = ManagedTable::set_up_with(spec, &all)?;
+    if !table.is_adopted() {
+        return Ok(table);
+    }
+    let desired: std::collections::HashSet<ElementKey> = all.iter().map(|element| element.key).collect();
+    let gone = found.iter().map(|element| element.key).filter(|key| !desired.contains(key));
+    let gone: Vec<ElementKey> = gone.collect();
+    if !gone.is_empty() {
+        table.revoke(&gone)?;
+    }
+    table.grant(&all)?;
+    Ok(table)
+}

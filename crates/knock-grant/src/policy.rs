@@ -1,0 +1,80 @@
+//! What the configuration says of grants.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use knock_nft::{SetAddress as SetName, TableSpec};
+use knock_proto::{Knock, RuleId};
+
+/// What each rule opens, and how much may be open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Every rule, also one that opens nothing.
+    pub rules: HashMap<RuleId, Opens>,
+    /// The managed table; `None` where no rule guards a port.
+    pub table: Option<TableSpec>,
+    /// The elements that all grants to one IP version may have.
+    pub limit: usize,
+}
+
+/// What a grant of a rule opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// Nothing: the rule has no grants.
+    Nothing,
+    /// These guarded ports.
+    Ports(Vec<Knock>),
+    /// What the administrator's own rules let the members of user sets do.
+    Sets {
+        /// The set for IPv4 addresses.
+        v4: Option<SetName>,
+        /// The set for IPv6 addresses.
+        v6: Option<SetName>,
+    },
+}
+
+/// Where an element stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// In the managed table, for this guarded port.
+    Port(Knock),
+    /// In a user set.
+    Set(SetName),
+}
+
+impl fmt::Display for Place {
+    /// `22/tcp`, or `inet filter ssh4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Port(port) => port.fmt(f),
+            Place::Set(set) => set.fmt(f),
+        }
+    }
+}
+
+impl Policy {
+    /// Where a grant of that rule to that address has its elements; nowhere where the rule has no set for the address's
+    /// version of IP, or is not there.
+    pub fn places(&self, rule: &RuleId, address: IpAddr) -> Vec<Place> {
+        match self.rules.get(rule) {
+            None | Some(Opens::Nothing) => Vec::new(),
+            Some(Opens::Ports(ports)) => ports.iter().copied().map(Place::Port).collect(),
+            Some(Opens::Sets { v4, v6 }) => {
+                let set = if address.is_ipv4() { v4 } else { v6 };
+                set.iter().cloned().map(Place::Set).collect()
+            }
+        }
+    }
+
+    /// Whether the rule can be granted.
+    pub(crate) fn has_grants(&self, rule: &RuleId) -> bool {
+        !matches!(self.rules.get(rule), None | Some(Opens::Nothing))
+    }
+
+    /// How much of [`Policy::limit`] a grant of that rule to that address takes. One without elements takes room in the
+    /// record.
+    pub(crate) fn size(&self, rule: &RuleId, address: IpAddr) -> usize {
+        self.places(rule, address).len().max(1)
+    }
+}

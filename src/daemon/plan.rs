@@ -1,0 +1,91 @@
+//! What each part of the daemon needs of the configuration.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
+
+use knock_config::{Allow, Config, Rule, SetName};
+use knock_grant::{Opens, Policy};
+use knock_nft::TableSpec;
+use knock_proto::{Knock, RuleId, Settings};
+
+/// The configuration that is in force, with its rules by their names.
+#[derive(Debug)]
+pub(crate) struct ActiveConfig {
+    config: Config,
+    rules: HashMap<RuleId, usize>,
+}
+
+impl ActiveConfig {
+    pub(crate) fn new(config: Config) -> ActiveConfig {
+        let rules = config.rules.iter().enumerate().map(|(index, rule)| (rule.name.clone(), index)).collect();
+        ActiveConfig { config, rules }
+    }
+
+    /// The rule of that name.
+    pub(crate) fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.get(name).map(|&index| &self.config.rules[index])
+    }
+
+    /// The names of the rules, for the log.
+    pub(crate) fn rule_names(&self) -> String {
+        self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Deref for ActiveConfig {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// The ports that only a grant opens, sorted.
+pub(crate) fn guarded_ports(config: &Config) -> Vec<Knock> {
+    let ports = config.rules.iter().filter_map(|rule| match &rule.allow {
+        Some(Allow::Ports { ports, .. }) => Some(ports),
+        _ => None,
+    });
+    let ports: BTreeSet<Knock> = ports.flatten().copied().collect();
+    ports.into_iter().collect()
+}
+
+/// For the grant manager: what each rule opens, and how much may be open.
+pub(crate) fn policy(config: &Config) -> Policy {
+    let opens = |rule: &Rule| match &rule.allow {
+        None => Opens::Nothing,
+        Some(Allow::Ports { ports, .. }) => Opens::Ports(ports.clone()),
+        Some(Allow::Sets { v4, v6, .. }) => {
+            Opens::Sets { v4: v4.as_ref().map(set_address), v6: v6.as_ref().map(set_address) }
+        }
+    };
+    let guarded = guarded_ports(config);
+    let table = (!guarded.is_empty()).then(|| TableSpec {
+        name: config.nftables.table.clone(),
+        guarded,
+        exempt_interfaces: config.nftables.exempt_interfaces.clone(),
+        owner: config.nftables.owner,
+        max_grants: config.limits.grants,
+    });
+    Policy {
+        rules: config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect(),
+        table,
+        limit: config.limits.grants as usize,
+    }
+}
+
+fn set_address(name: &SetName) -> knock_nft::SetAddress {
+    let family = match name.family {
+        knock_config::Family::Ip => knock_nft::Family::Ip,
+        knock_config::Family::Ip6 => knock_nft::Family::Ip6,
+        knock_config::Family::Inet => knock_nft::Family::Inet,
+        knock_config::Family::Bridge => knock_nft::Family::Bridge,
+        knock_config::Family::Netdev => knock_nft::Family::Netdev,
+    };
+    knock_nft::SetAddress { family, table: name.table.clone(), set: name.set.clone() }
+}
+
+/// For the engine: what bounds it.
+pub(crate) fn engine_settings(config: &Config) -> Settings {
+    Settings { sources: config.limits.sources, tripwires: config.tripwires, guarded: guarded_ports(config) }
+}
