@@ -1,4 +1,4 @@
-//! docs/scan-odds.md: its tables against its formulas, and its formulas against the engine.
+//! docs/studies/scan-odds.md: its tables against its formulas, and its formulas against the engine.
 //!
 //! The scans are random and their seeds fixed, so that each run makes the same ones.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use knock_proto::{Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scan-odds.md");
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/studies/scan-odds.md");
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -120,7 +120,7 @@ fn assert_close(opened: u32, trials: u32, odds: f64, what: &str) {
 
 /// The cells of the table in the document that has this heading, without its first column.
 fn table(first_heading: &str) -> Vec<(u64, Vec<u64>)> {
-    let text = std::fs::read_to_string(DOCUMENT).expect("docs/scan-odds.md is in the repository");
+    let text = std::fs::read_to_string(DOCUMENT).expect("docs/studies/scan-odds.md is in the repository");
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let number = |cell: &str| -> u64 {
         let digits: String = cell.trim_start_matches("1 in ").chars().filter(|c| *c != ',').collect();
