@@ -155,7 +155,7 @@ pub(crate) struct Status {
     /// Commands that run.
     pub(crate) commands_running: usize,
     /// Commands that wait for their turn.
-    pub(crate) commands_waiting: usize,
+    pub(crate) commands_queued: usize,
     /// What was counted since the start, by name; docs/control-protocol.md explains each.
     pub(crate) counters: BTreeMap<String, u64>,
 }

@@ -42,7 +42,7 @@ pub(crate) fn metrics(status: &Status) -> String {
     gauge(&mut text, "grants", "Live grants.", number(status.grants));
     gauge(&mut text, "sources", "Sources whose knocks are remembered.", number(status.sources));
     gauge(&mut text, "commands_running", "Commands that run.", number(status.commands_running));
-    gauge(&mut text, "commands_waiting", "Commands that wait.", number(status.commands_waiting));
+    gauge(&mut text, "commands_queued", "Commands that wait in the queue.", number(status.commands_queued));
     let up = status.interfaces.iter().map(|i| (labelled("interface", &i.name), flag(i.state == "up")));
     metric(&mut text, "interface_up", "gauge", "Whether an interface that is listened on is up.", up);
     let owned = status.table.iter().map(|table| (labelled("table", &table.name), flag(table.owned)));
@@ -118,7 +118,7 @@ mod tests {
             grants: 2,
             sources: 7,
             commands_running: 0,
-            commands_waiting: 0,
+            commands_queued: 0,
             counters,
         }
     }

@@ -72,9 +72,9 @@ pub(crate) fn status(status: &Status) -> String {
     row(
         "commands",
         format!(
-            "{} running, {} waiting; {} started, {} failed, {} timed out, {} dropped",
+            "{} running, {} queued; {} started, {} failed, {} timed out, {} dropped",
             status.commands_running,
-            status.commands_waiting,
+            status.commands_queued,
             counted("commands_started"),
             counted("commands_failed"),
             counted("commands_timed_out"),

@@ -102,7 +102,7 @@ impl Daemon {
             grants: self.grants.ledger().len(),
             sources: self.engine.sources(),
             commands_running: commands.running,
-            commands_waiting: commands.queued,
+            commands_queued: commands.queued,
             counters: self.all_counters(),
         }
     }

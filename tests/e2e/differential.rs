@@ -280,7 +280,7 @@ fn commands_at_work(daemon: &Daemon) -> u64 {
     command.arg("--socket").arg(daemon.path("control.sock")).args(["--json", "status"]);
     let output = command.output().expect("knockctl runs");
     let status: Value = serde_json::from_slice(&output.stdout).expect("knockctl status prints JSON");
-    ["commands_running", "commands_waiting"].iter().map(|field| status[field].as_u64().expect("a number")).sum()
+    ["commands_running", "commands_queued"].iter().map(|field| status[field].as_u64().expect("a number")).sum()
 }
 
 /// The packets of one source, for a message.
