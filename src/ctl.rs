@@ -21,7 +21,6 @@ use serde_json::Value;
 use crate::control::client::{Unanswered, ask};
 use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
 use args::Args;
-use doctor::Severity;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -159,7 +158,7 @@ struct Findings<'a> {
     findings: &'a [doctor::Finding],
 }
 
-/// Says what is well and what is not, and how to mend it.
+/// Prints the findings, each with its fix. Fails where one is a problem or a warning.
 fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
     let facts = doctor::gather(socket);
     let findings = doctor::examine(&facts);
@@ -171,10 +170,7 @@ fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
     if facts.no_ruleset.is_some() && !rustix::process::geteuid().is_root() {
         return Err(Failure::new(EXIT_NOT_PERMITTED, "the ruleset is shown to root only; run knockctl doctor as root"));
     }
-    match findings.iter().filter(|finding| finding.severity > Severity::Ok).count() {
-        0 => Ok(()),
-        count => Err(Failure::new(EXIT_OTHER, format!("not all is well: {}", table::count(count, "finding")))),
-    }
+    report::found(&findings).map_or(Ok(()), |found| Err(Failure::new(EXIT_OTHER, found)))
 }
 
 /// Takes over a knockd.conf of knock.

@@ -37,17 +37,17 @@ pub(crate) struct Finding {
     /// What it was seen from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) evidence: Vec<String>,
-    /// What mends it: commands, or what to write where.
+    /// The fix: commands, or what to write where.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) mend: Vec<String>,
+    pub(crate) fix: Vec<String>,
 }
 
 impl Finding {
     fn new(severity: Severity, subject: impl Into<String>, text: impl Into<String>) -> Finding {
-        Finding { severity, subject: subject.into(), text: text.into(), evidence: Vec::new(), mend: Vec::new() }
+        Finding { severity, subject: subject.into(), text: text.into(), evidence: Vec::new(), fix: Vec::new() }
     }
 
-    fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+    pub(crate) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
         Finding::new(Severity::Ok, subject, text)
     }
 
@@ -55,17 +55,17 @@ impl Finding {
         Finding::new(Severity::Warning, subject, text)
     }
 
-    fn problem(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+    pub(crate) fn problem(subject: impl Into<String>, text: impl Into<String>) -> Finding {
         Finding::new(Severity::Problem, subject, text)
     }
 
-    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
+    pub(crate) fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
         self.evidence.extend(evidence);
         self
     }
 
-    fn mend(mut self, mend: impl Into<String>) -> Finding {
-        self.mend.push(mend.into());
+    pub(crate) fn fix(mut self, fix: impl Into<String>) -> Finding {
+        self.fix.push(fix.into());
         self
     }
 }

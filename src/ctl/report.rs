@@ -146,14 +146,53 @@ pub(crate) fn findings(findings: &[Finding]) -> String {
         for line in &finding.evidence {
             text.push_str(&format!("         seen in: {}\n", printable(line)));
         }
-        for line in &finding.mend {
-            text.push_str(&format!("         to mend: {}\n", printable(line)));
+        for line in &finding.fix {
+            text.push_str(&format!("         to fix: {}\n", printable(line)));
         }
     }
     text
 }
 
-/// The configuration was read anew.
+/// How many problems and warnings there are; `None` where there are none.
+pub(crate) fn found(findings: &[Finding]) -> Option<String> {
+    let of = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let counts = [(of(Severity::Problem), "problem"), (of(Severity::Warning), "warning")];
+    let texts: Vec<String> =
+        counts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| count(*number, what)).collect();
+    (!texts.is_empty()).then(|| format!("{} found", texts.join(" and ")))
+}
+
+/// The configuration was read again.
 pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     format!("reloaded: {}\n", count(reloaded.rules, "rule"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_and_warnings_are_counted_and_all_else_is_not() {
+        let [ok, warning, problem] = [Severity::Ok, Severity::Warning, Severity::Problem];
+        for (severities, text) in [
+            (&[][..], None),
+            (&[ok, ok], None),
+            (&[problem, ok], Some("1 problem found")),
+            (&[problem, problem], Some("2 problems found")),
+            (&[warning], Some("1 warning found")),
+            (&[warning, problem, warning], Some("1 problem and 2 warnings found")),
+        ] {
+            let finding = |&severity| Finding { severity, ..Finding::ok("", "") };
+            let findings: Vec<Finding> = severities.iter().map(finding).collect();
+            assert_eq!(found(&findings).as_deref(), text);
+        }
+    }
+
+    #[test]
+    fn a_finding_is_printed_with_its_evidence_and_its_fix() {
+        let finding = Finding::problem("22/tcp", "is closed").because(["there".to_owned()]).fix("open it");
+        let text = findings(&[Finding::ok("gate", "works"), finding]);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines, ["PROBLEM  22/tcp: is closed", "seen in: there", "to fix: open it", "ok       gate: works"]);
+    }
 }

@@ -56,7 +56,7 @@ fn all_is_well_where_strangers_are_kept_out_and_granted_addresses_get_in() {
 }
 
 #[test]
-fn what_it_says_to_write_mends_a_default_drop() {
+fn what_it_says_to_write_fixes_a_default_drop() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -69,7 +69,7 @@ fn what_it_says_to_write_mends_a_default_drop() {
     grant(server, &daemon, client);
     assert_eq!(client.tcp(at4(22)), Reach::Filtered, "it is true");
 
-    for line in findings[0]["mend"].as_array().expect("lines").iter().filter_map(Value::as_str) {
+    for line in findings[0]["fix"].as_array().expect("lines").iter().filter_map(Value::as_str) {
         if line.starts_with("nft ") {
             let mut command = Command::new("sh");
             server.namespace.output(command.arg("-c").arg(line), "").expect("the line that was told");

@@ -21,7 +21,7 @@ fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding
     let broken = |what: &str| {
         Finding::problem("gate", format!("table inet {name} {what}: a stranger may reach the guarded ports"))
             .because([format!("nft list table inet {name}")])
-            .mend("systemctl restart knockd")
+            .fix("systemctl restart knockd")
     };
     let Some(found) = ruleset.table("inet", name) else { return broken("is not there") };
     if found.flags.contains("dormant") {

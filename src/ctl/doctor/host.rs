@@ -130,11 +130,11 @@ fn listening(text: &str, state: &str) -> Vec<u16> {
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(error) = &facts.no_status {
-        findings.push(Finding::problem("daemon", error.clone()).mend("systemctl start knockd"));
+        findings.push(Finding::problem("daemon", error.clone()).fix("systemctl start knockd"));
     }
     if let Some(error) = &facts.no_ruleset {
         let text = format!("cannot read the ruleset, so little can be told: {error}");
-        findings.push(Finding::problem("ruleset", text).mend("run knockctl doctor as root, with nft installed"));
+        findings.push(Finding::problem("ruleset", text).fix("run knockctl doctor as root, with nft installed"));
     }
     if let Some(status) = &facts.status {
         daemon(facts, status, &mut findings);
@@ -142,7 +142,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     if facts.wall < EARLIEST {
         let text = "the wall clock is years behind: grants do not depend on it, but the times in the log and stop \
                     commands that outlast a reboot do";
-        findings.push(Finding::warning("clock", text).mend("timedatectl set-ntp true"));
+        findings.push(Finding::warning("clock", text).fix("timedatectl set-ntp true"));
     }
     findings.extend(facts.services.iter().map(|service| neighbour(service, facts.status.as_ref())));
     findings
@@ -168,10 +168,10 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
             "up" => Finding::ok("interface", format!("knocks are heard on {name}")),
             "down" => Finding::problem("interface", format!("{name} is down: no knock is heard on it"))
                 .because([format!("ip link show {name}")])
-                .mend(format!("ip link set {name} up")),
+                .fix(format!("ip link set {name} up")),
             _ => Finding::problem("interface", format!("{name} is not there: no knock is heard on it"))
                 .because(["ip link".to_owned()])
-                .mend("write the name of one that is there as `interface`, or \"any\"; then knockctl reload"),
+                .fix("write the name of one that is there as `interface`, or \"any\"; then knockctl reload"),
         });
     }
     let named = status.interfaces.iter().any(|interface| interface.name != "any");
@@ -188,7 +188,7 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::problem("capabilities", text)
                 .because([format!("CapEff in /proc/{}/status", status.pid)])
-                .mend(format!("add {name} to AmbientCapabilities= of the unit (systemctl edit knockd)")),
+                .fix(format!("add {name} to AmbientCapabilities= of the unit (systemctl edit knockd)")),
         );
     }
     if let Some(table) = &status.table {

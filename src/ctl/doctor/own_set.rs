@@ -17,7 +17,7 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
         return vec![
             Finding::problem(name, text)
                 .because([format!("nft list table {}", name.rsplit_once(' ').map_or("", |(table, _)| table))])
-                .mend(format!("nft add set {name} '{{ type ipv4_addr; flags timeout; }}' (ipv6_addr for a `set6`)")),
+                .fix(format!("nft add set {name} '{{ type ipv4_addr; flags timeout; }}' (ipv6_addr for a `set6`)")),
         ];
     };
     let version = match (found.kind.contains("ipv4_addr"), found.kind.contains("ipv6_addr")) {
@@ -27,7 +27,7 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     };
     if found.flags.contains("interval") || !found.flags.contains("timeout") {
         let text = "is not a set of single addresses with timeouts: it needs `flags timeout`, without `interval`";
-        return vec![Finding::problem(name, text).because(listing()).mend(format!(
+        return vec![Finding::problem(name, text).because(listing()).fix(format!(
             "define it anew in your nftables.conf: {}",
             "{ type ipv4_addr; flags timeout; } or ipv6_addr"
         ))];
@@ -39,7 +39,7 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     if users.is_empty() {
         let keyword = if version == Version::V4 { "ip" } else { "ip6" };
         let text = "no rule accepts by it, so a knock opens nothing";
-        return vec![Finding::problem(name, text).because(listing()).mend(format!(
+        return vec![Finding::problem(name, text).because(listing()).fix(format!(
             "nft insert rule {} {} INPUT-CHAIN {keyword} saddr @{} tcp dport PORT accept",
             found.family, found.table, found.name
         ))];
@@ -82,7 +82,7 @@ fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate)
             let text = format!("who is in it does not reach {service}: {place} comes first");
             Finding::problem(name, text)
                 .because([seen])
-                .mend("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+                .fix("move the rule with the set before what drops (nft -a list ruleset shows the order)")
         }
         (Some(place), _) => {
             let text = format!("not everybody who is in it reaches {service}: {place} drops what no rule accepts");
@@ -90,11 +90,11 @@ fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate)
             Finding::warning(name, text)
                 .because([seen])
                 .because(perhaps)
-                .mend("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+                .fix("move the rule with the set before what drops (nft -a list ruleset shows the order)")
         }
         (None, None) => {
             let text = format!("a stranger reaches {service} all the same: nothing drops who is not in the set");
-            Finding::problem(name, text).because([seen]).mend(format!(
+            Finding::problem(name, text).because([seen]).fix(format!(
                 "drop at the end of the chain, for example: nft add rule {} {} {} drop; or guard the port by \"allow\": \
                  {{\"ports\": …}}",
                 rule.family, rule.table, rule.chain

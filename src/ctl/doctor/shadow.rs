@@ -60,23 +60,23 @@ fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Findi
         let perhaps = fate.perhaps_accepted.iter().map(|place| format!("perhaps accepted by {place}"));
         Finding::warning(subject, text).because(perhaps)
     };
-    mend(finding, service, place)
+    with_fix(finding, service, place)
 }
 
 /// How to let granted addresses through the chain that drops.
-fn mend(finding: Finding, service: &str, place: &str) -> Finding {
+fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
     let Some((port, protocol)) = service.split_once('/') else { return finding };
     let words: Vec<&str> = place.rsplit("chain ").next().unwrap_or("").split(' ').collect();
     let [family, table, chain] = words.as_slice() else { return finding };
     let finding = finding.because([format!("nft -a list chain {family} {table} {chain}")]);
     match (*family, *table, *chain) {
-        (_, "firewalld", _) => finding.mend(format!(
+        (_, "firewalld", _) => finding.fix(format!(
             "firewall-cmd --permanent --add-port={service} && firewall-cmd --reload; the gate, which comes first, \
              keeps strangers out; set nftables.on_stop to \"keep\" so that it does while knockd is stopped"
         )),
         ("ip" | "ip6", "filter", "INPUT" | "FORWARD") => {
             let program = if *family == "ip" { "iptables" } else { "ip6tables" };
-            finding.mend(format!(
+            finding.fix(format!(
                 "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {service}); the \
                  gate, which comes first, keeps strangers out; set nftables.on_stop to \"keep\" so that it does while \
                  knockd is stopped"
@@ -93,8 +93,8 @@ fn mend(finding: Finding, service: &str, place: &str) -> Finding {
             for (version, protocol_name, kind) in versions {
                 let set = set(version);
                 finding = finding
-                    .mend(format!("nft add set {family} {table} {set} '{{ type {kind}; flags timeout; }}'"))
-                    .mend(format!(
+                    .fix(format!("nft add set {family} {table} {set} '{{ type {kind}; flags timeout; }}'"))
+                    .fix(format!(
                         "nft insert rule {family} {table} {chain} {protocol_name} saddr @{set} {protocol} dport {port} \
                          accept"
                     ));
@@ -106,7 +106,7 @@ fn mend(finding: Finding, service: &str, place: &str) -> Finding {
                     format!("\"{key}\": \"{family} {table} {}\"", set(version))
                 })
                 .collect();
-            finding.mend(format!(
+            finding.fix(format!(
                 "write the same lines into your nftables.conf, and in the rule instead of its `ports`: \"allow\": \
                  {{{}, \"timeout\": …}}",
                 keys.join(", ")
@@ -143,21 +143,21 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "22/tcp over IPv4"));
         assert_eq!((found[1].severity, found[1].subject.as_str()), (Severity::Problem, "22/tcp over IPv6"));
-        let mend = found[1].mend.join("\n");
-        assert!(mend.contains("nft add set inet filter knock_22_tcp6 '{ type ipv6_addr; flags timeout; }'"), "{mend}");
+        let fix = found[1].fix.join("\n");
+        assert!(fix.contains("nft add set inet filter knock_22_tcp6 '{ type ipv6_addr; flags timeout; }'"), "{fix}");
         assert!(
-            mend.contains("nft insert rule inet filter input ip6 saddr @knock_22_tcp6 tcp dport 22 accept"),
-            "{mend}"
+            fix.contains("nft insert rule inet filter input ip6 saddr @knock_22_tcp6 tcp dport 22 accept"),
+            "{fix}"
         );
-        assert!(mend.contains("\"set6\": \"inet filter knock_22_tcp6\""), "{mend}");
+        assert!(fix.contains("\"set6\": \"inet filter knock_22_tcp6\""), "{fix}");
     }
 
     #[test]
     fn a_set_is_not_put_into_a_table_of_iptables() {
         let found = examine(include_str!("rulesets/iptables.json"), &["22/tcp"]);
         assert_eq!(found[0].subject, "22/tcp over IPv4");
-        let mend = found[0].mend.join("\n");
-        assert!(mend.contains("iptables -I INPUT -p tcp --dport 22 -j ACCEPT") && !mend.contains("nft add"), "{mend}");
+        let fix = found[0].fix.join("\n");
+        assert!(fix.contains("iptables -I INPUT -p tcp --dport 22 -j ACCEPT") && !fix.contains("nft add"), "{fix}");
         assert_eq!(found[1].severity, Severity::Ok, "nothing drops IPv6");
     }
 

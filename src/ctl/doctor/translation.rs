@@ -161,7 +161,7 @@ fn beside(service: &str, translation: &Translation, to: u16, table: &Table, list
         return None;
     }
     let text = format!("packets to it go to {other}, which is not guarded: a stranger who connects to {other} gets in");
-    Some(Finding::warning(service, text).because([translation.place.clone()]).mend(format!(
+    Some(Finding::warning(service, text).because([translation.place.clone()]).fix(format!(
         "add \"{other}\" to the `ports` of the rule, or let the service listen on the loopback interface alone"
     )))
 }
@@ -189,7 +189,7 @@ fn others(
                 findings.push(
                     Finding::warning(service, text)
                         .because([other.place.clone()])
-                        .mend(format!("add \"{from}\" to the `ports` of the rule, or remove that translation")),
+                        .fix(format!("add \"{from}\" to the `ports` of the rule, or remove that translation")),
                 );
             }
         }
@@ -218,7 +218,7 @@ fn directly(
          pass the gate, and no rule drops what goes there"
     );
     let may = forward.perhaps_accepted.iter().map(|place| format!("accepted by {place}"));
-    Some(Finding::warning(service, text).because([translation.place.clone()]).because(may).mend(NEIGHBOURS))
+    Some(Finding::warning(service, text).because([translation.place.clone()]).because(may).fix(NEIGHBOURS))
 }
 
 /// Whether a rule drops packets to that address, from some interfaces at least.
