@@ -4,12 +4,12 @@
 
 mod gate;
 mod host;
-mod own_set;
 mod packet;
 mod path;
 mod ruleset;
 mod shadow;
 mod translation;
+mod user_set;
 
 use serde::Serialize;
 
@@ -79,7 +79,7 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
             findings.extend(shadow::findings(ruleset, table));
             findings.extend(translation::findings(ruleset, &facts.translations, table, &facts.listening));
         }
-        findings.extend(status.sets.iter().flat_map(|set| own_set::findings(ruleset, set)));
+        findings.extend(status.sets.iter().flat_map(|set| user_set::findings(ruleset, set)));
     }
     findings
 }
