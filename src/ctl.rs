@@ -1,4 +1,4 @@
-//! The control tool: asks the daemon over its control socket, and prints what it answers.
+//! The control tool: sends requests to the daemon over its control socket, and prints the answers.
 
 pub(crate) mod args;
 mod doctor;
@@ -31,7 +31,7 @@ const EXIT_CONFIGURATION: u8 = 78;
 /// Anything else.
 const EXIT_OTHER: u8 = 1;
 
-/// Why it was not done.
+/// An error, with the exit status that it leads to.
 struct Failure {
     status: u8,
     message: String,
@@ -148,7 +148,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn complain(prefix: &str, line: &str) {
-    // Where it fails there is nobody to tell.
+    // Standard error is the last resort: an error of its own cannot be reported.
     let _ = io::stderr().write_all(format!("{prefix}{}\n", printable(line)).as_bytes());
 }
 

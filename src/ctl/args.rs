@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Asks a running knockd how it is, and tells it what to do.
+/// Shows the state of a running knockd, and controls it.
 ///
 /// Exit status: 0 done, 1 failed, 2 wrong usage, 69 no daemon answers, 77 not permitted, 78 invalid configuration.
 #[derive(Debug, Parser)]
@@ -27,18 +27,18 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// How the daemon is: interfaces, table, counters
+    /// Show the state of the daemon: interfaces, table, counters
     Status {
         /// Print it for the textfile collector of Prometheus' node exporter
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
-    /// The live grants, the one that ends first in front
+    /// List the live grants; the one that expires first is at the top
     Grants {
-        /// Those of this rule only
+        /// Only those of this rule
         #[arg(long, value_name = "RULE")]
         rule: Option<String>,
-        /// Those to this address only
+        /// Only those to this address
         #[arg(value_name = "ADDR")]
         address: Option<IpAddr>,
     },
@@ -53,24 +53,24 @@ pub enum Command {
         #[arg(long, value_name = "TIME")]
         timeout: Option<String>,
     },
-    /// End the grants to an address, or all
+    /// Revoke the grants to an address, or all grants
     Revoke {
         /// The address
         #[arg(value_name = "ADDR", required_unless_present = "all", conflicts_with = "all")]
         address: Option<IpAddr>,
-        /// The grant of this rule only
+        /// Only the grant of this rule
         #[arg(conflicts_with = "all")]
         rule: Option<String>,
         /// All grants to all addresses
         #[arg(long)]
         all: bool,
     },
-    /// Have the daemon read its configuration anew; an invalid one changes nothing
+    /// Make the daemon read its configuration again; an invalid configuration changes nothing
     Reload,
-    /// Whether a stranger reaches a guarded port, and whether a granted address does; needs root. Exit status 0 only
-    /// when all is well
+    /// Check that strangers cannot reach a guarded port and granted addresses can; needs root. Exit status 0: no problem
+    /// found
     Doctor,
-    /// Take over a knockd.conf of knock: the configuration goes to standard output, what changes to standard error
+    /// Convert a knockd.conf of knock: the configuration goes to standard output, notes on what changes to standard error
     Import {
         /// The file of knock (jvinet/knock), usually /etc/knockd.conf
         #[arg(value_name = "KNOCKD_CONF")]

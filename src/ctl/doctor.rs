@@ -1,6 +1,6 @@
-//! The diagnosis: whether a stranger reaches a guarded port, and whether a granted address does.
+//! The diagnosis: whether strangers can reach a guarded port, and whether granted addresses can.
 //!
-//! What is found is decided from facts that were gathered before, so that each case has a test.
+//! The findings depend only on facts that were gathered before, so that each case has a test.
 
 mod gate;
 mod host;
@@ -15,26 +15,26 @@ use serde::Serialize;
 
 pub(crate) use host::{Facts, gather};
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Severity {
-    /// As it should be, or good to know.
+    /// Correct, or good to know.
     Ok,
-    /// It may be a problem.
+    /// Possibly a problem.
     Warning,
     /// A stranger gets in, or a granted address does not.
     Problem,
 }
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// What it is about: `22/tcp`, `gate` …
+    /// The subject: `22/tcp`, `gate` …
     pub(crate) subject: String,
     pub(crate) text: String,
-    /// What it was seen from.
+    /// The facts behind it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) evidence: Vec<String>,
     /// The fix: commands, or what to write where.
@@ -70,7 +70,7 @@ impl Finding {
     }
 }
 
-/// Everything that there is to find.
+/// All findings.
 pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::findings(facts);
     if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {

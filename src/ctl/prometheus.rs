@@ -10,25 +10,25 @@ const COUNTERS: &[(&str, &str)] = &[
     ("kernel_dropped", "Packets that the kernel dropped because a receive queue was full."),
     ("packets", "Packets that were looked at."),
     ("malformed", "Packets that were malformed."),
-    ("ignored", "Packets that were no knock."),
+    ("ignored", "Packets that were not knocks."),
     ("knocks", "Packets that were knocks."),
     ("retransmissions", "Knocks that were retransmissions."),
     ("tripwires", "Packets that touched a tripwire."),
     ("evicted", "Sources that were forgotten to make room for another."),
-    ("completed", "Sequences that were knocked to their end."),
-    ("granted", "Grants that were made or extended."),
+    ("completed", "Sequences that sources completed."),
+    ("granted", "Grants that began or were extended."),
     ("grants_failed", "Grants that could not be made."),
-    ("revoked", "Grants that were ended before their time."),
-    ("restored", "Times that the managed table or a set was put back."),
-    ("strays", "Elements that no grant explained, and that were deleted."),
+    ("revoked", "Grants that were revoked before they expired."),
+    ("restored", "Repairs of the managed table or a user set."),
+    ("strays", "Stray elements that were deleted."),
     ("reloads", "Reloads of the configuration."),
     ("commands_started", "Commands that were started."),
     ("commands_succeeded", "Commands that ended with status 0."),
     ("commands_failed", "Commands that failed."),
     ("commands_timed_out", "Commands that were ended at their time limit."),
     ("commands_dropped", "Commands that were not run because the queue was full."),
-    ("events_left_out", "Lines about knocks and commands that came too fast for the log."),
-    ("log_lines_left_out", "Lines that the log did not take."),
+    ("events_left_out", "Lines about knocks and commands that were left out by the rate limit."),
+    ("log_lines_left_out", "Lines that were not written because nobody read the log."),
 ];
 
 /// The status as metrics.
@@ -54,7 +54,7 @@ pub(crate) fn metrics(status: &Status) -> String {
         owned,
     );
     let usable = status.sets.iter().map(|set| (labelled("set", &set.name), flag(set.problem.is_none())));
-    metric(&mut text, "set_usable", "gauge", "Whether a set of the administrator's can be added to.", usable);
+    metric(&mut text, "set_usable", "gauge", "Whether grants can be added to a user set.", usable);
     for (name, help) in COUNTERS {
         if let Some(&value) = status.counters.get(*name) {
             // As f64 would lose the last digits of a great one.

@@ -1,4 +1,4 @@
-//! What the daemon answers, for people.
+//! The answers of the daemon, as text for people.
 
 use knock_config::printable;
 
@@ -7,7 +7,7 @@ use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
 use crate::ctl::doctor::{Finding, Severity};
 use crate::os::privileges::Protections;
 
-/// How the daemon is.
+/// The state of the daemon.
 pub(crate) fn status(status: &Status) -> String {
     let counted = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn status(status: &Status) -> String {
     );
     for (number, set) in status.sets.iter().enumerate() {
         let state = set.problem.as_deref().unwrap_or("in use");
-        row(if number == 0 { "your sets" } else { "" }, format!("{}: {state}", set.name));
+        row(if number == 0 { "user sets" } else { "" }, format!("{}: {state}", set.name));
     }
     row(
         "grants",
@@ -49,8 +49,8 @@ pub(crate) fn status(status: &Status) -> String {
     row(
         "knocks",
         format!(
-            "{} heard from sources of which {} are remembered, {} evicted; {} sequences completed; {} retransmissions, \
-             {} tripwires touched",
+            "{} heard; {} remembered, {} evicted; {} sequences completed; {} retransmissions, {} tripwires \
+             touched",
             counted("knocks"),
             status.sources,
             counted("evicted"),
@@ -81,11 +81,11 @@ pub(crate) fn status(status: &Status) -> String {
             counted("commands_dropped")
         ),
     );
-    row("other", format!("{} reloads, table or sets put back {} times", counted("reloads"), counted("restored")));
+    row("other", format!("{} reloads, {} repairs of table or sets", counted("reloads"), counted("restored")));
     row(
         "log",
         format!(
-            "{} events came too fast for it, {} lines were not taken",
+            "{} lines above the rate limit, {} not written because nobody read the log",
             counted("events_left_out"),
             counted("log_lines_left_out")
         ),
@@ -114,21 +114,21 @@ pub(crate) fn grants(grants: &Grants) -> String {
     table(&["RULE", "ADDRESS", "SINCE", "REMAINING", "OPENS"], &rows)
 }
 
-/// A grant was made.
+/// The answer to a request for a grant.
 pub(crate) fn granted(granted: &Granted) -> String {
     format!("{} granted to {} for {}\n", granted.rule, granted.address, duration(granted.timeout_seconds))
 }
 
-/// Grants were ended.
+/// How many grants were revoked, and how many stray elements were deleted.
 pub(crate) fn revoked(revoked: &Revoked) -> String {
     let strays = match revoked.strays {
         0 => String::new(),
-        strays => format!("; {} that no grant explained deleted", count(strays, "element")),
+        strays => format!("; {} deleted", count(strays, "stray element")),
     };
     format!("{} revoked{strays}\n", count(revoked.revoked, "grant"))
 }
 
-/// What the diagnosis found, the worst first. What is to be copied stands on one line, however long.
+/// The findings, problems first. A command for the administrator to copy is on one line, however long.
 pub(crate) fn findings(findings: &[Finding]) -> String {
     let mut sorted: Vec<&Finding> = findings.iter().collect();
     sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -162,7 +162,7 @@ pub(crate) fn found(findings: &[Finding]) -> Option<String> {
     (!texts.is_empty()).then(|| format!("{} found", texts.join(" and ")))
 }
 
-/// The configuration was read again.
+/// The answer to a reload.
 pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     format!("reloaded: {}\n", count(reloaded.rules, "rule"))
 }

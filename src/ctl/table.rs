@@ -2,11 +2,11 @@
 
 use knock_config::printable;
 
-/// The width that everything fits where its parts do.
+/// The width of a table in columns; only a longer word exceeds it.
 const WIDTH: usize = 80;
-/// The least that the last column of a table is squeezed to.
+/// The minimal width of the last column.
 const LAST_MIN: usize = 16;
-/// What is between columns.
+/// Blanks between columns.
 const GAP: usize = 2;
 
 /// A table: columns as wide as their widest cell, the last one wrapped between words.
@@ -45,7 +45,7 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The text in lines of that width, broken between words; a longer word stays whole, for it may be copied.
+/// The text in lines of that width, broken between words. A longer word stays whole, so that people can copy it.
 fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {

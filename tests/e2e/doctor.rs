@@ -1,4 +1,4 @@
-//! knockctl doctor, whose diagnosis has to agree with what packets meet.
+//! knockctl doctor: its diagnosis has to agree with what happens to packets.
 
 use std::process::{Command, Output};
 
@@ -27,7 +27,7 @@ pub(crate) fn knockctl(server: &Host, daemon: &Daemon, arguments: &[&str]) -> Ou
     server.namespace.run(|| command.output()).expect("the server's namespace").expect("knockctl runs")
 }
 
-/// The findings about that subject and whether all is well.
+/// The warnings and problems about that subject, and whether there were none at all.
 pub(crate) fn doctor(server: &Host, daemon: &Daemon, subject: &str) -> (Vec<Value>, bool) {
     let output = knockctl(server, daemon, &["doctor", "--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
@@ -43,7 +43,7 @@ fn grant(server: &Host, daemon: &Daemon, client: &Host) {
 }
 
 #[test]
-fn all_is_well_where_strangers_are_kept_out_and_granted_addresses_get_in() {
+fn no_problem_is_found_where_strangers_are_dropped_and_granted_addresses_get_in() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -72,7 +72,7 @@ fn what_it_says_to_write_fixes_a_default_drop() {
     for line in findings[0]["fix"].as_array().expect("lines").iter().filter_map(Value::as_str) {
         if line.starts_with("nft ") {
             let mut command = Command::new("sh");
-            server.namespace.output(command.arg("-c").arg(line), "").expect("the line that was told");
+            server.namespace.output(command.arg("-c").arg(line), "").expect("the line of the fix");
         }
     }
     let sets = json!({ "set": "inet filter knock_22_tcp4", "set6": "inet filter knock_22_tcp6", "timeout": "1h" });
@@ -84,7 +84,7 @@ fn what_it_says_to_write_fixes_a_default_drop() {
 }
 
 #[test]
-fn a_redirect_to_a_guarded_port_is_no_way_round_and_one_from_it_is() {
+fn a_redirect_to_a_guarded_port_does_not_bypass_the_gate_and_one_from_it_does() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _services = [22, 80].map(|port| Echo::tcp(&server.namespace, port).expect("an echo service"));
@@ -105,7 +105,7 @@ fn a_redirect_to_a_guarded_port_is_no_way_round_and_one_from_it_is() {
 }
 
 #[test]
-fn a_set_that_no_rule_asks_opens_nothing() {
+fn a_set_that_no_nftables_rule_uses_opens_nothing() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -117,5 +117,5 @@ fn a_set_that_no_rule_asks_opens_nothing() {
     assert_eq!(client.tcp(at4(22)), Reach::Filtered);
     let (findings, well) = doctor(server, &daemon, "inet filter ssh4");
     assert!(!well && findings.len() == 1, "{findings:?}");
-    assert!(findings[0]["text"].as_str().is_some_and(|text| text.contains("no rule accepts by it")), "{findings:?}");
+    assert!(findings[0]["text"].as_str().is_some_and(|text| text.contains("no nftables rule uses it")), "{findings:?}");
 }

@@ -1,4 +1,4 @@
-//! Whether the gate stands.
+//! Whether the gate drops packets of strangers.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::control::protocol::Table;
 /// The priority of the gate (NF_IP_PRI_MANGLE in linux/netfilter_ipv4.h).
 const MANGLE: i64 = -150;
 
-/// What is to be said of the gate.
+/// The findings about the gate.
 pub(crate) fn findings(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Vec<Finding> {
     let mut findings = vec![gate(ruleset, guarded, table)];
     findings.extend(untracked(ruleset, table));
@@ -19,11 +19,11 @@ pub(crate) fn findings(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Ta
 fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding {
     let name = &table.name;
     let broken = |what: &str| {
-        Finding::problem("gate", format!("table inet {name} {what}: a stranger may reach the guarded ports"))
+        Finding::problem("gate", format!("table inet {name} {what}: strangers may reach the guarded ports"))
             .because([format!("nft list table inet {name}")])
             .fix("systemctl restart knockd")
     };
-    let Some(found) = ruleset.table("inet", name) else { return broken("is not there") };
+    let Some(found) = ruleset.table("inet", name) else { return broken("does not exist") };
     if found.flags.contains("dormant") {
         return broken("is dormant");
     }
@@ -38,13 +38,13 @@ fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding
         }
         if !drops_in_the_end(ruleset, hook, looks_up) {
             return broken(&format!(
-                "has no rule at {name} that sends packets to guarded ports to a chain which drops"
+                "has no nftables rule at {name} that sends packets for guarded ports to a chain that drops them"
             ));
         }
         hooks.push(hook);
     }
     if !hooks.last().is_some_and(|input| drops_in_the_end(ruleset, input, is_ipv6)) {
-        return broken("has no rule at input that drops IPv6 fragments whose port cannot be read");
+        return broken("has no nftables rule at input that drops IPv6 fragments whose port cannot be read");
     }
     if let Some(guarded) = guarded {
         let missing: Vec<&str> = table
@@ -61,7 +61,7 @@ fn gate(ruleset: &Ruleset, guarded: Option<&[String]>, table: &Table) -> Finding
         .because(hooks.iter().map(|hook| format!("chain {}, priority {MANGLE}", hook.full_name())))
 }
 
-/// Whether a rule of the chain with such a match sends packets to a chain whose last rule drops.
+/// Whether an nftables rule of the chain with such a match sends packets to a chain whose last rule drops them.
 fn drops_in_the_end(ruleset: &Ruleset, chain: &Chain, matches: fn(&Value) -> bool) -> bool {
     let drops = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
     ruleset.rules_of(chain).filter(|rule| rule.expr.iter().any(|statement| matches(&statement["match"]))).any(|rule| {
@@ -79,7 +79,7 @@ fn is_ipv6(condition: &Value) -> bool {
     condition["left"]["meta"]["key"].as_str() == Some("nfproto") && condition["right"].as_str() == Some("ipv6")
 }
 
-/// Rules that keep connection tracking from guarded UDP ports, which the gate looks at.
+/// Nftables rules that bypass connection tracking, which the gate needs for guarded UDP ports.
 fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
     if !table.guarded.iter().any(|port| port.ends_with("/udp")) {
         return None;
@@ -87,8 +87,8 @@ fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
     let untracks = |rule: &&Rule| rule.expr.iter().any(|statement| statement.get("notrack").is_some());
     let places: Vec<String> = ruleset.rules.iter().filter(untracks).map(Rule::place).collect();
     (!places.is_empty()).then(|| {
-        let text = "some packets are not tracked: an answer to a guarded UDP port that this host itself asked from is \
-                    dropped if it is among them";
+        let text = "some packets bypass connection tracking: where this host itself sends from a guarded UDP port, the \
+                    gate drops the answers to such packets";
         Finding::ok("gate", text).because(places)
     })
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_that_the_daemon_makes_is_well() {
+    fn the_gate_that_the_daemon_makes_is_ok() {
         let guarded = ["22/tcp".to_owned(), "51820/udp".to_owned()];
         let finding = gate(&recorded(), Some(&guarded), &table(&["22/tcp", "51820/udp"]));
         assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
@@ -119,7 +119,7 @@ mod tests {
             assert_eq!(finding.severity, Severity::Problem, "{finding:?}");
             finding.text
         };
-        assert!(broken(&|ruleset| ruleset.tables.clear()).contains("is not there"));
+        assert!(broken(&|ruleset| ruleset.tables.clear()).contains("does not exist"));
         for hook in ["prerouting", "input"] {
             let lacks = |what: &str, text: String| assert!(text.contains(&format!("{what} {hook}")), "{text}");
             lacks("no chain at", broken(&|ruleset| ruleset.chains.retain(|chain| chain.name != hook)));
@@ -128,13 +128,13 @@ mod tests {
                 chain.expect("the chain").prio = Some(0);
             };
             lacks("hooked at", broken(&elsewhere));
-            lacks("no rule at", broken(&|ruleset| ruleset.rules.retain(|rule| rule.chain != hook)));
+            lacks("no nftables rule at", broken(&|ruleset| ruleset.rules.retain(|rule| rule.chain != hook)));
         }
         let without_drop = |ruleset: &mut Ruleset, chain: &str| {
             let is_drop = |rule: &Rule| rule.expr.iter().any(|statement| statement.get("drop").is_some());
             ruleset.rules.retain(|rule| rule.chain != chain || !is_drop(rule));
         };
-        assert!(broken(&|ruleset| without_drop(ruleset, "gate")).contains("no rule at prerouting"));
+        assert!(broken(&|ruleset| without_drop(ruleset, "gate")).contains("no nftables rule at prerouting"));
         assert!(broken(&|ruleset| without_drop(ruleset, "unreadable")).contains("IPv6 fragments"));
         let unjudged = |rule: &Rule| rule.chain != "input" || !rule.expr.iter().any(|s| is_ipv6(&s["match"]));
         assert!(broken(&|ruleset| ruleset.rules.retain(unjudged)).contains("IPv6 fragments"));

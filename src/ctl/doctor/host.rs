@@ -1,4 +1,4 @@
-//! The facts about the host, and what is to be said of them.
+//! The facts about the host, and the findings about them.
 
 use std::fs;
 use std::path::Path;
@@ -19,19 +19,19 @@ const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
 /// Bits of `CapEff` in proc_pid_status(5).
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_NET_RAW: u64 = 1 << 13;
-/// What others may run that changes the ruleset.
+/// Other services that change the ruleset.
 const SERVICES: [&str; 4] = ["firewalld", "ufw", "docker", "nftables"];
 
-/// What the diagnosis goes by.
+/// What the diagnosis depends on.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// How the daemon is, or why it does not say.
+    /// The state of the daemon, or why it is not known.
     pub(crate) status: Option<Status>,
     pub(crate) no_status: Option<String>,
     /// The ruleset, or why it can't be read.
     pub(crate) ruleset: Option<Ruleset>,
     pub(crate) no_ruleset: Option<String>,
-    /// Where packets to other addresses go.
+    /// Translations of destinations (DNAT, redirect).
     pub(crate) translations: Translations,
     /// What the kernel guards: `22/tcp` …
     pub(crate) guarded: Option<Vec<String>>,
@@ -126,22 +126,22 @@ fn listening(text: &str, state: &str) -> Vec<u16> {
     text.lines().skip(1).filter_map(socket).collect()
 }
 
-/// What is to be said of the host.
+/// The findings about the host.
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(error) = &facts.no_status {
         findings.push(Finding::problem("daemon", error.clone()).fix("systemctl start knockd"));
     }
     if let Some(error) = &facts.no_ruleset {
-        let text = format!("cannot read the ruleset, so little can be told: {error}");
+        let text = format!("cannot read the ruleset, so most checks were left out: {error}");
         findings.push(Finding::problem("ruleset", text).fix("run knockctl doctor as root, with nft installed"));
     }
     if let Some(status) = &facts.status {
         daemon(facts, status, &mut findings);
     }
     if facts.wall < EARLIEST {
-        let text = "the wall clock is years behind: grants do not depend on it, but the times in the log and stop \
-                    commands that outlast a reboot do";
+        let text = "the wall clock is years behind: grants do not depend on it, but the times in the log do, and stop \
+                    commands that are pending across a reboot";
         findings.push(Finding::warning("clock", text).fix("timedatectl set-ntp true"));
     }
     findings.extend(facts.services.iter().map(|service| neighbour(service, facts.status.as_ref())));
@@ -169,9 +169,9 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
             "down" => Finding::problem("interface", format!("{name} is down: no knock is heard on it"))
                 .because([format!("ip link show {name}")])
                 .fix(format!("ip link set {name} up")),
-            _ => Finding::problem("interface", format!("{name} is not there: no knock is heard on it"))
+            _ => Finding::problem("interface", format!("{name} does not exist: no knock is heard on it"))
                 .because(["ip link".to_owned()])
-                .fix("write the name of one that is there as `interface`, or \"any\"; then knockctl reload"),
+                .fix("set `interface` to the name of an existing interface or to \"any\", then run knockctl reload"),
         });
     }
     let named = status.interfaces.iter().any(|interface| interface.name != "any");
@@ -182,8 +182,8 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
     for (_, _, name) in needs.iter().filter(|need| need.0 && facts.capabilities.is_some_and(|held| held & need.1 == 0))
     {
         let text = format!(
-            "the daemon lacks {name}: it can't {}",
-            if *name == "CAP_NET_ADMIN" { "grant" } else { "listen on another interface" }
+            "the daemon lacks {name}: it cannot {}",
+            if *name == "CAP_NET_ADMIN" { "make grants" } else { "listen on another interface" }
         );
         findings.push(
             Finding::problem("capabilities", text)
@@ -195,7 +195,8 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
         findings.push(kernel(&facts.kernel, table.owned));
         for port in &table.guarded {
             if !facts.listening.contains(port) {
-                let text = "nothing on this host listens there (a port that a container publishes has no listener)";
+                let text =
+                    "no program on this host listens at this port (for a published port of a container that is normal)";
                 findings.push(Finding::ok(port, text).because(["ss -lntu".to_owned()]));
             }
         }
@@ -209,29 +210,31 @@ fn kernel(release: &str, owned: bool) -> Finding {
     let (text, because) = match (owned, version >= (6, 9)) {
         (true, _) => ("the kernel lets nobody else change the managed table", "flags owner"),
         (false, true) => (
-            "anybody with CAP_NET_ADMIN can change the managed table; the daemon puts it back at once",
+            "every process with CAP_NET_ADMIN can change the managed table; the daemon repairs it at once",
             "nftables.owner is false",
         ),
         (false, false) => (
-            "anybody with CAP_NET_ADMIN can change the managed table, which this kernel can't prevent; the daemon puts \
-             it back at once",
+            "every process with CAP_NET_ADMIN can change the managed table, which this kernel can't prevent; the daemon \
+             repairs it at once",
             "owned tables that persist came with Linux 6.9",
         ),
     };
     Finding::ok("kernel", text).because([format!("Linux {release}, {because}")])
 }
 
-/// What follows from another program that changes the ruleset.
+/// The consequence of another service that changes the ruleset.
 fn neighbour(service: &str, status: Option<&Status>) -> Finding {
     let owned = status.and_then(|status| status.table.as_ref()).is_some_and(|table| table.owned);
     let text = match (service, owned) {
         ("nftables", true) => {
-            "a reload of it flushes the ruleset; the managed table is owned, and what was in your own sets is put back"
+            "a reload of it flushes the ruleset; the managed table is owned and stays, and grants in user sets are restored"
         }
-        ("nftables", false) => "a reload of it flushes the ruleset; the daemon puts the managed table and grants back",
-        ("docker", _) => "guard the port that is published (of the host), not the one inside of the container",
-        ("ufw", _) => "what it denies is denied to granted addresses too: allow the guarded ports in it",
-        _ => "what it rejects is rejected for granted addresses too: allow the guarded ports in its zone",
+        ("nftables", false) => {
+            "a reload of it flushes the ruleset; the daemon then restores the managed table and the grants"
+        }
+        ("docker", _) => "guard the published port of the host, not the port inside the container",
+        ("ufw", _) => "it also drops packets of granted addresses: allow the guarded ports in ufw",
+        _ => "it also rejects packets of granted addresses: allow the guarded ports in the zone of the interface",
     };
     Finding::ok(service, text).because([format!("systemctl status {service}")])
 }
@@ -242,7 +245,7 @@ mod tests {
     use crate::ctl::doctor::Severity;
 
     #[test]
-    fn listening_sockets_are_those_that_others_reach() {
+    fn listening_sockets_are_those_that_other_hosts_can_reach() {
         let tcp = "  sl  local_address rem_address   st tx_queue\n\
                    0: 00000000:0016 00000000:0000 0A 00000000:00000000\n\
                    1: 0100007F:0050 00000000:0000 0A 00000000:00000000\n\
@@ -262,15 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_years_behind_and_a_daemon_that_is_silent_are_told() {
+    fn a_clock_that_is_years_behind_and_a_daemon_that_is_silent_are_found() {
         let facts = Facts { no_status: Some("no knockd answers".to_owned()), ..Facts::default() };
         let found = findings(&facts);
-        let told: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.severity)).collect();
-        assert_eq!(told, [("daemon", Severity::Problem), ("clock", Severity::Warning)]);
+        let subjects: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.severity)).collect();
+        assert_eq!(subjects, [("daemon", Severity::Problem), ("clock", Severity::Warning)]);
     }
 
     #[test]
-    fn the_kernel_is_told_from_its_release() {
+    fn the_finding_about_the_kernel_follows_from_its_release() {
         assert!(kernel("6.1.0-18-amd64", false).text.contains("this kernel can't prevent"));
         assert!(kernel("6.12.1", false).evidence[0].contains("nftables.owner is false"));
         assert!(kernel("", true).text.contains("nobody else"));

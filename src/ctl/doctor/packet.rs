@@ -1,4 +1,4 @@
-//! Whether a packet meets an expression of a rule, as far as that can be told without the packet.
+//! Whether a packet matches an expression of an nftables rule, as far as that is known without the packet.
 
 use serde_json::Value;
 
@@ -21,12 +21,12 @@ pub(crate) enum Version {
     V6,
 }
 
-/// What can be told.
+/// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Truth {
     Yes,
     No,
-    /// It depends on what is not known.
+    /// It depends on facts that are not known.
     Maybe,
 }
 

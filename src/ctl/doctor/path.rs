@@ -1,4 +1,4 @@
-//! What becomes of a packet on its way through the chains of a ruleset.
+//! The way of a packet through the chains of a ruleset.
 
 use serde_json::Value;
 
@@ -8,12 +8,12 @@ use super::ruleset::{Chain, Rule, Ruleset};
 /// More jumps than the kernel allows (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 17;
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fate {
-    /// Where it is dropped, where nothing keeps it from that but what `perhaps_accepted` says.
+    /// Where it is dropped, unless a rule of `perhaps_accepted` accepts it.
     pub(crate) dropped: Option<String>,
-    /// Rules before that which may accept it.
+    /// Earlier rules that may accept it.
     pub(crate) perhaps_accepted: Vec<String>,
     /// Rules that may drop it.
     pub(crate) perhaps_dropped: Vec<String>,
@@ -29,7 +29,7 @@ enum Verdict {
 enum End {
     Decided(Verdict, String),
     Returned,
-    /// It may have been decided in a chain that was only perhaps entered.
+    /// A verdict in a chain that the packet may not enter is possible.
     Open,
 }
 
@@ -82,7 +82,7 @@ impl Walk<'_> {
             for statement in &rule.expr {
                 match self.statement(chain, rule, statement, &mut met, depth) {
                     Some(End::Returned) if met == Truth::Yes => return End::Returned,
-                    // What follows is reached only perhaps.
+                    // The packet may not reach the rules that follow.
                     Some(End::Returned) => entered = Truth::Maybe,
                     Some(end) => return end,
                     None => {}
@@ -95,7 +95,7 @@ impl Walk<'_> {
         End::Open
     }
 
-    /// What a statement does with a packet that has come so far; `None` where the next one has its turn.
+    /// What a statement does with a packet that reaches it; `None` where the next statement follows.
     fn statement(
         &mut self,
         chain: &Chain,
@@ -118,7 +118,7 @@ impl Walk<'_> {
                     self.accepts.push(format!("the verdict map of the rule with {}", rule.place()));
                 }
             }
-            // An extension of iptables, of which nft shows the name at most.
+            // An extension of iptables: nft shows at most its name.
             "xt" => match (value["type"].as_str(), value["name"].as_str()) {
                 (Some("target"), Some("REJECT" | "DROP")) => {
                     return self.verdict(chain, rule, &serde_json::json!({ "drop": null }), *met, depth);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_a_set_is_accepted_and_who_is_none_is_not() {
+    fn an_address_in_a_set_is_accepted_and_another_is_not() {
         let ruleset = default_drop();
         let mut packet = packet(Version::V4, "tcp", 22);
         packet.member = Some(("knock_ssh4".to_owned(), true));

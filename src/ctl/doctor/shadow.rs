@@ -1,4 +1,4 @@
-//! Whether a granted address reaches the guarded ports past the other tables.
+//! Whether granted addresses reach the guarded ports past the other tables.
 
 use super::Finding;
 use super::packet::{Packet, Version};
@@ -6,7 +6,7 @@ use super::path::{Fate, fate};
 use super::ruleset::Ruleset;
 use crate::control::protocol::Table;
 
-/// What is to be said of each guarded port.
+/// The findings about each guarded port.
 pub(crate) fn findings(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
     table.guarded.iter().flat_map(|port| of_port(ruleset, table, port)).collect()
 }
@@ -30,7 +30,7 @@ fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
     ]
 }
 
-/// Whether packets to that port go elsewhere, as those to a published port of a container do.
+/// Whether packets to that port are sent to another address, as for a published port of a container.
 fn is_translated(ruleset: &Ruleset, port: &str) -> bool {
     let number = port.parse::<u64>().ok();
     let to_port = |statement: &serde_json::Value| {
@@ -45,25 +45,26 @@ fn is_translated(ruleset: &Ruleset, port: &str) -> bool {
 fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Finding {
     let Some(place) = &fate.dropped else {
         let text = if translated {
-            "who has a grant passes the gate; packets to this port go on to another address, where FORWARD chains decide"
+            "granted addresses pass the gate; packets to this port are sent on to another address, so FORWARD chains decide"
         } else {
-            "who has a grant reaches it"
+            "granted addresses reach it"
         };
-        let perhaps = fate.perhaps_dropped.iter().map(|place| format!("may be dropped by {place}"));
+        let perhaps = fate.perhaps_dropped.iter().map(|place| format!("possibly dropped by {place}"));
         return Finding::ok(subject, text).because(perhaps);
     };
     let finding = if fate.perhaps_accepted.is_empty() {
-        let text = format!("who has a grant does not reach it: {place} drops what the gate lets through");
+        let text = format!("granted addresses do not reach it: {place} drops their packets");
         Finding::problem(subject, text)
     } else {
-        let text = format!("not everybody who has a grant reaches it: {place} drops what no rule before it accepts");
-        let perhaps = fate.perhaps_accepted.iter().map(|place| format!("perhaps accepted by {place}"));
+        let text =
+            format!("some granted addresses do not reach it: {place} drops packets that no earlier rule accepts");
+        let perhaps = fate.perhaps_accepted.iter().map(|place| format!("possibly accepted by {place}"));
         Finding::warning(subject, text).because(perhaps)
     };
     with_fix(finding, service, place)
 }
 
-/// How to let granted addresses through the chain that drops.
+/// Adds how to let granted addresses through the chain that drops.
 fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
     let Some((port, protocol)) = service.split_once('/') else { return finding };
     let words: Vec<&str> = place.rsplit("chain ").next().unwrap_or("").split(' ').collect();
@@ -71,15 +72,14 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
     let finding = finding.because([format!("nft -a list chain {family} {table} {chain}")]);
     match (*family, *table, *chain) {
         (_, "firewalld", _) => finding.fix(format!(
-            "firewall-cmd --permanent --add-port={service} && firewall-cmd --reload; the gate, which comes first, \
-             keeps strangers out; set nftables.on_stop to \"keep\" so that it does while knockd is stopped"
+            "firewall-cmd --permanent --add-port={service} && firewall-cmd --reload; the gate comes first and keeps \
+             strangers out, with nftables.on_stop \"keep\" also while knockd is stopped"
         )),
         ("ip" | "ip6", "filter", "INPUT" | "FORWARD") => {
             let program = if *family == "ip" { "iptables" } else { "ip6tables" };
             finding.fix(format!(
                 "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {service}); the \
-                 gate, which comes first, keeps strangers out; set nftables.on_stop to \"keep\" so that it does while \
-                 knockd is stopped"
+                 gate comes first and keeps strangers out, with nftables.on_stop \"keep\" also while knockd is stopped"
             ))
         }
         _ => {
@@ -107,8 +107,8 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
                 })
                 .collect();
             finding.fix(format!(
-                "write the same lines into your nftables.conf, and in the rule instead of its `ports`: \"allow\": \
-                 {{{}, \"timeout\": …}}",
+                "add the same lines to your nftables.conf, and in the configuration of knockd replace `ports` of the rule: \
+                 \"allow\": {{{}, \"timeout\": …}}",
                 keys.join(", ")
             ))
         }
@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn the_gate_alone_lets_granted_addresses_through() {
         let found = examine(include_str!("rulesets/gate.json"), &["22/tcp"]);
-        assert_eq!(found, [Finding::ok("22/tcp", "who has a grant reaches it")]);
+        assert_eq!(found, [Finding::ok("22/tcp", "granted addresses reach it")]);
     }
 
     #[test]
-    fn a_default_drop_of_another_table_is_told_with_the_lines_to_add() {
+    fn a_default_drop_of_another_table_is_found_with_the_lines_to_add() {
         let found = examine(include_str!("rulesets/default-drop.json"), &["22/tcp"]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "22/tcp over IPv4"));

@@ -1,4 +1,4 @@
-//! Translations of destinations: what leads to a guarded service without passing the gate.
+//! Translations of destinations (DNAT, redirect): other ways to a guarded service that bypass the gate.
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
@@ -11,34 +11,34 @@ use super::path::fate;
 use super::ruleset::{Rule, Ruleset};
 use crate::control::protocol::Table;
 
-/// What to read where a container is reachable by its own address.
-const NEIGHBOURS: &str = "load examples/docker-neighbours.nft, or let the FORWARD chains drop what does not come by the \
-                          published port; see \"Docker\" in docs/integration.md";
+/// The fix where a container can be reached at its own address.
+const NEIGHBOURS: &str = "load examples/docker-neighbours.nft, or drop in a FORWARD chain all packets that do not come through \
+                          the published port; see \"Docker\" in docs/integration.md";
 
-/// Packets to some ports that go elsewhere.
+/// A translation of packets to some ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Translation {
     /// `tcp` or `udp`.
     pub(crate) protocol: String,
-    /// The ports that clients ask for.
+    /// The ports that clients connect to.
     pub(crate) from: Vec<u16>,
-    /// The address that they come to; `None`: one of this host.
+    /// The new address; `None`: an address of this host.
     pub(crate) address: Option<IpAddr>,
-    /// The port that they come to; `None`: the same.
+    /// The new port; `None`: the same port.
     pub(crate) port: Option<u16>,
-    /// Where it stands.
+    /// The nftables rule or the line of iptables.
     pub(crate) place: String,
 }
 
-/// All of them that can be read.
+/// All translations that can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translations {
     pub(crate) known: Vec<Translation>,
-    /// Why others are not known.
+    /// Why there may be others.
     pub(crate) unknown: Option<String>,
 }
 
-/// Takes them from the ruleset and, for nft does not show where its rules lead, from iptables.
+/// Reads them from the ruleset, and from iptables, whose targets nft does not show.
 pub(crate) fn gather(ruleset: &Ruleset) -> Translations {
     let mut all = Translations::default();
     for rule in &ruleset.rules {
@@ -74,7 +74,7 @@ pub(crate) fn gather(ruleset: &Ruleset) -> Translations {
     all
 }
 
-/// What a rule of nft translates; an error: where it cannot be told, as with a map.
+/// The translation of an nftables rule; an error where its target cannot be read, as with a map.
 fn of_nft(rule: &Rule) -> Option<Result<Translation, String>> {
     let to = rule.expr.iter().find_map(|statement| statement.get("redirect").or_else(|| statement.get("dnat")))?;
     let place = format!("rule with {}", rule.place());
@@ -97,7 +97,7 @@ fn of_line(program: &str, line: &str) -> Option<Translation> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let after = |option: &str| {
         let place = words.iter().position(|word| *word == option)?;
-        // A negated match says what it is not.
+        // A negated match names what it excludes.
         (place == 0 || words[place - 1] != "!").then(|| words.get(place + 1).copied())?
     };
     let list = after("--dport").or_else(|| after("--dports"))?;
@@ -123,7 +123,7 @@ fn of_line(program: &str, line: &str) -> Option<Translation> {
     (!from.is_empty()).then_some(Translation { protocol, from, address, port, place })
 }
 
-/// What is to be said of them. `listening`: the ports at which this host serves others.
+/// The findings about them. `listening`: the ports at which this host serves other hosts.
 pub(crate) fn findings(
     ruleset: &Ruleset,
     translations: &Translations,
@@ -132,7 +132,8 @@ pub(crate) fn findings(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(error) = &translations.unknown {
-        let text = "not known whether other ports lead to a guarded service: it cannot be read where some rules lead";
+        let text =
+            "unknown whether other ports lead to a guarded service: the target of some nftables rules cannot be read";
         findings.push(Finding::warning("gate", text).because([error.clone()]));
     }
     for service in &table.guarded {
@@ -154,19 +155,20 @@ pub(crate) fn findings(
     findings
 }
 
-/// A guarded port that is redirected to one of this host: whether that one is guarded too.
+/// A guarded port that is redirected to another port of this host: whether that port is guarded too.
 fn beside(service: &str, translation: &Translation, to: u16, table: &Table, listening: &[String]) -> Option<Finding> {
     let other = format!("{to}/{}", translation.protocol);
     if table.guarded.contains(&other) || !listening.contains(&other) {
         return None;
     }
-    let text = format!("packets to it go to {other}, which is not guarded: a stranger who connects to {other} gets in");
+    let text =
+        format!("packets to it are redirected to {other}, which is not guarded: strangers can connect to {other}");
     Some(Finding::warning(service, text).because([translation.place.clone()]).fix(format!(
-        "add \"{other}\" to the `ports` of the rule, or let the service listen on the loopback interface alone"
+        "add \"{other}\" to the `ports` of the rule, or let the service listen on the loopback interface only"
     )))
 }
 
-/// Other ports that lead to the same place, and are not guarded.
+/// Other ports that lead to the same service, and are not guarded.
 fn others(
     service: &str,
     translation: &Translation,
@@ -183,13 +185,13 @@ fn others(
             let from = format!("{from}/{}", other.protocol);
             if !table.guarded.contains(&from) {
                 let text = format!(
-                    "a stranger who connects to {from} comes to port {to} of {address}, as who connects to {service} \
-                     does, and does not pass the gate"
+                    "{from} leads to the same service, port {to} of {address}, and is not guarded: strangers can connect \
+                     to {from}"
                 );
                 findings.push(
                     Finding::warning(service, text)
                         .because([other.place.clone()])
-                        .fix(format!("add \"{from}\" to the `ports` of the rule, or remove that translation")),
+                        .fix(format!("add \"{from}\" to the `ports` of the rule, or remove the translation")),
                 );
             }
         }
@@ -197,7 +199,7 @@ fn others(
     findings
 }
 
-/// Whether a neighbour on the link may come to the address itself.
+/// Whether a neighbour on the link can reach the address directly.
 fn directly(
     ruleset: &Ruleset,
     service: &str,
@@ -214,14 +216,14 @@ fn directly(
         return None;
     }
     let text = format!(
-        "packets to it go to port {to} of {address}; a neighbour on the link who sends to that address itself does not \
-         pass the gate, and no rule drops what goes there"
+        "packets to it go to port {to} of {address}; a neighbour on the link can send to that address directly, past \
+         the gate, and no nftables rule drops such packets"
     );
-    let may = forward.perhaps_accepted.iter().map(|place| format!("accepted by {place}"));
+    let may = forward.perhaps_accepted.iter().map(|place| format!("possibly accepted by {place}"));
     Some(Finding::warning(service, text).because([translation.place.clone()]).because(may).fix(NEIGHBOURS))
 }
 
-/// Whether a rule drops packets to that address, from some interfaces at least.
+/// Whether an nftables rule drops packets to that address, from some interfaces at least.
 fn drops_to(rule: &Rule, address: IpAddr) -> bool {
     let names_it = |statement: &Value| {
         let condition = &statement["match"];

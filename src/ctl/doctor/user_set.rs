@@ -1,4 +1,4 @@
-//! Whether a set of the administrator's does what a rule adds addresses to it for.
+//! Whether a user set opens something for the addresses in it, and for no others.
 
 use serde_json::Value;
 
@@ -8,12 +8,12 @@ use super::path::{Fate, fate};
 use super::ruleset::{Rule, Ruleset, Set};
 use crate::control::protocol;
 
-/// What is to be said of a set.
+/// The findings about a user set.
 pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     let name = &set.name;
     let listing = || [format!("nft list set {name}")];
     let Some(found) = ruleset.set(name) else {
-        let text = "is not there, so a knock opens nothing; its grants wait for it";
+        let text = "does not exist, so a knock opens nothing; the daemon adds the grants when it exists";
         return vec![
             Finding::problem(name, text)
                 .because([format!("nft list table {}", name.rsplit_once(' ').map_or("", |(table, _)| table))])
@@ -23,12 +23,12 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     let version = match (found.kind.contains("ipv4_addr"), found.kind.contains("ipv6_addr")) {
         (true, false) => Version::V4,
         (false, true) => Version::V6,
-        _ => return vec![Finding::problem(name, "is no set of addresses").because(listing())],
+        _ => return vec![Finding::problem(name, "is not a set of addresses").because(listing())],
     };
     if found.flags.contains("interval") || !found.flags.contains("timeout") {
         let text = "is not a set of single addresses with timeouts: it needs `flags timeout`, without `interval`";
         return vec![Finding::problem(name, text).because(listing()).fix(format!(
-            "define it anew in your nftables.conf: {}",
+            "define it in your nftables.conf with: {}",
             "{ type ipv4_addr; flags timeout; } or ipv6_addr"
         ))];
     }
@@ -38,7 +38,7 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     let users: Vec<&Rule> = ruleset.rules.iter().filter(|rule| uses(rule, found)).collect();
     if users.is_empty() {
         let keyword = if version == Version::V4 { "ip" } else { "ip6" };
-        let text = "no rule accepts by it, so a knock opens nothing";
+        let text = "no nftables rule uses it, so a knock opens nothing";
         return vec![Finding::problem(name, text).because(listing()).fix(format!(
             "nft insert rule {} {} INPUT-CHAIN {keyword} saddr @{} tcp dport PORT accept",
             found.family, found.table, found.name
@@ -47,7 +47,7 @@ pub(crate) fn findings(ruleset: &Ruleset, set: &protocol::Set) -> Vec<Finding> {
     users.iter().flat_map(|rule| of_rule(ruleset, found, version, rule)).collect()
 }
 
-/// Whether the rule asks if the source is in the set.
+/// Whether the nftables rule looks up the source in the set.
 fn uses(rule: &Rule, set: &Set) -> bool {
     let looks_up = |statement: &Value| {
         statement["match"]["right"].as_str().and_then(|name| name.strip_prefix('@')) == Some(&set.name)
@@ -55,7 +55,7 @@ fn uses(rule: &Rule, set: &Set) -> bool {
     rule.family == set.family && rule.table == set.table && rule.expr.iter().any(looks_up)
 }
 
-/// For each port of the rule: whether members are let in, and others are not.
+/// For each port of the nftables rule: whether addresses in the set reach it, and others do not.
 fn of_rule(ruleset: &Ruleset, set: &Set, version: Version, rule: &Rule) -> Vec<Finding> {
     let name = format!("{} {} {}", set.family, set.table, set.name);
     let services: Vec<(String, Option<u16>)> = match rule.expr.iter().find_map(ports) {
@@ -79,30 +79,32 @@ fn judge(name: &str, service: &str, rule: &Rule, member: &Fate, stranger: &Fate)
     let seen = format!("rule with {}", rule.place());
     match (&member.dropped, &stranger.dropped) {
         (Some(place), _) if member.perhaps_accepted.is_empty() => {
-            let text = format!("who is in it does not reach {service}: {place} comes first");
+            let text = format!("addresses in it do not reach {service}: {place} comes first");
             Finding::problem(name, text)
                 .because([seen])
-                .fix("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+                .fix("move the nftables rule with the set before the drop (nft -a list ruleset shows the order)")
         }
         (Some(place), _) => {
-            let text = format!("not everybody who is in it reaches {service}: {place} drops what no rule accepts");
-            let perhaps = member.perhaps_accepted.iter().map(|place| format!("perhaps accepted by {place}"));
+            let text =
+                format!("some addresses in it do not reach {service}: {place} drops packets that no rule accepts");
+            let perhaps = member.perhaps_accepted.iter().map(|place| format!("possibly accepted by {place}"));
             Finding::warning(name, text)
                 .because([seen])
                 .because(perhaps)
-                .fix("move the rule with the set before what drops (nft -a list ruleset shows the order)")
+                .fix("move the nftables rule with the set before the drop (nft -a list ruleset shows the order)")
         }
         (None, None) => {
-            let text = format!("a stranger reaches {service} all the same: nothing drops who is not in the set");
+            let text =
+                format!("strangers reach {service} too: no nftables rule drops addresses that are not in the set");
             Finding::problem(name, text).because([seen]).fix(format!(
-                "drop at the end of the chain, for example: nft add rule {} {} {} drop; or guard the port by \"allow\": \
+                "end the chain with a drop, for example: nft add rule {} {} {} drop; or guard the port with \"allow\": \
                  {{\"ports\": …}}",
                 rule.family, rule.table, rule.chain
             ))
         }
         (None, Some(place)) => {
-            let text = format!("who is in it reaches {service}, and a stranger is dropped by {place}");
-            let perhaps = stranger.perhaps_accepted.iter().map(|place| format!("others perhaps accepted by {place}"));
+            let text = format!("addresses in it reach {service}, and strangers are dropped by {place}");
+            let perhaps = stranger.perhaps_accepted.iter().map(|place| format!("others possibly accepted by {place}"));
             Finding::ok(name, text).because([seen]).because(perhaps)
         }
     }
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_lets_its_members_in_and_nobody_else_is_well() {
+    fn a_set_that_opens_a_port_for_its_addresses_and_no_others_is_ok() {
         let finding = of(&recorded(), "inet filter knock_ssh4");
         assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
         assert!(finding.text.contains("22/tcp") && finding.text.contains("policy of chain inet filter input"));
@@ -138,10 +140,10 @@ mod tests {
         ruleset.rules.retain(|rule| rule.handle != 20);
         let finding = of(&ruleset, "inet filter knock_ssh4");
         assert_eq!(finding.severity, Severity::Problem);
-        assert!(finding.text.contains("no rule accepts by it"), "{finding:?}");
+        assert!(finding.text.contains("no nftables rule uses it"), "{finding:?}");
 
         let finding = of(&recorded(), "inet filter knock_ssh6");
-        assert!(finding.text.contains("is not there") && finding.severity == Severity::Problem);
+        assert!(finding.text.contains("does not exist") && finding.severity == Severity::Problem);
         let finding = of(&recorded(), "inet filter trusted");
         assert!(finding.text.contains("interval") && finding.severity == Severity::Problem);
     }
@@ -152,13 +154,13 @@ mod tests {
         let input = ruleset.chains.iter_mut().find(|chain| chain.name == "input").expect("it was recorded");
         input.policy = Some("accept".to_owned());
         let finding = of(&ruleset, "inet filter knock_ssh4");
-        assert!(finding.text.contains("a stranger reaches 22/tcp") && finding.severity == Severity::Problem);
+        assert!(finding.text.contains("strangers reach 22/tcp") && finding.severity == Severity::Problem);
 
         let mut ruleset = recorded();
         let invalid = |rule: &&mut Rule| rule.table == "filter" && rule.handle == 13;
         let rule = ruleset.rules.iter_mut().find(invalid).expect("it was recorded");
         rule.expr.remove(0);
         let finding = of(&ruleset, "inet filter knock_ssh4");
-        assert!(finding.text.contains("does not reach 22/tcp") && finding.severity == Severity::Problem, "{finding:?}");
+        assert!(finding.text.contains("do not reach 22/tcp") && finding.severity == Severity::Problem, "{finding:?}");
     }
 }

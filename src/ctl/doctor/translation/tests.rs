@@ -29,10 +29,10 @@ fn rules_of_nft_are_read_as_they_are_printed() {
         of_nft(&Ruleset::new(&document).rules[0])
     };
     let read = of(json!([dport(&json!(8080)), { "dnat": { "addr": "172.17.0.2", "port": 80 } }]));
-    let read = read.expect("a translation").expect("that can be told");
+    let read = read.expect("a translation").expect("a readable target");
     assert_eq!((read.from, read.address, read.port), (vec![8080], Some([172, 17, 0, 2].into()), Some(80)));
     let read = of(json!([dport(&json!({ "set": [2222, 2223] })), { "redirect": { "port": 22 } }]));
-    let read = read.expect("a translation").expect("that can be told");
+    let read = read.expect("a translation").expect("a readable target");
     assert_eq!((read.from, read.address, read.port), (vec![2222, 2223], None, Some(22)));
     let map = json!([dport(&json!(80)), { "dnat": { "addr": { "map": { "key": {}, "data": {} } } } }]);
     assert!(of(map).expect("a translation").expect_err("a map").contains("handle 7"));
@@ -52,11 +52,11 @@ fn rules_of_iptables_are_read_as_they_are_printed() {
 -A PREROUTING -p tcp -m tcp ! --dport 83 -j REDIRECT --to-ports 80
 COMMIT";
     let all = of_iptables("iptables-save", text);
-    let told: Vec<_> =
+    let read: Vec<_> =
         all.iter().map(|one| (one.protocol.as_str(), one.from.as_slice(), one.address, one.port)).collect();
     let container6 = "fd00:d0c::2".parse().ok();
     assert_eq!(
-        told,
+        read,
         [
             ("tcp", &[8080][..], Some([172, 17, 0, 2].into()), Some(80)),
             ("udp", &[53], container6, Some(53)),
@@ -67,19 +67,19 @@ COMMIT";
 }
 
 #[test]
-fn each_way_to_a_guarded_service_is_told_and_no_other() {
+fn each_way_to_a_guarded_service_is_found_and_no_other() {
     let closed = Ruleset::new(&json!({ "nftables": [] }));
     let container = |from| translation(from, Some("172.17.0.2"), Some(80));
     // By another published port, and by the container's own address.
     let found = texts(&closed, vec![container(8080), container(8082)], &["8080/tcp"], &[]);
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("connects to 8082/tcp") && found[1].contains("neighbour"), "{found:?}");
+    assert!(found[0].contains("connect to 8082/tcp") && found[1].contains("neighbour"), "{found:?}");
     let other = translation(8082, Some("172.17.0.3"), Some(80));
     assert_eq!(texts(&closed, vec![container(8080), other], &["8080/tcp"], &[]).len(), 1);
-    // What input judges is no way round: a redirect to a guarded port.
+    // A redirect to a guarded port does not bypass the gate: input judges it.
     let redirect = translation(2222, None, Some(22));
     assert_eq!(texts(&closed, vec![redirect], &["22/tcp"], &["22/tcp"]), [] as [String; 0]);
-    // A guarded port that leads to one which is not guarded, where that is served to others.
+    // A guarded port that leads to a port which is not guarded, where other hosts can reach that one.
     let onward = || vec![translation(8080, None, Some(80))];
     assert!(texts(&closed, onward(), &["8080/tcp"], &["80/tcp"])[0].contains("80/tcp, which is not guarded"));
     assert_eq!(texts(&closed, onward(), &["8080/tcp"], &[]), [] as [String; 0]);
@@ -87,7 +87,7 @@ fn each_way_to_a_guarded_service_is_told_and_no_other() {
 }
 
 #[test]
-fn a_rule_that_drops_what_goes_to_the_container_shuts_the_direct_way() {
+fn a_rule_that_drops_packets_to_the_container_closes_the_direct_way() {
     let drops = |right: Value| {
         let daddr = json!({ "payload": { "protocol": "ip", "field": "daddr" } });
         let condition = json!({ "match": { "op": "==", "left": daddr, "right": right } });
