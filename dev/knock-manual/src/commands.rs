@@ -10,11 +10,11 @@ pub(crate) fn knockd(program: Command) -> io::Result<String> {
     let signals = [
         (
             "TERM, INT",
-            "Stop: pending commands end, teardown commands run, and the table goes or stays as `nftables.on_stop` says.",
+            "Stop: pending commands end, teardown commands run, and the table is removed or stays as `nftables.on_stop` says.",
         ),
         (
             "USR1",
-            "Stop for a restart: as above, but the table stays in any case, so that no guarded port is open before the next knockd has taken it up. The systemd unit uses it.",
+            "Stop for a restart: as above, but the table stays in any case, so that no guarded port is open before the next knockd adopts it. The systemd unit uses this signal.",
         ),
         (
             "HUP",
@@ -23,13 +23,16 @@ pub(crate) fn knockd(program: Command) -> io::Result<String> {
     ];
     let files = [
         ("/etc/knockd/config.json", "The configuration of the service, see `knockd.json`(5)."),
-        ("/run/knockd/control.sock", "Where `knockctl`(8) asks. With systemd, in $RUNTIME_DIRECTORY."),
-        ("/var/lib/knockd", "What must outlive the daemon: pending stop commands. With systemd, $STATE_DIRECTORY."),
+        ("/run/knockd/control.sock", "The control socket, for `knockctl`(8). With systemd, in $RUNTIME_DIRECTORY."),
+        (
+            "/var/lib/knockd",
+            "The state that outlives the daemon: pending stop commands. With systemd, $STATE_DIRECTORY.",
+        ),
     ];
     let privileges = "Changing nftables takes the capability CAP_NET_ADMIN, hearing knocks CAP_NET_RAW, see \
         `capabilities`(7); the systemd unit gives an unprivileged user these two. Started as root, knockd gives up all \
-        that its configuration does not need. Where no rule has a command it can start no program from then on, and a \
-        reload that needs what was given up is refused until knockd is restarted. Commands run with the privileges \
+        privileges that its configuration does not need. If no rule has a command it can start no program from then on. \
+        A reload that needs a privilege which was given up is refused; a restart is needed. Commands run with the privileges \
         that knockd was started with.";
     let sections = [
         Section { heading: "PRIVILEGES", parts: vec![Part::Text(privileges)] },
@@ -39,7 +42,7 @@ pub(crate) fn knockd(program: Command) -> io::Result<String> {
             parts: vec![
                 Part::Text(
                     "In the journal each event has fields: `KNOCK_EVENT`, `KNOCK_RULE`, `KNOCK_SOURCE` and a `MESSAGE_ID` \
-                 of its own, so that one can ask for them:",
+                 of its own, so that one can search for them:",
                 ),
                 Part::Example(
                     "journalctl -u knockd KNOCK_RULE=ssh\njournalctl -u knockd KNOCK_EVENT=granted KNOCK_SOURCE=192.0.2.7",

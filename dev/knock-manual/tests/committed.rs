@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::{env, fs};
 
-/// `BLESS=1 cargo test -p knock-manual` writes them anew.
+/// `BLESS=1 cargo test -p knock-manual` writes them.
 #[test]
 fn manual_pages_and_completions_are_those_of_the_programs() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -20,5 +20,5 @@ fn manual_pages_and_completions_are_those_of_the_programs() {
             stale.push(document.path);
         }
     }
-    assert!(stale.is_empty(), "stale: {stale:?}; write them anew with BLESS=1 cargo test -p knock-manual");
+    assert!(stale.is_empty(), "stale: {stale:?}; write them with BLESS=1 cargo test -p knock-manual");
 }
