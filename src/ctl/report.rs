@@ -49,8 +49,8 @@ pub(crate) fn status(status: &Status) -> String {
     row(
         "knocks",
         format!(
-            "{} heard; {} remembered, {} evicted; {} sequences completed; {} retransmissions, {} tripwires \
-             touched",
+            "{} heard; {} sources remembered, {} evicted; {} sequences completed; {} retransmissions, {} \
+             tripwires touched",
             counted("knocks"),
             status.sources,
             counted("evicted"),
