@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod doctor;
+pub(crate) mod import;
 mod prometheus;
 mod report;
 mod table;
@@ -177,7 +178,7 @@ fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
 fn import(file: &Path, native: bool) -> Result<(), Failure> {
     let name = file.display().to_string();
     let text = read(file)?;
-    let imported = knock_config::import::import(&name, &text, native).map_err(|errors| {
+    let imported = import::import(&name, &text, native).map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(EXIT_CONFIGURATION, errors.join("\n"))
     })?;

@@ -13,7 +13,6 @@ mod contained;
 mod document;
 mod duration;
 mod file;
-pub mod import;
 mod model;
 mod nearest;
 mod nft_name;
@@ -35,8 +34,11 @@ pub use model::{
     StopOnStop, Trigger,
 };
 pub use nearest::nearest;
+pub use nft_name::set_name;
 pub use path::FieldPath;
-pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, printable};
-pub use rules::RULES_MAX;
+pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, excerpt, printable};
+pub use rules::{RULES_MAX, target_address};
 pub use schema::schema;
+pub use tcp_flags::tcp_flags;
+pub use validate::is_interface_name;
 pub use warning::{Concern, Place, ScanOrder, Warning};

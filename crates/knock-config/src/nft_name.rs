@@ -171,7 +171,11 @@ pub(crate) fn check_table(name: &str) -> Result<(), Cause> {
 }
 
 /// The set that `text`, `FAMILY TABLE SET`, names.
-pub(crate) fn set_name(text: &str) -> Result<SetName, Cause> {
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write instead.
+pub fn set_name(text: &str) -> Result<SetName, Cause> {
     let mut words = text.split_whitespace();
     let (Some(family), Some(table), Some(set), None) = (words.next(), words.next(), words.next(), words.next()) else {
         return Err(Cause::SetName { value: quoted(text) });

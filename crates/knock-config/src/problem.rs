@@ -339,7 +339,7 @@ impl Cause {
 }
 
 /// A text of the file for a message: at most 60 characters, none of which could drive a terminal.
-pub(crate) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     shorten(text, 60)
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
 }
 
 /// Whether that is a name for a rule: 1 to 64 letters, digits, `_`, `.` or `-`.
-pub(crate) fn is_rule_name(name: &str) -> bool {
+fn is_rule_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
@@ -201,7 +201,12 @@ fn command_text(raw: Option<String>, path: &FieldPath, checker: &mut Checker<'_>
     Some(text)
 }
 
-pub(crate) fn target_address(text: &str) -> Result<IpAddr, Cause> {
+/// The destination address that `text` stands for, as `target` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write instead.
+pub fn target_address(text: &str) -> Result<IpAddr, Cause> {
     let value = || format!("\"{}\"", excerpt(text));
     let address = text.parse::<IpAddr>().map_err(|_| Cause::Target { value: value() })?;
     if let Some(plain) = mapped(address) {

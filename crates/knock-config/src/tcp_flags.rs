@@ -14,8 +14,12 @@ const FLAGS: [(&str, u8); 6] = [
     ("urg", TcpFlags::URG),
 ];
 
-/// The flags that `value` stands for.
-pub(crate) fn tcp_flags(value: &Value) -> Result<TcpFlags, Cause> {
+/// The flags that `value` stands for, as `tcp_flags` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write instead.
+pub fn tcp_flags(value: &Value) -> Result<TcpFlags, Cause> {
     let not_a_list = || Cause::Flags { value: excerpt(&value.to_string()) };
     let words: Vec<&str> = match value {
         Value::String(text) if text.trim().is_empty() => Vec::new(),

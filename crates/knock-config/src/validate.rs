@@ -109,8 +109,8 @@ fn check_interface_list(names: &[String], path: &FieldPath, checker: &mut Checke
     }
 }
 
-/// The kernel's rule for names of devices: dev_valid_name() of net/core/dev.c.
-pub(crate) fn is_interface_name(name: &str) -> bool {
+/// Whether an interface can have that name, by the kernel's rule: dev_valid_name() of net/core/dev.c.
+pub fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
         && name != ".."

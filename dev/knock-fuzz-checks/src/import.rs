@@ -1,8 +1,6 @@
 //! What the import of knockd.conf writes is a configuration.
 
-use knock_config::import::import as import_conf;
-
-/// Checks [`knock_config::import::import`] with the knockd.conf that these bytes are, where they are text.
+/// Checks [`knockd::import`] with the knockd.conf that these bytes are, where they are text.
 ///
 /// # Panics
 ///
@@ -11,7 +9,7 @@ pub fn import(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let lines = text.lines().count().max(1);
     for native in [false, true] {
-        match import_conf("knockd.conf", text, native) {
+        match knockd::import("knockd.conf", text, native) {
             Ok(imported) => {
                 if let Err(error) = knock_config::parse("config.json", &imported.json) {
                     panic!("the import wrote what is no configuration: {error}\n{}", imported.json);

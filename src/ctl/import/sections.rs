@@ -1,8 +1,8 @@
 //! The lines of knockd.conf: sections and their keys, as knock's own parser takes them.
 
-use crate::import::{Findings, ImportCause};
-use crate::nearest::nearest;
-use crate::problem::excerpt;
+use knock_config::{excerpt, nearest};
+
+use super::{Findings, ImportCause};
 
 /// A section with its keys.
 #[derive(Debug)]

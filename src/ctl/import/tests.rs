@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use knock_config::import::{Imported, import};
 use knock_config::{Allow, Trigger, parse};
 use knock_proto::{Knock, TcpFlags};
 use proptest::prelude::*;
+
+use super::{Imported, import};
 
 fn imported(text: &str, native: bool) -> Imported {
     let imported = import("knockd.conf", text, native).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -186,5 +186,5 @@ fn nft(arguments: &[&str]) -> Option<(Act, Opening)> {
     };
     let alone = matches!(element, ["%IP%"]) || (act == Act::Open && matches!(element, ["%IP%", "timeout", _]));
     let name = name.map(|word| *word).join(" ");
-    (alone && crate::nft_name::set_name(&name).is_ok()).then_some((act, Opening::Set(name)))
+    (alone && knock_config::set_name(&name).is_ok()).then_some((act, Opening::Set(name)))
 }

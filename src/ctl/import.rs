@@ -1,24 +1,24 @@
 //! Takes over the configuration of knock (jvinet/knock 0.8, knockd(1)).
 //!
 //! What knock misreads in silence is an error here, with the line and the reason; where a meaning changes, a note
-//! says so. The outcome is a configuration that [`crate::parse`] accepts.
+//! says so. The outcome is a configuration that [`knock_config::parse`] accepts.
 
 mod door;
 mod firewall;
 mod json;
 mod native;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
 
+use knock_config::{RULES_MAX, excerpt, is_interface_name};
 use serde_json::Value;
 
-use crate::import::door::Door;
-use crate::import::sections::{Entry, Section};
-use crate::problem::excerpt;
-use crate::rules::RULES_MAX;
-use crate::validate::is_interface_name;
+use door::Door;
+use sections::{Entry, Section};
 
 /// A configuration of ours, and what its reader should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,6 @@ impl std::error::Error for ImportError {}
 
 /// What is wrong with a line of knockd.conf, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its variant means")]
 pub enum ImportCause {
     #[error("there is no door; write a section such as [openSSH] with a Sequence")]
     NoDoor,

@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 
+use knock_config::{excerpt, target_address, tcp_flags};
 use knock_proto::{Knock, Protocol, SEQUENCE_MAX, TcpFlags};
 use serde_json::Value;
 
-use crate::import::json::{Members, port};
-use crate::import::sections::{Entry, Section};
-use crate::import::{Findings, ImportCause};
-use crate::problem::excerpt;
-use crate::rules::{is_rule_name, target_address};
-use crate::tcp_flags::tcp_flags;
+use super::json::{Members, port};
+use super::sections::{Entry, Section};
+use super::{Findings, ImportCause};
 
 /// knock's default time for a sequence, in seconds.
 pub(super) const SEQ_TIMEOUT: u32 = 25;
@@ -145,7 +143,8 @@ pub(super) fn note_commands(doors: &[Door], findings: &mut Findings) {
 fn name(section: &Section, names: &mut HashSet<String>, findings: &mut Findings) -> String {
     let allowed = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
     // Some characters short of 64, for the number of a name that is taken.
-    let length = if is_rule_name(&section.name) { 64 } else { 56 };
+    let is_rule_name = section.name.len() <= 64 && section.name.chars().all(allowed);
+    let length = if is_rule_name { 64 } else { 56 };
     let base: String =
         section.name.chars().map(|character| if allowed(character) { character } else { '_' }).take(length).collect();
     let base = if base.is_empty() { "door".to_owned() } else { base };

@@ -1,13 +1,12 @@
 //! Replaces commands that open and close the firewall by `allow` and `revoke`, or says how they could be.
 
+use knock_config::{Family, set_name};
 use serde_json::{Value, json};
 
-use crate::Family;
-use crate::import::Findings;
-use crate::import::door::{Commands, Door};
-use crate::import::firewall::{Act, Opening, recognise};
-use crate::import::json::{inline, port};
-use crate::nft_name::set_name;
+use super::Findings;
+use super::door::{Commands, Door};
+use super::firewall::{Act, Opening, recognise};
+use super::json::{inline, port};
 
 /// How long a grant lasts where knock left a door open until it was closed by another one.
 const OPEN_ENDED: &str = "1h";
