@@ -17,6 +17,7 @@ mod probe;
 mod random;
 mod reply;
 mod scan;
+mod wait;
 mod wire;
 
 pub use delivered::{Delivered, Passed};
@@ -31,4 +32,5 @@ pub use probe::{Reach, Session, tcp, udp};
 pub use random::Random;
 pub use reply::{Answer, Reply};
 pub use scan::Order;
+pub use wait::{DEADLINE, Held, wait_until};
 pub use wire::{Mac, Wire, neighbour};

@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use knock_testkit::{Namespace, Packet, Wire};
+use knock_testkit::{Namespace, Packet, Wire, wait_until};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrV6, SocketFlags, SocketType, ipproto, recvfrom, socket_with};
-
-use super::wait::wait_until;
 
 /// Raw sockets (raw(7)), which get a copy of each segment and datagram that arrives, whether or not anything listens.
 pub(crate) struct Arrivals {

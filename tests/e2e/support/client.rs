@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use knock_testkit::{Answer, Host, Reach, Session, Wire};
-
-use super::wait::wait_until;
+use knock_testkit::{Answer, Host, Reach, Session, Wire, wait_until};
 
 /// How long an ordinary connection waits for an answer before its port counts as filtered: below TCP's first
 /// retransmission, far above the round trip between two namespaces.

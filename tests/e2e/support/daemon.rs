@@ -9,12 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use knock_testkit::Host;
+use knock_testkit::{DEADLINE, Host, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use super::wait::{DEADLINE, wait_until};
 
 /// Marks the daemons of a test run; the value is the process of that run. One that was killed leaves its daemons
 /// behind, and the next run ends them.

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use knock_testkit::Host;
+use knock_testkit::{Host, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use super::wait::wait_until;
 
 /// Makes a place of its own for Docker and keeps it until the standard input ends. All that Docker writes is in memory,
 /// and all processes end with the first one of their process namespace, so that nothing is left behind.

@@ -6,7 +6,6 @@ mod daemon;
 mod docker;
 mod nft;
 mod siege;
-mod wait;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,9 +16,9 @@ pub(crate) use arrivals::Arrivals;
 pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
 pub(crate) use docker::Docker;
+pub(crate) use knock_testkit::wait_until;
 pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
 pub(crate) use siege::Siege;
-pub(crate) use wait::wait_until;
 
 /// A network with that many clients; the test fails here where namespaces are not permitted.
 pub(crate) fn network(clients: u8) -> Network {

@@ -4,11 +4,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine that does much else; nothing waits this long when all is well.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Something that holds (`true`, `Some`) or not yet.
-pub(crate) trait Held {
+pub trait Held {
+    /// What there is when it holds.
     type Value;
+    /// `None` as long as it does not hold.
     fn held(self) -> Option<Self::Value>;
 }
 
@@ -26,9 +28,13 @@ impl<T> Held for Option<T> {
     }
 }
 
-/// Looks until `condition` holds; the test fails with "`what` did not happen" after [`DEADLINE`].
+/// Looks until `condition` holds.
+///
+/// # Panics
+///
+/// Where it does not hold within [`DEADLINE`]; the message names `what`.
 #[track_caller]
-pub(crate) fn wait_until<H: Held>(what: &str, mut condition: impl FnMut() -> H) -> H::Value {
+pub fn wait_until<H: Held>(what: &str, mut condition: impl FnMut() -> H) -> H::Value {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().held() {
