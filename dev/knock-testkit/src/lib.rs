@@ -5,6 +5,7 @@
 //! made itself.
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod delivered;
 mod echo;
 mod error;
@@ -20,6 +21,7 @@ mod scan;
 mod wait;
 mod wire;
 
+pub use arrivals::{Arrival, Arrivals};
 pub use delivered::{Delivered, Passed};
 pub use echo::Echo;
 pub use error::{Error, Result};
