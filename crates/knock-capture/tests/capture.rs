@@ -9,9 +9,10 @@ use std::time::Duration;
 use knock_capture::filter::TRANSPORT_BYTES;
 use knock_capture::{Capture, FilterClass, FilterSpec};
 use knock_proto::{Knock, TcpFlags};
+use knock_testkit::{in_namespace, wait_until};
 use netns::{
-    FAR, NEAR, SENTINEL, Sender, capture, frame, in_namespace, ip, ipv4, ipv6, ports_until, program, ready, receive,
-    sysctl, tcp, udp, veth,
+    FAR, NEAR, SENTINEL, Sender, capture, frame, ip, ipv4, ipv6, ports_until, program, ready, receive, sysctl, tcp,
+    udp, veth,
 };
 
 #[test]
@@ -224,13 +225,11 @@ fn what_a_full_queue_drops_is_counted() {
         for _ in 0..500 {
             sender.knock(1000);
         }
-        // The receiving softirq may still be at work: wait until all are accounted for.
-        let start = std::time::Instant::now();
-        let mut total = capture.statistics().expect("statistics");
-        while total.received + total.dropped < 500 && start.elapsed() < netns::PATIENCE {
-            std::thread::yield_now();
-            total = capture.statistics().expect("statistics");
-        }
+        // The receiving softirq may still be at work.
+        let total = wait_until("all are accounted for", || {
+            let total = capture.statistics().expect("statistics");
+            (total.received + total.dropped >= 500).then_some(total)
+        });
         let mut delivered = 0;
         while let Ok(Some(_)) = capture.next() {
             delivered += 1;

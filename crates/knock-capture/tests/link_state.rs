@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use knock_capture::{Capture, Error};
 use knock_proto::Knock;
+use knock_testkit::{DEADLINE, in_namespace};
 use netns::{
-    SENTINEL, Sender, capture, error, in_namespace, index_of, ip, knock_until_heard, ports_until, program, ready,
-    receive, veth,
+    SENTINEL, Sender, capture, error, index_of, ip, knock_until_heard, ports_until, program, ready, receive, veth,
 };
 
 /// How often the socket asks for attention in a quarter of a second in which nothing happens.
@@ -46,7 +46,7 @@ fn what_was_queued_when_the_interface_went_down_is_still_delivered() {
         veth("near", "far");
         let mut capture = capture(&[Knock::tcp(1000)], "near");
         Sender::new("far").knock(1000);
-        assert!(ready(&capture, netns::PATIENCE));
+        assert!(ready(&capture, DEADLINE));
         ip("link set near down");
         assert!(matches!(error(&mut capture), Error::LinkDown));
         assert_eq!(netns::destination_port(&receive(&mut capture)), 1000);

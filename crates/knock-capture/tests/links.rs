@@ -3,13 +3,13 @@
 mod netns;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use knock_capture::LinkChange::{AddressAdded, AddressRemoved, Appeared, Disappeared, Down, Renamed, Up};
 use knock_capture::{LinkChange, Links};
+use knock_testkit::{in_namespace, wait_until};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use netns::{in_namespace, index_of, ip, ready};
+use netns::{index_of, ip};
 
 fn at(address: &str) -> IpAddr {
     address.parse().expect("an address")
@@ -17,13 +17,11 @@ fn at(address: &str) -> IpAddr {
 
 /// The changes up to and with the one that `last` knows.
 fn until(links: &mut Links, last: impl Fn(&LinkChange) -> bool) -> Vec<LinkChange> {
-    let start = Instant::now();
     let mut changes = Vec::new();
-    while !changes.iter().any(&last) {
-        assert!(start.elapsed() < netns::PATIENCE, "only {changes:?}");
-        ready(links, Duration::from_millis(100));
+    wait_until("the last change", || {
         links.read(&mut changes).expect("changes");
-    }
+        changes.iter().any(&last)
+    });
     changes
 }
 
@@ -177,11 +175,7 @@ fn an_ipv6_address_is_local_while_it_is_tentative() {
         until(&mut links, added);
         assert!(links.is_local(address));
         // The end of duplicate address detection is reported by the kernel, but nothing has changed.
-        let start = Instant::now();
-        while !settled() {
-            assert!(start.elapsed() < netns::PATIENCE, "still tentative");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("the address is not tentative any more", settled);
         assert_eq!(all(&mut links), []);
     });
 }
@@ -250,10 +244,10 @@ fn one_read_does_a_bounded_amount_of_work() {
         let mut changes = Vec::new();
         links.read(&mut changes).expect("changes");
         assert!(!changes.is_empty() && changes.len() < 600, "{} changes", changes.len());
-        while changes.len() < 600 {
-            assert!(ready(&links, netns::PATIENCE));
+        wait_until("the other changes", || {
             links.read(&mut changes).expect("changes");
-        }
+            changes.len() >= 600
+        });
         assert!(changes.iter().all(|change| matches!(change, AddressAdded { index: at, .. } if *at == index)));
     });
 }

@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knock_nft::{Element, Error, ManagedTable, TableSpec};
 use knock_proto::Knock;
-use support::{HOUR, element, elements, in_namespace, key, made, many, nft, objects, spec, try_nft};
+use knock_testkit::{in_namespace, wait_until};
+use support::{HOUR, element, elements, key, made, many, nft, objects, spec, try_nft};
 
 /// The grants in the order of their addresses.
 fn sorted(mut grants: Vec<Element>) -> Vec<Element> {
@@ -17,13 +18,10 @@ fn sorted(mut grants: Vec<Element>) -> Vec<Element> {
 /// Sets the table up once its former owner is gone for the kernel. That may be a moment after the socket was closed: a
 /// child that another test's thread starts holds a copy of it until it runs its program.
 fn set_up_after_owner(spec: &TableSpec) -> (ManagedTable, Vec<Element>) {
-    let start = Instant::now();
-    loop {
-        match ManagedTable::set_up(spec.clone()) {
-            Err(Error::Owned { .. }) if start.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
-            result => return result.expect("set up"),
-        }
-    }
+    wait_until("the former owner is gone", || match ManagedTable::set_up(spec.clone()) {
+        Err(Error::Owned { .. }) => None,
+        result => Some(result.expect("set up")),
+    })
 }
 
 fn rule_count() -> usize {

@@ -2,21 +2,17 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use knock_nft::{Event, Family, IpVersion, Lifetime, Monitor, Notice, Subject, UserSets};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use support::{HOUR, element, in_namespace, key, made, many, nft, spec};
+use knock_testkit::{in_namespace, wait_until};
+use support::{HOUR, element, key, made, many, nft, spec};
 
 /// What there is to read, once there is something.
 fn awaited(monitor: &mut Monitor) -> Vec<Event> {
-    let start = Instant::now();
     let mut events = Vec::new();
-    while events.is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(10), "no notice");
-        poll(&mut [PollFd::new(monitor, PollFlags::IN)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).expect("polled");
+    wait_until("a notice", || {
         monitor.read(&mut events).expect("read");
-    }
+        !events.is_empty()
+    });
     events
 }
 

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use knock_proto::{Knock, Protocol};
-use support::{HOUR, element, elements, in_namespace, made, nft_text, objects, spec};
+use knock_testkit::in_namespace;
+use support::{HOUR, element, elements, made, nft_text, objects, spec};
 
 #[test]
 fn nft_lists_the_table_as_the_design_has_it() {

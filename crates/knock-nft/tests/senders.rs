@@ -3,25 +3,24 @@
 mod support;
 
 use knock_nft::{Monitor, UserSets};
-use mnl::{Bus, Socket};
-use rustix::fd::{AsRawFd, BorrowedFd};
+use knock_testkit::in_namespace;
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{SendFlags, sendto};
-use support::{HOUR, element, in_namespace, key, made, nft, spec};
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, sendto, socket_with};
+use support::{HOUR, element, key, made, nft, spec};
 
 /// The group of nf_tables as a bit of `nl_groups`: `NFNLGRP_NFTABLES` is 7.
 const GROUP: u32 = 1 << 6;
 
-fn send(from: &Socket, to: &SocketAddrNetlink, datagram: &[u8]) -> Result<(), Errno> {
-    // SAFETY: the socket is open as long as it is borrowed.
-    let from = unsafe { BorrowedFd::borrow_raw(from.as_raw_fd()) };
+fn send(from: &OwnedFd, to: &SocketAddrNetlink, datagram: &[u8]) -> Result<(), Errno> {
     sendto(from, datagram, SendFlags::DONTWAIT, to).map(drop)
 }
 
-fn forger() -> Socket {
-    let socket = Socket::open(Bus::Netfilter).expect("a socket");
-    socket.bind(0, 0).expect("bound");
+fn forger() -> OwnedFd {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER));
+    let socket = socket.expect("a socket");
+    bind(&socket, &SocketAddrNetlink::new(0, 0)).expect("bound");
     socket
 }
 

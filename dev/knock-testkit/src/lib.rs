@@ -27,7 +27,7 @@ pub use echo::Echo;
 pub use error::{Error, Result};
 pub use flood::{Flood, Sent};
 pub use latency::{Latency, Opening, opening};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, in_namespace};
 pub use network::{Host, Network, SERVER_V4, SERVER_V6};
 pub use packet::{Flags, Fragment, Packet, Transport, checksum};
 pub use probe::{Reach, Session, tcp, udp};

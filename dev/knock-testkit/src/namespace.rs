@@ -113,6 +113,16 @@ impl Namespace {
     }
 }
 
+/// Runs a test in a namespace of its own, on a thread of its own; a panic in `test` goes on in the caller.
+///
+/// # Panics
+///
+/// Where no namespace can be made, with what to do about it.
+pub fn in_namespace(test: impl FnOnce() + Send) {
+    let ran = Namespace::new().and_then(|namespace| namespace.run(test));
+    ran.unwrap_or_else(|error| panic!("{error}"));
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Closing the pipe would end the holder too; killing it spares the wait for a busy machine.

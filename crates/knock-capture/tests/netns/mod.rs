@@ -1,38 +1,17 @@
-//! A network namespace for the calling test, and the packets that it sends there.
+//! Links in the namespace of the calling test, and the packets that it sends there.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::io::{self, Write as _};
-use std::mem::{size_of, zeroed};
+use std::mem::zeroed;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knock_capture::{Capture, Error, FilterClass, FilterSpec, Program};
 use knock_proto::{Knock, TcpFlags};
+use knock_testkit::{Mac, Wire, wait_until};
 use rustix::event::{PollFd, PollFlags, poll};
-
-/// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Runs `test` on a thread with a network namespace of its own, which vanishes with the thread.
-pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        // SAFETY: unshare(2) takes no pointers, and changes this thread alone.
-        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(
-            result,
-            0,
-            "cannot make a network namespace: {}; run the tests as root or inside `unshare -Urnm`",
-            io::Error::last_os_error()
-        );
-        ip("link set lo up");
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 /// Runs `ip` with these arguments in the thread's namespace.
 pub(crate) fn ip(arguments: &str) {
@@ -62,12 +41,8 @@ pub(crate) fn veth(near: &str, far: &str) {
         ip(&format!("link set {name} up"));
     }
     // The end that was up first has no queue to send from before the kernel has noticed the carrier.
-    let start = Instant::now();
     for name in [near, far] {
-        while !shown(name).contains("state UP") {
-            assert!(start.elapsed() < PATIENCE, "{name} has no carrier");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until("the carrier is noticed", || shown(name).contains("state UP"));
     }
 }
 
@@ -80,16 +55,12 @@ pub(crate) fn shown(interface: &str) -> String {
 /// Knocks until it is heard: after a link came up, the other end loses what it sends until the kernel has noticed the
 /// carrier.
 pub(crate) fn knock_until_heard(capture: &mut Capture, port: u16) {
-    let start = Instant::now();
     let sender = Sender::new("far");
-    loop {
+    wait_until("a knock is heard", || {
         sender.knock(port);
-        if ready(capture, Duration::from_millis(50)) {
-            assert_eq!(destination_port(&receive(capture)), port);
-            break;
-        }
-        assert!(start.elapsed() < PATIENCE, "no knock is heard");
-    }
+        ready(capture, Duration::from_millis(50))
+    });
+    assert_eq!(destination_port(&receive(capture)), port);
     while let Ok(Some(_)) = capture.next() {}
 }
 
@@ -161,16 +132,7 @@ pub(crate) fn tun(name: &str) -> std::fs::File {
 
 /// The next packet, waited for.
 pub(crate) fn receive(capture: &mut Capture) -> Vec<u8> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        ready(capture, Duration::from_millis(100));
-        match capture.next() {
-            Ok(Some(packet)) => return packet.to_vec(),
-            Ok(None) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("no packet in {PATIENCE:?}");
+    wait_until("a packet", || capture.next().unwrap_or_else(|error| panic!("{error}")).map(<[u8]>::to_vec))
 }
 
 /// All that is queued. On veth and lo, a packet is queued before the sender's call returns, or soon after by the
@@ -188,14 +150,7 @@ pub(crate) fn ports_until(capture: &mut Capture, sentinel: u16) -> Vec<u16> {
 
 /// The next error, waited for; packets before it are left out.
 pub(crate) fn error(capture: &mut Capture) -> Error {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        ready(capture, Duration::from_millis(100));
-        if let Err(error) = capture.next() {
-            return error;
-        }
-    }
-    panic!("no error in {PATIENCE:?}");
+    wait_until("an error", || capture.next().err())
 }
 
 pub(crate) fn destination_port(packet: &[u8]) -> u16 {
@@ -259,39 +214,16 @@ pub(crate) fn frame(destination: [u8; 6], tag: Option<u16>, packet: &[u8]) -> Ve
     frame
 }
 
-/// A raw socket that sends whole Ethernet frames out of an interface.
-pub(crate) struct Sender {
-    socket: OwnedFd,
-    address: libc::sockaddr_ll,
-}
+/// A packet socket that sends whole Ethernet frames out of an interface.
+pub(crate) struct Sender(Wire);
 
 impl Sender {
     pub(crate) fn new(interface: &str) -> Sender {
-        // SAFETY: socket(2) takes no pointers.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        assert!(fd >= 0, "cannot open a raw socket: {}", io::Error::last_os_error());
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: integers and an array of them, for which all zeroes is a value.
-        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
-        address.sll_ifindex = i32::try_from(index_of(interface)).expect("a small number");
-        Sender { socket, address }
+        Sender(Wire::open(interface, Mac(FAR), Mac(NEAR)).unwrap_or_else(|error| panic!("{error}")))
     }
 
     pub(crate) fn send(&self, frame: &[u8]) {
-        // SAFETY: the descriptor is open, and the frame and the address outlive the call with their lengths.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const self.address).cast(),
-                libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("a small number"),
-            )
-        };
-        assert_eq!(usize::try_from(sent), Ok(frame.len()), "cannot send: {}", io::Error::last_os_error());
+        self.0.send_frames(&[frame.to_vec()]).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// A TCP knock to this host.

@@ -1,4 +1,4 @@
-//! Network namespaces for tests, and nft to look into them with.
+//! nft, to look into the namespace of a test with, and what tests put into the managed table.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -9,25 +9,6 @@ use std::time::Duration;
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
 use knock_proto::Knock;
 use serde_json::Value;
-
-/// Runs a test in a network namespace of its own, which ends with the thread. What the thread starts inherits it.
-pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        // SAFETY: no pointers; only this thread is moved.
-        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(
-            result,
-            0,
-            "this test needs the right to make a network namespace ({}): run it as root, or all tests with \
-             `unshare -Urnm cargo test`",
-            std::io::Error::last_os_error()
-        );
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 /// Runs nft and returns whether it succeeded, and what it printed.
 pub(crate) fn try_nft(arguments: &str) -> (bool, String) {
