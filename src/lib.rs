@@ -1,7 +1,5 @@
 //! The daemon `knockd` and its control tool `knockctl`.
 
-#![forbid(unsafe_code)]
-
 mod commands;
 mod control;
 mod ctl;

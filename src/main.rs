@@ -1,7 +1,5 @@
 //! The daemon.
 
-#![forbid(unsafe_code)]
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,7 +1,6 @@
 //! The documents say what the program does: links, examples, keys, events, options and dependencies are compared.
 //!
 //! No privilege is needed. `cargo build --workspace --bins` first: the help of `knock-cli` is asked too.
-#![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -2,7 +2,6 @@
 //!
 //! Each test makes its own namespaces, so all of them run at once. They need root, or `unshare -Urnm cargo test`;
 //! without that they fail and say so. `cargo build --workspace --bins` first: they run `knock-cli` too.
-#![forbid(unsafe_code)]
 
 mod strays;
 mod support;

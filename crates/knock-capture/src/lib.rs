@@ -4,6 +4,8 @@
 //! packet socket, read through pnet, with that program attached, and [`links`] follows interfaces and addresses
 //! over rtnetlink. Nothing here waits: both have a descriptor to poll.
 
+#![expect(unsafe_code, reason = "the socket options and addresses of packet(7), for which rustix has no safe call")]
+
 mod capture;
 mod error;
 pub mod filter;

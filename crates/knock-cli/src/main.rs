@@ -1,7 +1,5 @@
 //! The port-knocking client.
 
-#![forbid(unsafe_code)]
-
 fn main() -> std::process::ExitCode {
     knock_cli::main()
 }

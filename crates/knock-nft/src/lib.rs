@@ -4,6 +4,8 @@
 //! Nothing here runs `nft`, waits, or starts a thread: the kernel has answered when a call to it returns. Everything
 //! works on the network namespace in which the calling thread is when the socket is opened.
 
+#![expect(unsafe_code, reason = "the C libraries libnftnl and libmnl, and the socket options of netlink(7)")]
+
 mod attribute;
 mod batch;
 mod connection;

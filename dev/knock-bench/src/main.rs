@@ -2,7 +2,6 @@
 //!
 //! Everything happens in namespaces that this made; the script puts it into a process namespace of its own, which takes
 //! every daemon with it when it ends.
-#![forbid(unsafe_code)]
 
 mod candidate;
 mod error;

@@ -3,8 +3,6 @@
 //! They are kept in `man/` and `completions/`, so that packages need no run of this; a test compares them with what
 //! the programs say now.
 
-#![forbid(unsafe_code)]
-
 mod commands;
 mod configuration;
 mod page;

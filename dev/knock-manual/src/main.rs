@@ -1,7 +1,5 @@
 //! Writes the manual pages and completions below a directory, by default the top of the repository.
 
-#![forbid(unsafe_code)]
-
 use std::path::PathBuf;
 use std::{env, fs, io};
 

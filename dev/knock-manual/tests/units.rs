@@ -1,7 +1,5 @@
 //! The unit for several configurations is that for one, with other paths.
 
-#![forbid(unsafe_code)]
-
 use std::fs;
 use std::path::Path;
 

@@ -112,6 +112,10 @@ pub(crate) fn drop_capabilities() {
 }
 
 /// A tun device (Documentation/networking/tuntap.rst in the kernel) whose packets begin at their IP header.
+#[expect(
+    unsafe_code,
+    reason = "ioctl(2) alone makes a tun device, and no crate that is used here has a safe call for it"
+)]
 pub(crate) fn tun(name: &str) -> std::fs::File {
     let file = std::fs::File::options()
         .read(true)
