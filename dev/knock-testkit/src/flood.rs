@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::packet::{Packet, Transport};
-use crate::random::Random;
 use crate::wire::Wire;
 
 /// How many frames go out by one system call.
@@ -57,7 +56,7 @@ impl Flood {
     /// Sends it, until it is done or `stop` is set.
     pub fn run(&self, wire: &Wire, stop: &AtomicBool) -> Result<Sent> {
         let start = Instant::now();
-        let mut random = Random::new(self.seed);
+        let mut random = fastrand::Rng::with_seed(self.seed);
         let mut packet = self.example.clone();
         let mut frames: Vec<Vec<u8>> = Vec::new();
         let mut sent = 0_u64;
@@ -75,7 +74,7 @@ impl Flood {
             }
             frames.resize_with(usize::try_from(batch).unwrap_or(0), Vec::new);
             for frame in &mut frames {
-                self.vary(&mut packet, sent, random.next());
+                self.vary(&mut packet, sent, random.u64(..));
                 frame.clear();
                 wire.write_frame(&packet, frame);
                 sent += 1;

@@ -2,8 +2,6 @@
 
 use std::str::FromStr;
 
-use crate::random::Random;
-
 /// The order of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -22,13 +20,7 @@ impl Order {
         match self {
             Order::Ascending => {}
             Order::Descending => ports.reverse(),
-            Order::Random(seed) => {
-                // Fisher and Yates.
-                let mut random = Random::new(seed);
-                for last in (1..ports.len()).rev() {
-                    ports.swap(last, random.below(last + 1));
-                }
-            }
+            Order::Random(seed) => fastrand::Rng::with_seed(seed).shuffle(&mut ports),
         }
         ports
     }

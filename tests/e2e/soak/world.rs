@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knock_testkit::{Answer, Echo, Flags, Network, Packet, Random, Transport, Wire};
+use knock_testkit::{Answer, Echo, Flags, Network, Packet, Transport, Wire};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ const ADMINISTRATORS: &str = "add table inet filter
 /// The network, the daemon in it, and the model of it.
 pub(super) struct World<'a> {
     network: &'a Network,
-    random: Random,
+    random: fastrand::Rng,
     /// `None` only while it is down.
     daemon: Option<Daemon>,
     started: Instant,
@@ -54,7 +54,7 @@ impl<'a> World<'a> {
         let services = ports.map(|port| Echo::tcp(&server.namespace, *port).expect("an echo service")).collect();
         server.namespace.nft(ADMINISTRATORS).expect("the administrator's ruleset");
         network.add_link("knock0", [10, 78, 0]).expect("a second link");
-        let mut random = Random::new(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
         let setting = random_setting(&mut random);
         let daemon = Daemon::start(server, setting.configuration());
         let mut world = World {
@@ -84,7 +84,7 @@ impl<'a> World<'a> {
 
     /// Does something, and compares.
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(100);
+        let choice = self.random.usize(..100);
         let step = match choice {
             0..30 => self.knock(),
             30..40 => self.knock_wrongly(),
@@ -126,13 +126,13 @@ type Step = (&'static str, String, bool);
 
 impl World<'_> {
     fn address(&mut self) -> IpAddr {
-        let number = u16::try_from(self.random.below(12)).unwrap_or(0) + 1;
+        let number = u16::try_from(self.random.usize(..12)).unwrap_or(0) + 1;
         addresses(number)
     }
 
     fn rule(&mut self) -> &'static str {
         let names: Vec<&str> = self.setting.rules.keys().copied().collect();
-        names[self.random.below(names.len())]
+        names[self.random.usize(..names.len())]
     }
 
     fn knock(&mut self) -> Step {
@@ -140,7 +140,7 @@ impl World<'_> {
         let sequence = RULES.iter().find(|(name, _)| *name == rule).expect("it is one of them").1;
         let from = Instant::now();
         let completed = self.counter("completed");
-        if address.is_ipv4() && self.random.below(4) == 0 {
+        if address.is_ipv4() && self.random.usize(..4) == 0 {
             let over_there = |packet: Packet| Packet {
                 destination: SocketAddr::new(Ipv4Addr::new(10, 78, 0, 1).into(), packet.destination.port()),
                 ..packet
@@ -159,8 +159,8 @@ impl World<'_> {
     fn knock_wrongly(&mut self) -> Step {
         let (address, rule) = (self.address(), self.rule());
         let [first, second, third] = RULES.iter().find(|(name, _)| *name == rule).expect("it is one of them").1;
-        let near = [first + 1, second + 1, third + 1][self.random.below(3)];
-        let ports = match self.random.below(5) {
+        let near = [first + 1, second + 1, third + 1][self.random.usize(..3)];
+        let ports = match self.random.usize(..5) {
             0 => vec![first, second],
             1 => vec![third, second, first],
             2 => vec![first, near, second, third],
@@ -182,7 +182,7 @@ impl World<'_> {
 
     fn grant_by_hand(&mut self) -> Step {
         let (address, rule) = (self.address(), self.rule());
-        let seconds = [3, 20, 900][self.random.below(3)];
+        let seconds = [3, 20, 900][self.random.usize(..3)];
         let from = Instant::now();
         self.knockctl_ok(&["grant", rule, &address.to_string(), "--timeout", &seconds.to_string()]);
         self.model.grant(rule, address, (from, Instant::now()), Duration::from_secs(seconds));
@@ -192,7 +192,7 @@ impl World<'_> {
     fn revoke_by_hand(&mut self) -> Step {
         let (address, rule) = (self.address(), self.rule());
         let text = address.to_string();
-        let rule = (self.random.below(2) == 0).then_some(rule);
+        let rule = (self.random.usize(..2) == 0).then_some(rule);
         let arguments: Vec<&str> = ["revoke", &text].into_iter().chain(rule).collect();
         self.knockctl_ok(&arguments);
         self.model.revoke(address, rule);
@@ -225,7 +225,7 @@ impl World<'_> {
     fn reload_wrongly(&mut self) -> Step {
         let file = self.daemon().path("config.json");
         let valid = fs::read_to_string(&file).expect("the configuration");
-        let wrong = match self.random.below(3) {
+        let wrong = match self.random.usize(..3) {
             0 => valid.replacen("sequence", "sequense", 1),
             1 => valid.replacen("7000", "70000", 1),
             _ => valid[..valid.len() / 2].to_owned(),
@@ -249,7 +249,7 @@ impl World<'_> {
 
     /// Starts a new daemon on what the one before it left, perhaps listening elsewhere.
     fn start_again(&mut self) {
-        self.setting.any_interface = self.random.below(2) == 0;
+        self.setting.any_interface = self.random.usize(..2) == 0;
         self.began_with_any = self.setting.any_interface;
         self.daemon = Some(Daemon::start(&self.network.server, self.setting.configuration()));
         self.started = Instant::now();
@@ -269,7 +269,7 @@ impl World<'_> {
     fn restart(&mut self) -> Step {
         self.settle();
         self.look();
-        let hand_over = self.random.below(2) == 0;
+        let hand_over = self.random.usize(..2) == 0;
         let removed = !hand_over && !self.setting.keep;
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.signal(if hand_over { Signal::USR1 } else { Signal::TERM });
@@ -301,7 +301,7 @@ impl World<'_> {
             format!("flush set inet {table} grants6\nflush set inet {table} grants4"),
             format!("insert rule inet {table} prerouting accept"),
         ];
-        let hands = &hands[self.random.below(hands.len())];
+        let hands = &hands[self.random.usize(..hands.len())];
         let result = self.network.server.namespace.nft(hands);
         let flush = hands.starts_with("flush ruleset");
         if result.is_ok() != (flush || !self.setting.owner) {
@@ -572,28 +572,28 @@ fn second_wire(network: &Network) -> Wire {
 }
 
 /// Any configuration that guards the first port.
-fn random_setting(random: &mut Random) -> Setting {
+fn random_setting(random: &mut fastrand::Rng) -> Setting {
     let mut rules = BTreeMap::new();
     for (name, _) in RULES {
-        let mut ports: Vec<u16> = PORTS.iter().copied().filter(|_| random.below(2) == 0).collect();
+        let mut ports: Vec<u16> = PORTS.iter().copied().filter(|_| random.usize(..2) == 0).collect();
         if name == "a" && !ports.contains(&PORTS[0]) {
             ports.push(PORTS[0]);
         }
-        let timeout = Duration::from_secs([4, 30, 3600][random.below(3)]);
+        let timeout = Duration::from_secs([4, 30, 3600][random.usize(..3)]);
         match name {
             "own" => ports = vec![OWN_PORT],
             _ if ports.is_empty() => continue,
             _ => {}
         }
-        if name == "a" || random.below(5) > 0 {
+        if name == "a" || random.usize(..5) > 0 {
             rules.insert(name, (ports, timeout));
         }
     }
     Setting {
         rules,
-        table: ["knockd", "gate"][usize::from(random.below(4) == 0)],
-        owner: random.below(2) == 0,
-        keep: random.below(2) == 0,
-        any_interface: random.below(2) == 0,
+        table: ["knockd", "gate"][usize::from(random.usize(..4) == 0)],
+        owner: random.usize(..2) == 0,
+        keep: random.usize(..2) == 0,
+        any_interface: random.usize(..2) == 0,
     }
 }
