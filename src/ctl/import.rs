@@ -14,7 +14,8 @@ mod tests;
 use std::collections::HashSet;
 use std::fmt;
 
-use knock_config::{RULES_MAX, excerpt, is_interface_name};
+use knock_config::{RULES_MAX, excerpt};
+use knock_proto::InterfaceName;
 use serde_json::Value;
 
 use door::Door;
@@ -185,7 +186,7 @@ fn options(sections: &[Section], findings: &mut Findings) -> Vec<(&'static str, 
     for entry in sections.iter().filter(|section| section.name == "options").flat_map(|section| &section.entries) {
         match (entry.key.as_str(), entry) {
             ("interface", Entry { line, value, .. }) => {
-                if !is_interface_name(value) {
+                if value.parse::<InterfaceName>().is_err() {
                     findings.error(*line, ImportCause::Interface { text: excerpt(value) });
                 }
                 interface = Some(value.clone());

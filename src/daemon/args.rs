@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use knock_config::LogTarget;
+use knock_proto::InterfaceName;
 use log::LevelFilter;
 
 /// Port-knocking daemon: opens nftables sets over netlink, or runs commands, for the address that knocked.
@@ -19,7 +20,7 @@ pub struct Args {
 
     /// Listen on this interface instead of those in the configuration; may be given several times; `any` is all
     #[arg(short, long, value_name = "IFACE")]
-    pub interface: Vec<String>,
+    pub interface: Vec<InterfaceName>,
 
     /// Check the configuration and exit: 0 where it is valid, 78 where it is not
     #[arg(short = 't', long)]

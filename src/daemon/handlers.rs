@@ -75,7 +75,7 @@ impl Daemon {
         let config = self.config.clone();
         let commands = self.commands.counters();
         let table = |owned| Table {
-            name: config.nftables.table.clone(),
+            name: config.nftables.table.to_string(),
             owned,
             on_stop: match config.nftables.on_stop {
                 OnStop::Remove => "remove".to_owned(),

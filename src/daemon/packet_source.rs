@@ -99,7 +99,7 @@ impl Wire {
     fn listen(&mut self, interfaces: &Interfaces) -> Result<(), Error> {
         let wanted: Vec<Option<String>> = match interfaces {
             Interfaces::Any => vec![None],
-            Interfaces::Named(names) => names.iter().cloned().map(Some).collect(),
+            Interfaces::Named(names) => names.iter().map(|name| Some(name.to_string())).collect(),
         };
         let mut added = Vec::new();
         for name in &wanted {

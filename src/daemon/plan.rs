@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 
-use knock_config::{Allow, Config, Rule, SetName};
+use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
 use knock_nft::TableSpec;
 use knock_proto::{Knock, RuleId, Settings};
@@ -55,9 +55,7 @@ pub(crate) fn policy(config: &Config) -> Policy {
     let opens = |rule: &Rule| match &rule.allow {
         None => Opens::Nothing,
         Some(Allow::Ports { ports, .. }) => Opens::Ports(ports.clone()),
-        Some(Allow::Sets { v4, v6, .. }) => {
-            Opens::Sets { v4: v4.as_ref().map(set_address), v6: v6.as_ref().map(set_address) }
-        }
+        Some(Allow::Sets { v4, v6, .. }) => Opens::Sets { v4: v4.clone(), v6: v6.clone() },
     };
     let guarded = guarded_ports(config);
     let table = (!guarded.is_empty()).then(|| TableSpec {
@@ -72,17 +70,6 @@ pub(crate) fn policy(config: &Config) -> Policy {
         table,
         limit: config.limits.grants as usize,
     }
-}
-
-fn set_address(name: &SetName) -> knock_nft::SetAddress {
-    let family = match name.family {
-        knock_config::Family::Ip => knock_nft::Family::Ip,
-        knock_config::Family::Ip6 => knock_nft::Family::Ip6,
-        knock_config::Family::Inet => knock_nft::Family::Inet,
-        knock_config::Family::Bridge => knock_nft::Family::Bridge,
-        knock_config::Family::Netdev => knock_nft::Family::Netdev,
-    };
-    knock_nft::SetAddress { family, table: name.table.clone(), set: name.set.clone() }
 }
 
 /// For the engine: what bounds it.

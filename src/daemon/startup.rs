@@ -175,7 +175,7 @@ fn start_log(args: &Args, loaded: Option<&Loaded>) -> Result<(), Failure> {
 fn interfaces(args: &Args) -> Option<Interfaces> {
     match args.interface.as_slice() {
         [] => None,
-        names if names.iter().any(|name| name == "any") => Some(Interfaces::Any),
+        names if names.iter().any(|name| **name == *"any") => Some(Interfaces::Any),
         names => {
             let mut names = names.to_vec();
             names.sort();

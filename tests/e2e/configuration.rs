@@ -63,6 +63,29 @@ fn a_wrong_configuration_is_refused_with_its_place_and_the_rule_that_it_breaks()
 }
 
 #[test]
+fn a_table_that_nft_could_not_list_is_refused_by_the_check_and_by_the_start_alike() {
+    let network = network(1);
+    for name in ["_a", "sets", "destroy", "counters", "not", "rt", "1a", "a b", "", &"a".repeat(256)] {
+        let mut configuration: serde_json::Value = serde_json::from_str(VALID).expect("JSON");
+        configuration["nftables"] = json!({"table": name});
+        for arguments in [&[][..], &["-t"]] {
+            let options = Options { arguments, ..Options::default() };
+            let said = check(&network.server, &configuration.to_string(), options);
+            assert_eq!(said.code, CONFIGURATION, "{name}: {said:?}");
+            assert!(said.stderr.contains("nftables.table"), "{name}: {}", said.stderr);
+        }
+    }
+}
+
+#[test]
+fn an_interface_of_the_command_line_has_a_name_that_the_kernel_allows() {
+    let mut knockd = std::process::Command::new(env!("CARGO_BIN_EXE_knockd"));
+    let output = knockd.args(["--check", "-i", "sixteen-bytes-xx"]).output().expect("knockd runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 to 15 bytes"), "{output:?}");
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let mut knockd = std::process::Command::new(env!("CARGO_BIN_EXE_knockd"));
     let output = knockd.args(["--check", "-c", "/nonexistent.json"]).output().expect("knockd runs");

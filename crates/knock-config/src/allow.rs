@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use knock_proto::{Family, SetName};
+
 use crate::checker::Checker;
 use crate::duration::{SECOND, duration};
-use crate::model::{Allow, Family, SetName};
-use crate::nft_name::set_name;
+use crate::model::Allow;
 use crate::path::FieldPath;
 use crate::port::port;
 use crate::problem::Cause;
 use crate::raw::{RawAllow, RawKnock};
+use crate::validate::parsed;
 
 /// What the `allow` at `path` opens; `None` where that was reported as wrong.
 pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Option<Allow> {
@@ -67,14 +69,11 @@ fn guarded_ports(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) 
 
 /// The set at `key`; one in a table of family `deaf` would never see a packet with its addresses.
 fn set(text: &str, key: &'static str, deaf: Family, path: &FieldPath, checker: &mut Checker<'_>) -> Option<SetName> {
-    let cause = match set_name(text) {
-        Ok(name) if name.family == deaf => {
-            let (family, version) = if deaf == Family::Ip6 { ("ip6", "IPv4") } else { ("ip", "IPv6") };
-            Cause::SetVersion { key, family, version }
-        }
-        Ok(name) => return Some(name),
-        Err(cause) => cause,
-    };
-    checker.report(&path.key(key), cause);
-    None
+    let name: SetName = parsed(text, &path.key(key), checker)?;
+    if name.family() == deaf {
+        let version = if deaf == Family::Ip6 { "IPv4" } else { "IPv6" };
+        checker.report(&path.key(key), Cause::SetVersion { key, family: deaf.name(), version });
+        return None;
+    }
+    Some(name)
 }

@@ -13,7 +13,6 @@ mod duration;
 mod file;
 mod model;
 mod nearest;
-mod nft_name;
 mod path;
 mod port;
 mod problem;
@@ -28,15 +27,12 @@ pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
 pub use file::{FILE_MAX, Loaded, load, load_open, parse};
 pub use model::{
-    Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
-    StopOnStop, Trigger,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnStop, Trigger,
 };
 pub use nearest::nearest;
-pub use nft_name::set_name;
 pub use path::FieldPath;
 pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, excerpt, printable};
 pub use rules::{RULES_MAX, target_address};
 pub use schema::schema;
 pub use tcp_flags::tcp_flags;
-pub use validate::is_interface_name;
 pub use warning::{Concern, Place, ScanOrder, Warning};

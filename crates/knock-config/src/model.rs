@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use knock_proto::{Knock, RuleId, TcpFlags};
+use knock_proto::{InterfaceName, Knock, RuleId, SetName, TableName, TcpFlags};
 
 /// A whole configuration, every rule of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Interfaces {
     /// On every interface, those that come later too.
     Any,
     /// On these, at least one, without duplicates.
-    Named(Vec<String>),
+    Named(Vec<InterfaceName>),
 }
 
 /// A rule: what is knocked, and what follows.
@@ -143,41 +143,15 @@ impl Allow {
     }
 }
 
-/// The full name of an nftables set: `inet filter knock_ssh4`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SetName {
-    /// The address family of its table.
-    pub family: Family,
-    /// The table.
-    pub table: String,
-    /// The set.
-    pub set: String,
-}
-
-/// The address family of an nftables table (nft(8), ADDRESS FAMILIES) that can hold a set of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// `ip`
-    Ip,
-    /// `ip6`
-    Ip6,
-    /// `inet`
-    Inet,
-    /// `bridge`
-    Bridge,
-    /// `netdev`
-    Netdev,
-}
-
 /// The managed table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nftables {
     /// Its name, in family inet.
-    pub table: String,
+    pub table: TableName,
     /// What becomes of it when the daemon is stopped.
     pub on_stop: OnStop,
     /// Packets that come in here pass without a grant.
-    pub exempt_interfaces: Vec<String>,
+    pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned where the kernel can do that.
     pub owner: bool,
 }

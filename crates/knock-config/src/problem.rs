@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use knock_proto::InvalidName;
+
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 
@@ -261,22 +263,12 @@ pub enum Cause {
     PortsEmpty,
     #[error("{port} stands twice in the list; delete one of the two")]
     PortTwice { port: knock_proto::Knock },
-    #[error("{value} is not the name of a set; write \"FAMILY TABLE SET\", as in \"inet filter knock_ssh4\"")]
-    SetName { value: String },
-    #[error("`{family}` is not a family of tables that hold addresses; write ip, ip6, inet, bridge or netdev")]
-    SetFamily { family: String },
+    #[error("{value} {reason}")]
+    InvalidName { value: String, reason: &'static str },
     #[error("`{key}` names a set in family {family}, where no {version} packet passes; name the {version} set")]
     SetVersion { key: &'static str, family: &'static str, version: &'static str },
     #[error("`set` and `set6` are the same set, but a set holds one kind of address; name an ipv6_addr set in `set6`")]
     SetTwice,
-    #[error(
-        "{value} is not a name that nft can write; write letters, digits, `_`, `.`, `-` and `/`, a letter or `_` first, at most 255"
-    )]
-    NftName { value: String },
-    #[error(
-        "`{name}` is a word of nft's language, so nft could not list that table; write another name, such as `knockd`"
-    )]
-    NftKeyword { name: String },
 
     #[error("there is no rule `{name}`; {}write the name of a rule that has `allow`",
         suggestion.as_ref().map(|known| format!("did you mean `{known}`? ")).unwrap_or_default())]
@@ -288,8 +280,6 @@ pub enum Cause {
 
     #[error("{value} is not an interface; write a name, a list of names, or \"any\"")]
     InterfaceType { value: String },
-    #[error("{value} is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in \"eth0\"")]
-    Interface { value: String },
     #[error("the list of interfaces is empty; write at least one, or \"any\"")]
     InterfacesEmpty,
     #[error("the interface `{name}` stands twice in the list; delete one of the two")]
@@ -324,6 +314,12 @@ const FOREIGN: [(&str, &str); 14] = [
     ("usesyslog", "\"log\": {\"target\": \"syslog\"}"),
     ("logfile", "\"log\": {\"target\": \"stderr\"}, and send standard error to the file"),
 ];
+
+impl From<InvalidName> for Cause {
+    fn from(error: InvalidName) -> Cause {
+        Cause::InvalidName { value: format!("\"{}\"", excerpt(&error.text)), reason: error.reason }
+    }
+}
 
 impl Cause {
     /// The cause for a key that its object does not have.

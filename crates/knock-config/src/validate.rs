@@ -5,15 +5,16 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use knock_proto::{InterfaceName, InvalidName};
 use serde_json::Value;
 
 use crate::checker::Checker;
 use crate::document::kind;
 use crate::duration::{Least, MILLISECOND, duration};
 use crate::model::{Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop};
-use crate::nft_name::check_table;
 use crate::path::FieldPath;
 use crate::problem::{Cause, excerpt};
 use crate::raw::{
@@ -76,69 +77,62 @@ fn interfaces(value: &Value, path: &FieldPath, checker: &mut Checker<'_>) -> Int
     let mut named = Vec::new();
     match value {
         Value::String(name) if name == "any" => return Interfaces::Any,
-        Value::String(name) => {
-            check_interface(name, path, checker);
-            named.push(name.clone());
-        }
+        Value::String(name) => named.extend(parsed(name, path, checker)),
         Value::Array(items) if items.is_empty() => checker.report(path, Cause::InterfacesEmpty),
         Value::Array(items) => {
+            let mut names = Vec::new();
             for (index, item) in items.iter().enumerate() {
                 match item.as_str() {
                     Some("any") => checker.report(&path.index(index), Cause::InterfaceAnyInList),
-                    Some(name) => named.push(name.to_owned()),
+                    Some(name) => names.push(name),
                     None => {
                         checker.report(&path.index(index), Cause::InterfaceType { value: excerpt(&item.to_string()) });
                         return Interfaces::Any;
                     }
                 }
             }
-            check_interface_list(&named, path, checker);
+            named = interface_names(names, path, checker);
         }
         other => checker.report(path, Cause::InterfaceType { value: excerpt(&other.to_string()) }),
     }
     Interfaces::Named(named)
 }
 
-fn check_interface_list(names: &[String], path: &FieldPath, checker: &mut Checker<'_>) {
+fn interface_names<'n>(
+    names: impl IntoIterator<Item = &'n str>,
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> Vec<InterfaceName> {
     let mut seen = HashSet::new();
-    for (index, name) in names.iter().enumerate() {
-        check_interface(name, &path.index(index), checker);
+    let mut parsed_names = Vec::new();
+    for (index, name) in names.into_iter().enumerate() {
+        parsed_names.extend(parsed(name, &path.index(index), checker));
         if !seen.insert(name) {
             checker.report(&path.index(index), Cause::InterfaceTwice { name: excerpt(name) });
         }
     }
+    parsed_names
 }
 
-/// Whether an interface can have that name, by the kernel's rule: dev_valid_name() of net/core/dev.c.
-pub fn is_interface_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name
-            .chars()
-            .any(|character| character.is_whitespace() || character.is_control() || "/:".contains(character))
-}
-
-fn check_interface(name: &str, path: &FieldPath, checker: &mut Checker<'_>) {
-    if !is_interface_name(name) {
-        checker.report(path, Cause::Interface { value: format!("\"{}\"", excerpt(name)) });
-    }
+/// The name at `path`; `None` where it was reported as wrong.
+pub(crate) fn parsed<N: FromStr<Err = InvalidName>>(
+    text: &str,
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> Option<N> {
+    text.parse().map_err(|error: InvalidName| checker.report(path, error.into())).ok()
 }
 
 fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nftables {
-    let table = raw.table.unwrap_or_else(|| "knockd".to_owned());
-    if let Err(cause) = check_table(&table) {
-        checker.report(&path.key("table"), cause);
-    }
-    let exempt_interfaces = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
-    check_interface_list(&exempt_interfaces, &path.key("exempt_interfaces"), checker);
+    let table = raw.table.and_then(|table| parsed(&table, &path.key("table"), checker));
+    let exempt = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
     Nftables {
-        table,
+        table: table.unwrap_or_default(),
         on_stop: match raw.on_stop {
             Some(RawOnStop::Keep) => OnStop::Keep,
             Some(RawOnStop::Remove) | None => OnStop::Remove,
         },
-        exempt_interfaces,
+        exempt_interfaces: interface_names(exempt.iter().map(String::as_str), &path.key("exempt_interfaces"), checker),
         owner: raw.owner.unwrap_or(true),
     }
 }

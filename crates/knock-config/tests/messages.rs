@@ -332,7 +332,7 @@ fn what_is_opened_and_revoked_is_checked() {
         ),
         (
             r#""sequence": [1, 2], "allow": {"set": "arp filter knock", "timeout": 5}"#,
-            "rules[0].allow.set: `arp` is not a family of tables that hold addresses; write ip, ip6, inet, bridge or netdev",
+            "rules[0].allow.set: \"arp\" is not a family of tables that hold addresses; write ip, ip6, inet, bridge or netdev",
         ),
         (
             r#""sequence": [1, 2], "allow": {"set": "inet filter 4knock", "timeout": 5}"#,
@@ -414,11 +414,11 @@ fn settings_outside_rules_are_checked() {
         ),
         (
             r#""nftables": {"table": "a b"}"#,
-            r#"nftables.table: "a b" is not a name that nft can write; write letters, digits, `_`, `.`, `-` and `/`, a letter or `_` first, at most 255"#,
+            r#"nftables.table: "a b" is not a name that nft can write; write letters, digits, `_`, `.`, `-` and `/`, a letter first, at most 255"#,
         ),
         (
             r#""nftables": {"table": "rt"}"#,
-            "nftables.table: `rt` is a word of nft's language, so nft could not list that table; write another name, such as `knockd`",
+            "nftables.table: \"rt\" is a word of nft's language, so nft could not list that table; write another name, such as `knockd`",
         ),
         (
             r#""nftables": {"on_stop": "delete"}"#,

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_config::{
-    Allow, Command, Config, Family, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, SetName, Stop,
-    StopOnStop, Trigger, parse,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnStop, Trigger,
+    parse,
 };
-use knock_proto::{Knock, TcpFlags};
+use knock_proto::{Knock, SetName, TableName, TcpFlags};
 
 fn config(text: &str) -> Config {
     parse("c.json", text).unwrap_or_else(|error| panic!("{error}")).config
@@ -38,9 +38,9 @@ fn a_rule_alone_has_the_documented_defaults() {
             revoke: None,
         }],
         nftables: Nftables {
-            table: "knockd".to_owned(),
+            table: TableName::default(),
             on_stop: OnStop::Remove,
-            exempt_interfaces: vec!["lo".to_owned()],
+            exempt_interfaces: vec!["lo".parse().expect("a name")],
             owner: true,
         },
         tripwires: true,
@@ -68,11 +68,14 @@ fn every_setting_outside_the_rules_is_taken_up() {
             "control_socket": "/run/k.sock", "state_dir": "/var/lib/k", "log": {"target": "syslog", "level": "trace"},
             "rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#,
     );
-    assert_eq!(config.interfaces, Interfaces::Named(vec!["eth0".to_owned(), "wg0".to_owned()]));
+    assert_eq!(
+        config.interfaces,
+        Interfaces::Named(["eth0", "wg0"].map(|name| name.parse().expect("a name")).to_vec())
+    );
     assert_eq!(config.rules[0].timeout, Duration::from_millis(500));
     assert!(!config.tripwires);
-    let expected =
-        Nftables { table: "gate".to_owned(), on_stop: OnStop::Keep, exempt_interfaces: Vec::new(), owner: false };
+    let table = "gate".parse().expect("a name");
+    let expected = Nftables { table, on_stop: OnStop::Keep, exempt_interfaces: Vec::new(), owner: false };
     assert_eq!(config.nftables, expected);
     assert_eq!(config.limits, Limits { sources: 1, grants: 2, commands: 3, command_queue: 4 });
     assert_eq!(config.control_socket, Some(PathBuf::from("/run/k.sock")));
@@ -87,7 +90,7 @@ fn an_interface_is_one_or_any() {
         config(&format!("{{\"interface\": {value}, \"rules\": [{rule}]}}")).interfaces
     };
     assert_eq!(interfaces("\"any\""), Interfaces::Any);
-    assert_eq!(interfaces("\"eth0\""), Interfaces::Named(vec!["eth0".to_owned()]));
+    assert_eq!(interfaces("\"eth0\""), Interfaces::Named(vec!["eth0".parse().expect("a name")]));
 }
 
 #[test]
@@ -123,16 +126,16 @@ fn a_stop_command_runs_at_once_when_the_daemon_stops_unless_it_says_keep() {
 
 #[test]
 fn sets_of_the_administrator_are_named_for_each_kind_of_address() {
-    let name = |family, set: &str| SetName { family, table: "filter".to_owned(), set: set.to_owned() };
+    let name = |text: &str| text.parse::<SetName>().expect("the name of a set");
     let sets = |v4, v6| Some(Allow::Sets { v4, v6, timeout: Duration::from_secs(60) });
     for (text, expected) in [
-        (r#""set": "inet filter k4""#, sets(Some(name(Family::Inet, "k4")), None)),
-        (r#""set6": "ip6 filter k6""#, sets(None, Some(name(Family::Ip6, "k6")))),
+        (r#""set": "inet filter k4""#, sets(Some(name("inet filter k4")), None)),
+        (r#""set6": "ip6 filter k6""#, sets(None, Some(name("ip6 filter k6")))),
         (
             r#""set": "ip filter k4", "set6": "bridge filter k6""#,
-            sets(Some(name(Family::Ip, "k4")), Some(name(Family::Bridge, "k6"))),
+            sets(Some(name("ip filter k4")), Some(name("bridge filter k6"))),
         ),
-        (r#""set": "netdev filter k4""#, sets(Some(name(Family::Netdev, "k4")), None)),
+        (r#""set": "netdev filter k4""#, sets(Some(name("netdev filter k4")), None)),
     ] {
         assert_eq!(rule(&format!(r#""allow": {{{text}, "timeout": "1m"}}"#)).allow, expected, "{text}");
     }

@@ -41,7 +41,7 @@ pub enum Store {
     /// The managed table, of which every element is knockd's.
     Table,
     /// A user set, of which the elements with the name of a rule as comment are knockd's.
-    Set(knock_nft::SetAddress),
+    Set(knock_proto::SetName),
 }
 
 impl Place {

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use knock_nft::{ElementKey, Event, Family, ManagedTable, Monitor};
+use knock_nft::{ElementKey, Event, ManagedTable, Monitor};
+use knock_proto::Family;
 
 use crate::enforcer::Lifetime;
 use crate::{Changes, Element, Enforcer, Error, GrantEvent, Key, Place, Policy, Store};
@@ -166,13 +167,13 @@ impl Enforcer for Nftables {
         if let Some(monitor) = &mut self.monitor {
             monitor.read(&mut events)?;
         }
-        let table_name = self.policy.table.as_ref().map(|table| table.name.as_str());
+        let table_name = self.policy.table.as_ref().map(|table| &*table.name);
         let mut changes = Changes::default();
         for event in &events {
             match event {
                 Event::Overrun => (changes.table, changes.sets) = (true, true),
                 Event::Changed(notice) => {
-                    let table = notice.family == Family::Inet && Some(notice.table.as_str()) == table_name;
+                    let table = notice.family == Family::Inet && Some(&*notice.table) == table_name;
                     let sets = self.sets.concern(notice);
                     if table || sets {
                         changes.by = Some(notice.actor.to_string());

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use knock_nft::{SetAddress as SetName, TableSpec};
-use knock_proto::{Knock, RuleId};
+use knock_nft::TableSpec;
+use knock_proto::{Knock, RuleId, SetName};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

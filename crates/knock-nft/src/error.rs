@@ -111,22 +111,6 @@ pub enum Error {
         /// The netlink port of the owner; for the first netlink socket of a process this is its process id.
         port_id: u32,
     },
-    /// The name cannot be one of a table.
-    #[error("`{name}` cannot be the name of a table: {reason}")]
-    TableName {
-        /// The name.
-        name: String,
-        /// The rule that it breaks.
-        reason: &'static str,
-    },
-    /// The name cannot be one of an interface.
-    #[error(
-        "`{name}` cannot be the name of an interface: write 1 to 15 bytes, without slash, colon, white space or NUL"
-    )]
-    InterfaceName {
-        /// The name.
-        name: String,
-    },
     /// [`crate::ManagedTable::apply`] was given another table's name.
     #[error("the managed table is {current}, not {wanted}: set up the new table, then remove the old one")]
     Renamed {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use knock_proto::Family;
 use mnl::Socket;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
@@ -10,7 +11,6 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use crate::attribute::{Message, Messages, generation, low_half};
 use crate::connection::{as_fd, open_socket, receive, set_option};
 use crate::error::{Error, Operation};
-use crate::family::Family;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const GROUP_NFTABLES: libc::c_int = 7;

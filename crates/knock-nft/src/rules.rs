@@ -49,11 +49,10 @@
 
 use std::ffi::CStr;
 
-use knock_proto::Protocol;
+use knock_proto::{Family, Protocol};
 use nftnl::Hook;
 
 use crate::expression::{Expression, Field, REGISTER_1, register};
-use crate::family::Family;
 use crate::ruleset::{GRANTS4, GRANTS6, GUARDED};
 use crate::spec::TableSpec;
 

@@ -3,12 +3,12 @@
 use std::ffi::CStr;
 use std::net::IpAddr;
 
+use knock_proto::Family;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
-use crate::family::Family;
 use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
 use crate::rules::{CHAINS, ChainKind, rules};
 use crate::spec::TableSpec;

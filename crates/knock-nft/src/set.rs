@@ -1,11 +1,10 @@
 //! Sets that the administrator owns: checked, filled and emptied, never made.
 
-use std::ffi::{CStr, CString};
-use std::fmt;
+use std::ffi::CString;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
+use knock_proto::SetName;
 use nftnl::MsgType;
 use rustix::io::Errno;
 
@@ -13,7 +12,6 @@ use crate::attribute::{self, Request};
 use crate::connection::Connection;
 use crate::element::{AddressElement, KeyBytes, Lifetime, comment_record, milliseconds, read_address, read_elements};
 use crate::error::{Error, Operation, UnusableSet};
-use crate::family::{Family, ParseFamilyError};
 use crate::layout::elements_request;
 use crate::message::{ElementsMessage, Timeout};
 use crate::ruleset::{TYPE_IPV4, TYPE_IPV6};
@@ -21,48 +19,6 @@ use crate::table::{ManagedTable, REVOKE_ATTEMPTS};
 
 /// `NFT_SET_OBJECT` (linux/netfilter/nf_tables.h), a map to objects.
 const SET_OBJECT: libc::c_int = 0x40;
-
-/// Where a set is: `inet filter knock_ssh4`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SetAddress {
-    /// The family of its table.
-    pub family: Family,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub set: String,
-}
-
-impl fmt::Display for SetAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.family, self.table, self.set)
-    }
-}
-
-/// Why a text names no set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseSetAddressError {
-    /// It is not three words.
-    #[error("`{0}` is not the name of a set; write its family, table and name: `inet filter knock_ssh4`")]
-    NotThreeWords(String),
-    /// The first word is no family.
-    #[error(transparent)]
-    Family(#[from] ParseFamilyError),
-}
-
-impl FromStr for SetAddress {
-    type Err = ParseSetAddressError;
-
-    fn from_str(text: &str) -> Result<SetAddress, ParseSetAddressError> {
-        let mut words = text.split_ascii_whitespace();
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some(family), Some(table), Some(set), None) if !text.contains('\0') => {
-                Ok(SetAddress { family: family.parse()?, table: table.to_owned(), set: set.to_owned() })
-            }
-            _ => Err(ParseSetAddressError::NotThreeWords(text.to_owned())),
-        }
-    }
-}
 
 /// The version of the addresses in a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,7 +97,7 @@ impl UserSets {
     ///
     /// # Errors
     /// [`Error::UnusableSet`]; [`Error::Kernel`]: [`Error::is_missing`] where there is no such set.
-    pub fn inspect(&mut self, set: &SetAddress, version: IpVersion) -> Result<(), Error> {
+    pub fn inspect(&mut self, set: &SetName, version: IpVersion) -> Result<(), Error> {
         self.usable(set, version).map(|_| ())
     }
 
@@ -151,7 +107,7 @@ impl UserSets {
     /// As [`UserSets::inspect`]; [`Error::is_full`] where there is no room.
     pub fn grant(
         &mut self,
-        set: &SetAddress,
+        set: &SetName,
         address: IpAddr,
         comment: &str,
         lifetime: Lifetime,
@@ -179,7 +135,7 @@ impl UserSets {
     /// [`Error::Kernel`] where the kernel refuses.
     pub fn revoke(
         &mut self,
-        set: &SetAddress,
+        set: &SetName,
         addresses: &[IpAddr],
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Vec<IpAddr>, Error> {
@@ -219,9 +175,9 @@ impl UserSets {
     ///
     /// # Errors
     /// [`Error::Kernel`]: [`Error::is_missing`] where there is no such set.
-    pub fn list(&mut self, set: &SetAddress) -> Result<Vec<AddressElement>, Error> {
+    pub fn list(&mut self, set: &SetName) -> Result<Vec<AddressElement>, Error> {
         let default = self.definition(set)?.timeout;
-        let request = |flags| elements_request(set.family.number(), &set.table, &set.set, flags);
+        let request = |flags| elements_request(set.family().number(), set.table(), set.set(), flags);
         self.connection
             .dump_elements(request, |found, message| {
                 read_elements(message, |listed| {
@@ -235,12 +191,12 @@ impl UserSets {
             .map_err(|errno| Error::kernel(Operation::ReadElements, object(set), errno))
     }
 
-    fn definition(&mut self, set: &SetAddress) -> Result<Definition, Error> {
+    fn definition(&mut self, set: &SetName) -> Result<Definition, Error> {
         use attribute::set::{FLAGS, KEY_LENGTH, KEY_TYPE, NAME, TABLE, TIMEOUT};
         let mut definition = Definition::default();
-        let request = Request::new(libc::NFT_MSG_GETSET, set.family.number(), libc::NLM_F_ACK)
-            .string(TABLE, &set.table)
-            .string(NAME, &set.set);
+        let request = Request::new(libc::NFT_MSG_GETSET, set.family().number(), libc::NLM_F_ACK)
+            .string(TABLE, set.table())
+            .string(NAME, set.set());
         self.connection
             .get(request, |message| {
                 let attributes = message.attributes();
@@ -255,7 +211,7 @@ impl UserSets {
         Ok(definition)
     }
 
-    fn usable(&mut self, set: &SetAddress, version: IpVersion) -> Result<Definition, Error> {
+    fn usable(&mut self, set: &SetName, version: IpVersion) -> Result<Definition, Error> {
         let definition = self.definition(set)?;
         let has = |flag: libc::c_int| definition.flags & flag.cast_unsigned() != 0;
         let wanted = version.type_name();
@@ -276,9 +232,9 @@ impl UserSets {
     }
 
     /// The element of the address; `None`: it is not in the set, or there is none.
-    fn element(&mut self, set: &SetAddress, address: IpAddr) -> Result<Option<AddressElement>, Error> {
+    fn element(&mut self, set: &SetName, address: IpAddr) -> Result<Option<AddressElement>, Error> {
         let mut found = None;
-        let request = elements_request(set.family.number(), &set.table, &set.set, libc::NLM_F_ACK)
+        let request = elements_request(set.family().number(), set.table(), set.set(), libc::NLM_F_ACK)
             .element_key(KeyBytes::address(address).as_slice());
         let result = self.connection.get(request, |message| {
             read_elements(message, |listed| {
@@ -296,49 +252,24 @@ impl UserSets {
     }
 }
 
-fn object(set: &SetAddress) -> String {
+fn object(set: &SetName) -> String {
     format!("set {set}")
 }
 
-fn element(set: &SetAddress, address: IpAddr, timeout: Option<Timeout>, comment: &[u8]) -> ElementsMessage {
-    let mut message = ElementsMessage::new(set.family.number(), &c_name(&set.table), &c_name(&set.set));
+fn element(set: &SetName, address: IpAddr, timeout: Option<Timeout>, comment: &[u8]) -> ElementsMessage {
+    let mut message = ElementsMessage::new(set.family().number(), &c_name(set.table()), &c_name(set.set()));
     message.push(KeyBytes::address(address).as_slice(), timeout, comment);
     message
 }
 
-/// A name for C. What has a NUL names nothing, and the kernel answers ENOENT.
+/// A name for C. The names of tables and sets have no NUL.
 fn c_name(name: &str) -> CString {
-    CString::new(name).unwrap_or_else(|_| CStr::to_owned(c""))
+    CString::new(name).unwrap_or_default()
 }
 
 impl Lifetime {
     /// The whole of a timeout.
     pub const fn whole(timeout: Duration) -> Lifetime {
         Lifetime { timeout, remaining: timeout }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_is_named_by_family_table_and_name() {
-        let set: SetAddress = "inet filter knock_ssh4".parse().expect("a set");
-        assert_eq!((set.family, set.table.as_str(), set.set.as_str()), (Family::Inet, "filter", "knock_ssh4"));
-        assert_eq!(set.to_string(), "inet filter knock_ssh4");
-    }
-
-    #[test]
-    fn what_names_no_set_says_why() {
-        let message = |text: &str| text.parse::<SetAddress>().expect_err(text).to_string();
-        assert_eq!(
-            message("filter knock"),
-            "`filter knock` is not the name of a set; write its family, table and name: `inet filter knock_ssh4`"
-        );
-        assert_eq!(
-            message("ipv4 filter knock"),
-            "`ipv4` is not an nftables family; write ip, ip6, inet, arp, bridge or netdev"
-        );
     }
 }

@@ -59,7 +59,7 @@ impl ManagedTable {
     /// that last longest stay.
     ///
     /// # Errors
-    /// [`Error::TableName`] and [`Error::InterfaceName`] for what cannot be; [`Error::Foreign`] where somebody else has a
+    /// [`Error::Foreign`] where somebody else has a
     /// table of that name; [`Error::Owned`] where another process owns it; [`Error::Kernel`] where the kernel refuses. In
     /// each case nothing was changed.
     pub fn set_up(spec: TableSpec) -> Result<(ManagedTable, Vec<Element>), Error> {
@@ -71,7 +71,6 @@ impl ManagedTable {
     /// # Errors
     /// As [`ManagedTable::set_up`].
     pub fn set_up_with(spec: TableSpec, initial: &[Element]) -> Result<(ManagedTable, Vec<Element>), Error> {
-        spec.check()?;
         let connection =
             Connection::open().map_err(|errno| Error::kernel(Operation::Open, object(&spec.name), errno))?;
         let name = spec.c_name();
@@ -96,9 +95,8 @@ impl ManagedTable {
     /// [`Error::Renamed`] where `spec` has another name; otherwise as [`ManagedTable::set_up`], and an error for which
     /// [`Error::is_missing`] holds where the table is gone. In each case nothing was changed.
     pub fn apply(&mut self, spec: TableSpec, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
-        spec.check()?;
         if spec.name != self.spec.name {
-            return Err(Error::Renamed { current: self.spec.name.clone(), wanted: spec.name });
+            return Err(Error::Renamed { current: self.spec.name.to_string(), wanted: spec.name.to_string() });
         }
         let Some(layout) = self.read_own()? else {
             return Err(Error::kernel(Operation::ReadTable, object(&self.spec.name), Errno::NOENT));
@@ -284,7 +282,7 @@ impl ManagedTable {
     }
 
     fn check_ours(&self, state: &TableState) -> Result<(), Error> {
-        let table = self.spec.name.clone();
+        let table = self.spec.name.to_string();
         match state.owner {
             _ if !state.is_ours() => Err(Error::Foreign { table }),
             Some(port_id) if port_id != self.connection.port_id() => Err(Error::Owned { table, port_id }),

@@ -2,7 +2,8 @@
 
 mod support;
 
-use knock_nft::{Event, Family, IpVersion, Lifetime, Monitor, Notice, Subject, UserSets};
+use knock_nft::{Event, IpVersion, Lifetime, Monitor, Notice, Subject, UserSets};
+use knock_proto::Family;
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, element, key, made, many, nft, spec};
 

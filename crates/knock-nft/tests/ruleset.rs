@@ -16,7 +16,7 @@ fn nft_lists_the_table_as_the_design_has_it() {
     in_namespace(|| {
         let mut spec = spec();
         spec.guarded = vec![Knock::tcp(22), Knock::udp(51820)];
-        spec.exempt_interfaces = vec!["lo".to_owned(), "wg0".to_owned()];
+        spec.exempt_interfaces = ["lo", "wg0"].map(|name| name.parse().expect("a name")).to_vec();
         let mut table = made(spec);
         table.grant(&[element("192.0.2.1", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
         let listing = nft_text("list table inet knockd");
@@ -153,7 +153,7 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
             table.revoke(&[grant.key]).expect("revoked");
             TcpStream::connect_timeout(&target, patience).expect_err("closed again");
 
-            guarding.exempt_interfaces = vec!["lo".to_owned()];
+            guarding.exempt_interfaces = vec!["lo".parse().expect("a name")];
             table.apply(guarding, &[], &[]).expect("applied");
             TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("exempt");
             table.remove().expect("removed");

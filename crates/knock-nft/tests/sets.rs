@@ -5,7 +5,8 @@ mod support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_nft::{AddressElement, Error, IpVersion, Lifetime, Outcome, SetAddress, UnusableSet, UserSets};
+use knock_nft::{AddressElement, Error, IpVersion, Lifetime, Outcome, UnusableSet, UserSets};
+use knock_proto::SetName;
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, MINUTE, nft};
 
@@ -13,7 +14,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn set(text: &str) -> SetAddress {
+fn set(text: &str) -> SetName {
     text.parse().expect("a set")
 }
 

@@ -6,6 +6,7 @@
 
 mod engine;
 mod knock;
+mod name;
 mod packet;
 mod ports;
 mod rule_id;
@@ -17,6 +18,7 @@ mod time;
 
 pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
+pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};
 pub use packet::{Identity, Ignored, Packet, parse};
 pub use rule_id::RuleId;
 pub use time::Time;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use knock_config::{Allow, Config, ConfigError, Family, Interfaces, PROBLEMS_MAX, Position, Rule, SetName, Trigger};
+use knock_config::{Allow, Config, ConfigError, Interfaces, PROBLEMS_MAX, Position, Rule, Trigger};
 use knock_config::{RULES_MAX, WARNINGS_MAX};
-use knock_proto::{Knock, SEQUENCE_MAX, TcpFlags};
+use knock_proto::{Family, InterfaceName, Knock, SEQUENCE_MAX, TcpFlags};
 
 use crate::import::printable;
 
@@ -63,7 +63,7 @@ fn valid(config: &Config) {
     if let Interfaces::Named(names) = &config.interfaces {
         assert!(!names.is_empty());
         interfaces(names);
-        assert!(!names.iter().any(|name| name == "any"));
+        assert!(!names.iter().any(|name| **name == *"any"));
     }
     interfaces(&config.nftables.exempt_interfaces);
     let table = &config.nftables.table;
@@ -125,16 +125,16 @@ fn valid_allow(allow: &Allow) {
         }
         Allow::Sets { v4, v6, .. } => {
             assert!((v4.is_some() || v6.is_some()) && v4 != v6);
-            assert!(v4.as_ref().is_none_or(|name| name.family != Family::Ip6));
-            assert!(v6.as_ref().is_none_or(|name| name.family != Family::Ip));
+            assert!(v4.as_ref().is_none_or(|name| name.family() != Family::Ip6));
+            assert!(v6.as_ref().is_none_or(|name| name.family() != Family::Ip));
             let names = [v4.as_ref(), v6.as_ref()].into_iter().flatten();
-            names.for_each(|SetName { table, set, .. }| assert!(is_nft_name(table) && is_nft_name(set)));
+            names.for_each(|name| assert!(is_nft_name(name.table()) && is_nft_name(name.set())));
         }
     }
 }
 
-fn interfaces(names: &[String]) {
-    let distinct: HashSet<&String> = names.iter().collect();
+fn interfaces(names: &[InterfaceName]) {
+    let distinct: HashSet<&InterfaceName> = names.iter().collect();
     assert_eq!(distinct.len(), names.len(), "an interface stands twice");
     for name in names {
         assert!((1..=15).contains(&name.len()) && !name.contains(['/', ':', '\0', '\n', ' ']), "{name:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use knock_proto::{Knock, Protocol};
+use knock_proto::{Knock, Protocol, SetName};
 
 /// What a command opens or closes for `%IP%`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,5 +186,5 @@ fn nft(arguments: &[&str]) -> Option<(Act, Opening)> {
     };
     let alone = matches!(element, ["%IP%"]) || (act == Act::Open && matches!(element, ["%IP%", "timeout", _]));
     let name = name.map(|word| *word).join(" ");
-    (alone && knock_config::set_name(&name).is_ok()).then_some((act, Opening::Set(name)))
+    (alone && name.parse::<SetName>().is_ok()).then_some((act, Opening::Set(name)))
 }

@@ -1,6 +1,6 @@
 //! Replaces commands that open and close the firewall by `allow` and `revoke`, or says how they could be.
 
-use knock_config::{Family, set_name};
+use knock_proto::{Family, SetName};
 use serde_json::{Value, json};
 
 use super::Findings;
@@ -75,13 +75,14 @@ fn allow(effect: &Effect, timeout: Value) -> Option<Value> {
             let ports: Vec<Value> = ports.iter().copied().map(port).collect();
             Some(json!({"ports": ports, "timeout": timeout}))
         }
-        (Opening::Set(set), Opening::Set(set6)) if set == set6 => match set_name(set).ok()?.family {
+        (Opening::Set(set), Opening::Set(set6)) if set == set6 => match set.parse::<SetName>().ok()?.family() {
             // One command for both kinds of address worked for one of them; which, the table tells or IPv4 it is.
             Family::Ip6 => Some(json!({"set6": set, "timeout": timeout})),
             _ => Some(json!({"set": set, "timeout": timeout})),
         },
         (Opening::Set(set), Opening::Set(set6)) => {
-            let wrong = set_name(set).ok()?.family == Family::Ip6 || set_name(set6).ok()?.family == Family::Ip;
+            let wrong = set.parse::<SetName>().ok()?.family() == Family::Ip6
+                || set6.parse::<SetName>().ok()?.family() == Family::Ip;
             (!wrong).then(|| json!({"set": set, "set6": set6, "timeout": timeout}))
         }
         _ => None,

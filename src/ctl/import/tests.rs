@@ -131,7 +131,7 @@ fn knocks_defaults_are_written_where_ours_differ() {
     let config = parse("config.json", &imported(text, false).json).expect("valid").config;
     assert_eq!(config.rules[0].timeout, Duration::from_secs(25));
     assert_eq!(config.rules[0].stop.as_ref().expect("a stop command").after, Duration::from_secs(10));
-    assert_eq!(config.interfaces, knock_config::Interfaces::Named(vec!["eth0".to_owned()]));
+    assert_eq!(config.interfaces, knock_config::Interfaces::Named(vec!["eth0".parse().expect("a name")]));
 }
 
 #[test]

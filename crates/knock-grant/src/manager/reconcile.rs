@@ -48,7 +48,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     fn table_name(&self) -> &str {
-        self.policy.table.as_ref().map_or("", |table| table.name.as_str())
+        self.policy.table.as_ref().map_or("", |table| &*table.name)
     }
 
     /// Makes each user set what the record says. Returns how many elements were added again.

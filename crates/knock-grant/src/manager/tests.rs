@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use knock_nft::{SetAddress, TableSpec};
-use knock_proto::{Knock, Time};
+use knock_nft::TableSpec;
+use knock_proto::{Knock, SetName, Time};
 
 use super::*;
 use crate::enforcer::Lifetime;
@@ -16,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const START: Time = Time::from_millis(1_000_000_000);
 const OPERATOR: Cause = Cause::Operator { uid: 7 };
 
-fn set() -> SetAddress {
+fn set() -> SetName {
     "inet filter ssh4".parse().expect("a set")
 }
 
@@ -30,7 +30,7 @@ fn policy() -> Policy {
         ("nothing", Opens::Nothing),
     ];
     let guarded = vec![Knock::tcp(22), Knock::tcp(80)];
-    let (name, exempt_interfaces) = ("knockd".to_owned(), Vec::new());
+    let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
         table: Some(TableSpec { name, guarded, exempt_interfaces, owner: true, max_grants: 100 }),

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
-use knock_nft::{SetAddress, TableSpec};
-use knock_proto::{Knock, RuleId, Time};
+use knock_nft::TableSpec;
+use knock_proto::{Knock, RuleId, SetName, Time};
 use knock_testkit::Namespace;
 
 use super::*;
@@ -20,7 +20,7 @@ const HALF: Duration = Duration::from_secs(1800);
 const START: Time = Time::from_millis(1_000_000_000);
 const SET: &str = "inet filter knock";
 
-fn set(name: &str) -> SetAddress {
+fn set(name: &str) -> SetName {
     name.parse().expect("a set")
 }
 
@@ -32,7 +32,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
     let mut guarded: Vec<Knock> = ports.collect();
     guarded.sort_unstable();
     guarded.dedup();
-    let (name, exempt_interfaces) = ("knockd".to_owned(), Vec::new());
+    let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     let table = TableSpec { name, guarded, exempt_interfaces, owner, max_grants: limit };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
     Rc::new(Policy { rules, table: Some(table), limit: limit as usize })

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_nft::{IpVersion, Notice, Outcome, SetAddress as SetName};
-use knock_proto::RuleId;
+use knock_nft::{IpVersion, Notice, Outcome};
+use knock_proto::{RuleId, SetName};
 use log::Level;
 
 use super::table::by_key;
@@ -98,7 +98,7 @@ impl UserSets {
     }
 
     pub(super) fn concern(&self, notice: &Notice) -> bool {
-        self.sets.iter().any(|set| set.name.family == notice.family && set.name.table == notice.table)
+        self.sets.iter().any(|set| set.name.family() == notice.family && *set.name.table() == *notice.table)
     }
 
     pub(super) fn states(&self) -> Vec<SetState> {

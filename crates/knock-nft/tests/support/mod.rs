@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
-use knock_proto::Knock;
+use knock_proto::{Knock, TableName};
 use serde_json::Value;
 
 /// Runs nft and returns whether it succeeded, and what it printed.
@@ -48,9 +48,9 @@ pub(crate) fn elements(set: &str) -> Vec<Value> {
 /// A table that guards TCP 22.
 pub(crate) fn spec() -> TableSpec {
     TableSpec {
-        name: "knockd".to_owned(),
+        name: TableName::default(),
         guarded: vec![Knock::tcp(22)],
-        exempt_interfaces: vec!["lo".to_owned()],
+        exempt_interfaces: vec!["lo".parse().expect("a name")],
         owner: false,
         max_grants: 1000,
     }
