@@ -7,5 +7,5 @@ pub(crate) mod protocol;
 mod server;
 mod socket;
 
-pub(crate) use server::Server;
+pub(crate) use server::{Request, Server};
 pub(crate) use socket::{DEFAULT_PATH, Error, Peer, Socket, place};

@@ -40,51 +40,20 @@ const PACKETS_IN_A_ROW: usize = 512;
 /// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const LAST_COMMANDS: Duration = Duration::from_secs(30);
 
-/// The poller's token of the control socket. Those of its connections follow.
-pub(crate) const CONTROL_TOKEN: u64 = 100;
-
-/// What a token of the poller stands for.
+/// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ready {
     Stop,
-    Reload,
-    Links,
-    Monitor,
     HandOver,
+    Reload,
     /// The thread that reads the configuration is done.
     Loaded,
-    /// The control socket or a connection to it, by its token.
-    Control(u64),
+    Links,
+    Monitor,
+    /// The control socket, or a connection to it.
+    Control,
     /// The listener of that number.
     Listener(usize),
-}
-
-impl Ready {
-    const fn token(self) -> u64 {
-        match self {
-            Ready::Stop => 0,
-            Ready::Reload => 1,
-            Ready::Links => 2,
-            Ready::Monitor => 3,
-            Ready::HandOver => 5,
-            Ready::Loaded => 7,
-            Ready::Control(token) => token,
-            Ready::Listener(number) => 1000 + number as u64,
-        }
-    }
-
-    fn from_token(token: u64) -> Option<Ready> {
-        match token {
-            0 => Some(Ready::Stop),
-            1 => Some(Ready::Reload),
-            2 => Some(Ready::Links),
-            3 => Some(Ready::Monitor),
-            5 => Some(Ready::HandOver),
-            7 => Some(Ready::Loaded),
-            CONTROL_TOKEN..1000 => Some(Ready::Control(token)),
-            _ => token.checked_sub(1000).and_then(|number| usize::try_from(number).ok()).map(Ready::Listener),
-        }
-    }
 }
 
 /// Why the daemon ends.
@@ -151,12 +120,12 @@ impl Daemon {
     /// Where waiting itself fails.
     pub(crate) fn run(&mut self) -> io::Result<End> {
         let mut poller = Poller::new()?;
-        poller.watch(&self.stop, Ready::Stop.token())?;
-        poller.watch(&self.hand_over, Ready::HandOver.token())?;
-        poller.watch(&self.reload, Ready::Reload.token())?;
-        poller.watch(&self.reloads, Ready::Loaded.token())?;
-        poller.watch(self.wire.links(), Ready::Links.token())?;
-        self.watch_replaceable(&poller)?;
+        poller.watch(&self.stop, Ready::Stop)?;
+        poller.watch(&self.hand_over, Ready::HandOver)?;
+        poller.watch(&self.reload, Ready::Reload)?;
+        poller.watch(&self.reloads, Ready::Loaded)?;
+        poller.watch(self.wire.links(), Ready::Links)?;
+        self.watch_replaceable(&mut poller)?;
 
         let states = self.wire.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
@@ -167,36 +136,33 @@ impl Daemon {
         self.notifier.ready(status);
 
         let mut sleep = Sleep::new(slept());
-        let mut ready = Vec::new();
         let mut completions = Vec::new();
         loop {
-            poller.wait(self.next_deadline(), &mut ready)?;
-            for &token in &ready {
-                match Ready::from_token(token) {
-                    Some(Ready::Stop) if self.stop.take() => return Ok(End::Stop),
-                    Some(Ready::HandOver) if self.hand_over.take() => return Ok(End::HandOver),
-                    Some(Ready::Reload) if self.reload.take() => self.reload(None, &poller),
-                    Some(Ready::Loaded) => {
-                        self.finish_reload(&poller);
+            poller.wait(self.next_deadline())?;
+            while let Some(ready) = poller.next() {
+                match ready {
+                    Ready::Stop if self.stop.take() => return Ok(End::Stop),
+                    Ready::HandOver if self.hand_over.take() => return Ok(End::HandOver),
+                    Ready::Reload if self.reload.take() => self.reload(None),
+                    Ready::Stop | Ready::HandOver | Ready::Reload => {}
+                    Ready::Loaded => {
+                        self.finish_reload();
                         // One that failed may have closed a listener too, and opened another in its place.
-                        self.watch_replaceable(&poller)?;
-                        // What else is ready may be about a listener that is gone.
-                        break;
+                        self.watch_replaceable(&mut poller)?;
                     }
-                    Some(Ready::Control(token)) => self.serve(token, &poller),
-                    Some(Ready::Links) => {
+                    Ready::Control => self.serve(),
+                    Ready::Links => {
                         if let Err(error) = self.wire.follow() {
                             log::error!("{error}");
                         }
                         let status = self.status_line();
                         self.notifier.status(status);
                     }
-                    Some(Ready::Monitor) => {
+                    Ready::Monitor => {
                         self.grants.reconcile(now());
                         self.observe_grants(now());
                     }
-                    Some(Ready::Listener(listener)) => self.drain(listener, &mut completions),
-                    _ => {}
+                    Ready::Listener(listener) => self.drain(listener, &mut completions),
                 }
             }
             self.tick(now());
@@ -207,25 +173,21 @@ impl Daemon {
                 self.observe_grants(now());
             }
             if let Some(control) = &mut self.control {
-                control.tick(now(), &poller);
+                control.tick(now());
             }
         }
     }
 
     /// Watches what a reload may have replaced. What is watched already stays so.
-    fn watch_replaceable(&self, poller: &Poller) -> io::Result<()> {
-        let watch = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            result => result,
-        };
+    fn watch_replaceable(&self, poller: &mut Poller<Ready>) -> io::Result<()> {
         for listener in self.wire.listeners() {
-            watch(poller.watch(listener.capture(), Ready::Listener(listener.number()).token()))?;
+            poller.watch(listener.capture(), Ready::Listener(listener.number()))?;
         }
         if let Some(control) = &self.control {
-            control.watch(poller)?;
+            poller.watch(control, Ready::Control)?;
         }
         match self.grants.enforcer().monitor() {
-            Some(monitor) => watch(poller.watch(monitor, Ready::Monitor.token())),
+            Some(monitor) => poller.watch(monitor, Ready::Monitor),
             None => Ok(()),
         }
     }

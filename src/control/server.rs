@@ -1,17 +1,19 @@
 //! The daemon's end of the control socket: a few connections at once, none of which can hold it up.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use knock_proto::Time;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 
 use super::connection::{Connection, PATIENCE, Received};
 use super::listing::Outgoing;
 use super::protocol::{Code, Command, Refusal};
 use super::socket::{Peer, Socket};
-use crate::os::poller::Poller;
 
 /// Connections at once; one more is told that it is one too many.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
@@ -22,26 +24,40 @@ const ACCEPTED_IN_A_ROW: usize = 32;
 /// How long none is accepted after the kernel had no descriptor for one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The control socket and its connections.
+/// The control socket and its connections. Its descriptor is readable when [`Server::on_ready`] has something to do.
 pub(crate) struct Server {
     socket: Socket,
-    token: u64,
+    /// An epoll(7) instance, which the event loop waits for as for any other descriptor. What is ready does not matter:
+    /// each turn looks at all connections, as they are few.
+    epoll: OwnedFd,
     connections: [Option<Connection>; CONNECTIONS_MAX],
-    /// Until when none is accepted.
-    paused: Option<Time>,
+    /// When it begins to accept connections, where it does not do so yet.
+    accepts_from: Option<Time>,
+}
+
+/// A request that [`Server::answer`] or [`Server::wait`] has to follow.
+pub(crate) struct Request {
+    /// The number of the connection.
+    pub(crate) slot: usize,
+    pub(crate) peer: Peer,
+    pub(crate) command: Command,
 }
 
 impl Server {
-    /// Serves that socket. The poller knows it by `token`, and its connections by the [`CONNECTIONS_MAX`] tokens after
-    /// that one.
-    pub(crate) fn new(socket: Socket, token: u64) -> Server {
-        Server { socket, token, connections: Default::default(), paused: None }
+    /// Serves that socket.
+    ///
+    /// # Errors
+    ///
+    /// Where there are no more descriptors.
+    pub(crate) fn new(socket: Socket) -> io::Result<Server> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Server { socket, epoll, connections: Default::default(), accepts_from: Some(Time::ZERO) })
     }
 
-    /// Serves another socket instead. Whoever is connected stays so.
+    /// Serves another socket instead. The connections stay.
     pub(crate) fn replace(&mut self, socket: Socket) {
         self.socket = socket;
-        self.paused = None;
+        self.accepts_from = Some(Time::ZERO);
     }
 
     /// Where the socket is.
@@ -49,44 +65,48 @@ impl Server {
         self.socket.path()
     }
 
-    /// Has the poller tell of connections. Needed after [`Server::replace`] too.
-    ///
-    /// # Errors
-    ///
-    /// Where the poller refuses.
-    pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
-        if self.paused.is_some() {
-            return Ok(());
+    /// Accepts connections, goes on with their answers, and returns the requests that have come.
+    pub(crate) fn on_ready(&mut self, now: Time) -> Vec<Request> {
+        // Before the requests are read: room is made for a new connection where one is closed.
+        self.accept(now);
+        let mut requests = Vec::new();
+        for slot in 0..CONNECTIONS_MAX {
+            let Some(connection) = &mut self.connections[slot] else { continue };
+            if connection.is_waiting() {
+                continue;
+            }
+            if !connection.is_asking() {
+                if !connection.send() {
+                    self.connections[slot] = None;
+                }
+                continue;
+            }
+            let peer = connection.peer;
+            match connection.receive() {
+                Received::Request(Ok(command)) => requests.push(Request { slot, peer, command }),
+                Received::Request(Err(refusal)) => self.answer(slot, Outgoing::refusal(refusal), now),
+                Received::Nothing => {}
+                Received::Gone => self.connections[slot] = None,
+            }
         }
-        match poller.watch(self.socket.listener(), self.token) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            result => result,
-        }
-    }
-
-    /// The token of the connection in that slot.
-    const fn connection_token(&self, slot: usize) -> u64 {
-        self.token + 1 + slot as u64
-    }
-
-    /// The slot of the connection with that token; `None` for the socket's own.
-    pub(crate) fn slot(&self, token: u64) -> Option<usize> {
-        let slot = usize::try_from(token.checked_sub(self.token + 1)?).ok()?;
-        (slot < CONNECTIONS_MAX).then_some(slot)
+        requests
     }
 
     /// Accepts who wants to ask, and refuses who may not or is one too many.
-    pub(crate) fn accept(&mut self, now: Time, poller: &Poller) {
+    fn accept(&mut self, now: Time) {
         for _ in 0..ACCEPTED_IN_A_ROW {
+            if self.accepts_from.is_some() {
+                return;
+            }
             match self.socket.listener().accept() {
-                Ok((stream, _)) => self.take_up(stream, now, poller),
+                Ok((stream, _)) => self.admit(stream, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     log::warn!("cannot accept a connection to the control socket: {error}; trying again in a second");
                     // It stays readable until there is a descriptor.
-                    if poller.forget(self.socket.listener()).is_ok() {
-                        self.paused = Some(now.after(PAUSE));
+                    if epoll::delete(&self.epoll, self.socket.listener()).is_ok() {
+                        self.accepts_from = Some(now.after(PAUSE));
                     }
                     return;
                 }
@@ -94,7 +114,7 @@ impl Server {
         }
     }
 
-    fn take_up(&mut self, stream: UnixStream, now: Time, poller: &Poller) {
+    fn admit(&mut self, stream: UnixStream, now: Time) {
         let peer = match stream.set_nonblocking(true).and_then(|()| Peer::of(&stream)) {
             Ok(peer) => peer,
             Err(error) => return log::warn!("cannot tell who connected to the control socket: {error}"),
@@ -108,9 +128,18 @@ impl Server {
             let message = format!("{CONNECTIONS_MAX} others are connected to the control socket; try again");
             return refuse(&stream, Code::Busy, &message);
         };
-        match poller.watch(&stream, self.connection_token(slot)) {
+        match self.watch(&stream, EventFlags::IN) {
             Ok(()) => self.connections[slot] = Some(Connection::new(stream, peer, now)),
             Err(error) => log::warn!("cannot wait for a request at the control socket: {error}"),
+        }
+    }
+
+    /// Has the epoll instance wait for the descriptor, or for something else of it.
+    fn watch(&self, descriptor: impl AsFd, flags: EventFlags) -> io::Result<()> {
+        let data = EventData::new_u64(0);
+        match epoll::add(&self.epoll, &descriptor, data, flags) {
+            Err(Errno::EXIST) => Ok(epoll::modify(&self.epoll, &descriptor, data, flags)?),
+            result => Ok(result?),
         }
     }
 
@@ -126,59 +155,37 @@ impl Server {
         self.connections.iter().position(Option::is_none)
     }
 
-    /// Goes on with a connection that is ready. Returns a request that is to be answered by [`Server::answer`].
-    pub(crate) fn proceed(&mut self, slot: usize, now: Time, poller: &Poller) -> Option<(Peer, Command)> {
-        let connection = self.connections.get_mut(slot)?.as_mut()?;
-        if !connection.is_asking() {
-            if !connection.send() {
-                self.connections[slot] = None;
-            }
-            return None;
-        }
-        let peer = connection.peer;
-        match connection.receive() {
-            Received::Request(Ok(command)) => return Some((peer, command)),
-            Received::Request(Err(refusal)) => self.answer(slot, Outgoing::refusal(refusal), now, poller),
-            Received::Nothing => {}
-            Received::Gone => self.connections[slot] = None,
-        }
-        None
-    }
-
-    /// Who asks on that connection.
+    /// The peer of that connection.
     pub(crate) fn peer(&self, slot: usize) -> Option<Peer> {
         self.connections.get(slot)?.as_ref().map(|connection| connection.peer)
     }
 
     /// Has that connection wait for an answer that comes later. `false` where too many wait, which is its answer.
-    pub(crate) fn wait(&mut self, slot: usize, now: Time, poller: &Poller) -> bool {
+    pub(crate) fn wait(&mut self, slot: usize, now: Time) -> bool {
         let waiting = self.connections.iter().flatten().filter(|connection| connection.is_waiting()).count();
         if waiting >= WAITING_MAX {
             let message = format!("{WAITING_MAX} others wait for a reload; try again");
-            self.answer(slot, Outgoing::refusal(Refusal::new(Code::Busy, message)), now, poller);
+            self.answer(slot, Outgoing::refusal(Refusal::new(Code::Busy, message)), now);
             return false;
         }
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
         // Whatever it sends and even its end would wake the loop again and again.
-        let _ = poller.forget(&connection.stream);
+        let _ = epoll::delete(&self.epoll, &connection.stream);
         connection.wait();
         true
     }
 
     /// Answers the request of that connection.
-    pub(crate) fn answer(&mut self, slot: usize, answer: Outgoing, now: Time, poller: &Poller) {
-        let token = self.connection_token(slot);
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
-        let watched = !connection.is_waiting() || poller.watch(&connection.stream, token).is_ok();
+    pub(crate) fn answer(&mut self, slot: usize, answer: Outgoing, now: Time) {
+        let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         connection.answer(answer, now);
-        let more = connection.send() && watched && poller.watch_output(&connection.stream, token, true).is_ok();
-        if !more {
-            self.connections[slot] = None;
+        if connection.send() && self.watch(&connection.stream, EventFlags::OUT).is_ok() {
+            self.connections[slot] = Some(connection);
         }
     }
 
-    /// Ends the connections whose time is over, and accepts again after a pause.
-    pub(crate) fn tick(&mut self, now: Time, poller: &Poller) {
+    /// Ends the connections whose time is over, and accepts connections where it is time to.
+    pub(crate) fn tick(&mut self, now: Time) {
         for slot in &mut self.connections {
             if let Some(connection) = slot.take_if(|connection| connection.deadline().is_some_and(|due| due <= now))
                 && connection.is_asking()
@@ -187,16 +194,23 @@ impl Server {
                 refuse(&connection.stream, Code::Timeout, &message);
             }
         }
-        if self.paused.take_if(|until| *until <= now).is_some()
-            && let Err(error) = self.watch(poller)
+        if self.accepts_from.take_if(|from| *from <= now).is_some()
+            && let Err(error) = self.watch(self.socket.listener(), EventFlags::IN)
         {
-            log::error!("cannot wait for connections to the control socket: {error}");
+            log::error!("cannot wait for connections to the control socket: {error}; trying again in a second");
+            self.accepts_from = Some(now.after(PAUSE));
         }
     }
 
     /// When [`Server::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.connections.iter().flatten().filter_map(Connection::deadline).chain(self.paused).min()
+        self.connections.iter().flatten().filter_map(Connection::deadline).chain(self.accepts_from).min()
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 
@@ -216,14 +230,14 @@ mod tests {
     fn clients_that_hung_up_do_not_keep_others_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("control.sock");
-        let poller = Poller::new().expect("a poller");
-        let mut server = Server::new(Socket::listen(&path).expect("a socket"), 100);
+        let mut server = Server::new(Socket::listen(&path).expect("a socket")).expect("an epoll instance");
+        server.tick(Time::ZERO);
         let connect = || UnixStream::connect(&path).expect("it listens");
 
         let open: Vec<UnixStream> = (0..CONNECTIONS_MAX - 1).map(|_| connect()).collect();
         drop(connect());
         let waits = connect();
-        server.accept(Time::ZERO, &poller);
+        server.accept(Time::ZERO);
         assert_eq!(server.connections.iter().flatten().filter(|connection| !connection.is_closed()).count(), 8);
         waits.set_nonblocking(true).expect("a socket");
         assert_eq!((&waits).read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "not refused");
@@ -231,7 +245,7 @@ mod tests {
         // Who only says that no more comes is still there.
         open[0].shutdown(std::net::Shutdown::Write).expect("half closed");
         let mut one_too_many = connect();
-        server.accept(Time::ZERO, &poller);
+        server.accept(Time::ZERO);
         let mut answer = String::new();
         one_too_many.read_to_string(&mut answer).expect("an answer");
         assert!(answer.contains("\"busy\""), "{answer}");

@@ -8,38 +8,37 @@ use knock_grant::{Cause, Grant, Revoked, SetState};
 use knock_proto::Time;
 use serde_json::Value;
 
-use crate::control::Peer;
 use crate::control::listing::Outgoing;
 use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
+use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
 use crate::daemon::plan::guarded_ports;
 use crate::daemon::reload::NotReloaded;
 use crate::logging;
 use crate::os::clock::now;
-use crate::os::poller::Poller;
 use crate::os::privileges::Protections;
 
 impl Daemon {
-    /// Goes on with the control socket, or with the connection to it that has this token.
-    pub(crate) fn serve(&mut self, token: u64, poller: &Poller) {
-        let Some(control) = &mut self.control else { return };
-        let Some(slot) = control.slot(token) else { return control.accept(now(), poller) };
-        let Some((peer, command)) = control.proceed(slot, now(), poller) else { return };
-        let answer = self.reply(now(), peer, command);
-        let Some(control) = &mut self.control else { return };
-        match answer {
-            Some(answer) => control.answer(slot, answer, now(), poller),
-            None => {
-                if control.wait(slot, now(), poller) {
-                    log::info!("uid {} asks for a reload", peer.uid);
-                    self.reload(Some(slot), poller);
+    /// Serves the control socket and its connections.
+    pub(crate) fn serve(&mut self) {
+        let requests = self.control.as_mut().map(|control| control.on_ready(now())).unwrap_or_default();
+        for Request { slot, peer, command } in requests {
+            let answer = self.reply(now(), peer, command);
+            let Some(control) = &mut self.control else { return };
+            match answer {
+                Some(answer) => control.answer(slot, answer, now()),
+                None => {
+                    if control.wait(slot, now()) {
+                        log::info!("uid {} asks for a reload", peer.uid);
+                        self.reload(Some(slot));
+                    }
                 }
             }
         }
     }
 
     /// Answers who asked for a reload.
-    pub(crate) fn answer_reload(&mut self, slot: usize, result: &Result<Vec<String>, NotReloaded>, poller: &Poller) {
+    pub(crate) fn answer_reload(&mut self, slot: usize, result: &Result<Vec<String>, NotReloaded>) {
         let rules = self.config.rules.len();
         let Some(control) = &mut self.control else { return };
         let Some(peer) = control.peer(slot) else { return };
@@ -51,7 +50,7 @@ impl Daemon {
             }
             Err(NotReloaded::Failed(reasons)) => Outgoing::refusal(Refusal::new(Code::Failed, reasons)),
         };
-        control.answer(slot, answer, now(), poller);
+        control.answer(slot, answer, now());
     }
 
     /// Does what is asked; a reload is left to be asked for, and answered when it has ended.

@@ -17,12 +17,11 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::commands::hooks;
 use crate::control;
+use crate::daemon::Daemon;
 use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
 use crate::daemon::startup::{ConfigSource, open_stops};
-use crate::daemon::{CONTROL_TOKEN, Daemon};
 use crate::logging::events::Event;
 use crate::os::clock::now;
-use crate::os::poller::Poller;
 use crate::os::privileges::Needs;
 use crate::triggers::sequences::{OneTimes, engine_rules, one_time_sequences};
 
@@ -140,23 +139,23 @@ impl Daemon {
     /// Has the configuration file read, to take up what it says now. Where it is not valid, or the kernel refuses what it
     /// asks for, everything stays as it is, and the log says why. `asker` is the connection to the control socket that gets
     /// the answer.
-    pub(crate) fn reload(&mut self, asker: Option<usize>, poller: &Poller) {
+    pub(crate) fn reload(&mut self, asker: Option<usize>) {
         match (&self.reloads.running, &mut self.reloads.next) {
-            (None, _) => self.begin_reload(asker.into_iter().collect(), poller),
+            (None, _) => self.begin_reload(asker.into_iter().collect()),
             (Some(_), next) => next.get_or_insert_default().extend(asker),
         }
     }
 
-    fn begin_reload(&mut self, askers: Vec<usize>, poller: &Poller) {
+    fn begin_reload(&mut self, askers: Vec<usize>) {
         self.notifier.reloading();
         if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
-            self.end_reload(&Err(error), &askers, poller);
+            self.end_reload(&Err(error), &askers);
         }
     }
 
     /// Takes up what was read, answers those who asked for it, and begins the reload that was asked for meanwhile.
     /// Nothing happens where the thread is not done.
-    pub(crate) fn finish_reload(&mut self, poller: &Poller) {
+    pub(crate) fn finish_reload(&mut self) {
         let mut count = [0; 8];
         if rustix::io::read(&self.reloads.done, &mut count).is_err() {
             return;
@@ -168,18 +167,18 @@ impl Daemon {
             // Those who asked meanwhile have what they want too: this one begins now.
             let askers = running.askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
             if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
-                self.end_reload(&Err(error), &askers, poller);
+                self.end_reload(&Err(error), &askers);
             }
             return;
         }
         let result = read.and_then(|prepared| self.take_up_configuration(prepared));
-        self.end_reload(&result, &running.askers, poller);
+        self.end_reload(&result, &running.askers);
         if let Some(askers) = self.reloads.next.take() {
-            self.begin_reload(askers, poller);
+            self.begin_reload(askers);
         }
     }
 
-    fn end_reload(&mut self, result: &Result<Vec<String>, NotReloaded>, askers: &[usize], poller: &Poller) {
+    fn end_reload(&mut self, result: &Result<Vec<String>, NotReloaded>, askers: &[usize]) {
         let status = self.status_line();
         self.notifier.ready(status);
         if let Err(reasons) = result {
@@ -188,7 +187,7 @@ impl Daemon {
             }
         }
         for &slot in askers {
-            self.answer_reload(slot, result, poller);
+            self.answer_reload(slot, result);
         }
     }
 
@@ -238,7 +237,10 @@ impl Daemon {
         log::set_max_level(self.source.log_level.unwrap_or(self.config.log.level));
         match (socket, &mut self.control) {
             (Some(socket), Some(control)) => control.replace(socket),
-            (Some(socket), None) => self.control = Some(control::Server::new(socket, CONTROL_TOKEN)),
+            (Some(socket), None) => match control::Server::new(socket) {
+                Ok(control) => self.control = Some(control),
+                Err(error) => log::error!("cannot serve the control socket: {error}; knockctl can't reach this daemon"),
+            },
             (None, _) => {}
         }
         self.counters.reloads += 1;

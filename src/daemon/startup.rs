@@ -22,7 +22,7 @@ use crate::daemon::args::Args;
 use crate::daemon::packet_source::Wire;
 use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
 use crate::daemon::reload::Reloads;
-use crate::daemon::{CONTROL_TOKEN, Counters, Daemon, End};
+use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
 use crate::os::clock::{moment, now};
@@ -261,7 +261,10 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: OneTimes) -> Result<Dae
 /// default place is done without: everything else works, and another daemon, in another network namespace, may be there.
 fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
     match control::Socket::listen(&control::place(config)) {
-        Ok(socket) => Ok(Some(control::Server::new(socket, CONTROL_TOKEN))),
+        Ok(socket) => {
+            let failed = |error| Failure::Other(format!("cannot serve the control socket: {error}"));
+            control::Server::new(socket).map(Some).map_err(failed)
+        }
         Err(error) if config.control_socket.is_none() && (error.is_permission() || error.is_in_use()) => {
             log::warn!("{error}; until then knockctl can't reach this daemon");
             Ok(None)
