@@ -9,7 +9,7 @@
 //! configured when it was made: after an edited configuration the old command still closes what the old one opened.
 //!
 //! The file is a journal, to which changes are appended. Once it is longer than twice what is pending and
-//! `SLACK` bytes more, it is written anew; where nothing is pending it goes. What a crash may lose never leaves
+//! [`entries::SLACK`] bytes more, it is written anew; where nothing is pending it goes. What a crash may lose never leaves
 //! anything open: a new entry is synced before its command runs. That an entry is done, or put off, is written without
 //! waiting for the disk, and the latter at most once in `PUT_OFF_WRITE`, so that a flood of knocks writes little: a
 //! stop command that a crash brings back runs again, or earlier.
@@ -17,11 +17,10 @@
 //! Nothing here asks a clock what time it is.
 
 mod disk;
+mod entries;
 mod journal;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,9 +32,9 @@ use knock_proto::Time;
 use crate::commands::{Job, Kind, Outcome, substitute};
 use crate::logging::events::EventLog;
 use crate::os::clock::now;
-use disk::{Changes, Disk, Opened};
+use disk::{Disk, Opened};
 pub(crate) use disk::{DiskError, Problem};
-use journal::Change;
+use entries::{Entries, Entry};
 use record::Record;
 
 /// The most stop commands that can be pending.
@@ -46,9 +45,6 @@ pub(crate) const LIVE_MAX: usize = 64 << 20;
 
 /// The longest stop command, in bytes: Linux runs nothing with a longer argument (`MAX_ARG_STRLEN`, execve(2)).
 pub(crate) const COMMAND_MAX: usize = (128 << 10) - 1;
-
-/// How many bytes of the journal may be out of date, beside as many as are not.
-const SLACK: u64 = 64 << 10;
 
 /// How long a stop command that was put off may stand in the file with its earlier time.
 const PUT_OFF_WRITE: Duration = Duration::from_secs(1);
@@ -112,40 +108,6 @@ struct Shared {
     entries: Mutex<Entries>,
     /// Locked while writing: who waits for it finds its entry written by who was before.
     disk: Mutex<Disk>,
-}
-
-type Key = (Arc<str>, IpAddr, Arc<str>);
-
-#[derive(Debug, Default)]
-struct Entries {
-    by_id: BTreeMap<u64, Entry>,
-    by_key: HashMap<Key, u64>,
-    due: BTreeSet<(Time, u64)>,
-    last_id: u64,
-    /// Counts the changes, so that the disk can be compared with this.
-    generation: u64,
-    /// What differs from the file, where there is one.
-    changed: BTreeSet<u64>,
-    /// The bytes that all entries take up in the file.
-    live: usize,
-    /// When one that was put off is written at the latest, and whose it is.
-    write_due: Option<(Time, Arc<str>, IpAddr)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    record: Record,
-    /// The bytes that it takes up in the file.
-    size: usize,
-    /// The file may name it.
-    on_disk: bool,
-    /// Where it stands in [`Entries::due`]: the record's time at first, later that of the next try.
-    look: Time,
-    /// What it undoes is done, or about to be, as far as is known.
-    opened: bool,
-    /// It was handed out and has not ended yet.
-    in_flight: bool,
-    tries: u32,
 }
 
 impl StopSchedule {
@@ -365,80 +327,6 @@ impl Shared {
         let generation = entries.generation;
         drop(entries);
         self.commit_or_warn(generation, &rule, source);
-    }
-}
-
-impl Entries {
-    fn insert(&mut self, key: Key, record: Record, opened: bool) -> u64 {
-        self.last_id += 1;
-        self.generation += 1;
-        let (id, look, size) = (self.last_id, record.due_boottime, record.size());
-        self.by_key.insert(key, id);
-        self.due.insert((look, id));
-        self.by_id.insert(id, Entry { record, size, on_disk: false, look, opened, in_flight: false, tries: 0 });
-        self.changed.insert(id);
-        self.live += size;
-        id
-    }
-
-    fn remove(&mut self, id: u64) {
-        if let Some(entry) = self.by_id.remove(&id) {
-            self.generation += 1;
-            self.due.remove(&(entry.look, id));
-            self.by_key.remove(&entry.record.key());
-            self.live -= entry.size;
-            if entry.on_disk {
-                self.changed.insert(id);
-            } else {
-                self.changed.remove(&id);
-            }
-        }
-    }
-
-    /// Changes a record in all but its key.
-    fn put_off(&mut self, id: u64, change: impl FnOnce(&mut Record)) {
-        if let Some(entry) = self.by_id.get_mut(&id) {
-            change(&mut entry.record);
-            self.generation += 1;
-            self.changed.insert(id);
-            let size = entry.record.size();
-            self.live = self.live - entry.size + size;
-            entry.size = size;
-            let due = entry.record.due_boottime;
-            self.look_at(id, due);
-        }
-    }
-
-    /// What has to be written to a file of that length for it to have all entries; `None`: to a new one. It is the same
-    /// as written from now on.
-    fn take_changes(&mut self, length: Option<u64>) -> Changes {
-        let of_change = |id: &u64| self.by_id.get(id).map_or(journal::LINE_REST, |entry| entry.size);
-        let more: usize = self.changed.iter().map(of_change).sum();
-        let is_short = |length: u64| length + more as u64 <= 2 * self.live as u64 + SLACK;
-        let whole = self.by_id.is_empty() || !length.is_some_and(is_short);
-        let changed = mem::take(&mut self.changed);
-        let pending = |id: u64, entry: &mut Entry| {
-            entry.on_disk = true;
-            Change::Pending(id, entry.record.clone())
-        };
-        let changes = if whole {
-            self.by_id.iter_mut().map(|(id, entry)| pending(*id, entry)).collect()
-        } else {
-            // What is pending comes first: were the end of it lost, an entry would be gone that another one replaces.
-            let (there, done): (Vec<_>, Vec<_>) = changed.into_iter().partition(|id| self.by_id.contains_key(id));
-            let by_id = &mut self.by_id;
-            let there = there.into_iter().filter_map(|id| by_id.get_mut(&id).map(|entry| pending(id, entry)));
-            there.chain(done.into_iter().map(Change::Done)).collect()
-        };
-        Changes { generation: self.generation, whole, changes }
-    }
-
-    fn look_at(&mut self, id: u64, look: Time) {
-        if let Some(entry) = self.by_id.get_mut(&id) {
-            self.due.remove(&(entry.look, id));
-            entry.look = look;
-            self.due.insert((look, id));
-        }
     }
 }
 

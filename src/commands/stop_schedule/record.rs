@@ -8,8 +8,9 @@ use knock_config::StopOnStop;
 use knock_proto::Time;
 use serde::{Deserialize, Serialize};
 
+use super::Moment;
+use super::entries::Key;
 use super::journal::LINE_REST;
-use super::{Key, Moment};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -5,6 +6,7 @@ use std::sync::mpsc::channel;
 use knock_config::Command;
 use proptest::prelude::*;
 
+use super::entries::SLACK;
 use super::*;
 use crate::commands::{Commands, Refused};
 use crate::logging::events::EventLog;
