@@ -35,7 +35,7 @@ use crate::os::clock::now;
 use disk::{Disk, Opened};
 pub(crate) use disk::{DiskError, Problem};
 use entries::{Entries, Entry};
-use record::Record;
+use record::{Record, milliseconds};
 
 /// The most stop commands that can be pending.
 pub(crate) const PENDING_MAX: usize = 100_000;
@@ -121,9 +121,9 @@ impl StopSchedule {
         for mut record in found.pending {
             record.translate(at, same_boot);
             let key = record.key();
-            let due = record.due_boottime;
+            let due = record.due_boottime_ns;
             match entries.by_key.get(&key).copied() {
-                Some(id) => entries.put_off(id, |earlier| earlier.due_boottime = earlier.due_boottime.max(due)),
+                Some(id) => entries.put_off(id, |earlier| earlier.due_boottime_ns = earlier.due_boottime_ns.max(due)),
                 // A reboot has undone what was opened, so the next knock has to open it again.
                 None => drop(entries.insert(key, record, same_boot)),
             }
@@ -150,16 +150,17 @@ impl StopSchedule {
             return Err(NotArmed::LongCommand(line.len()));
         }
         let key = (Arc::clone(&rule), source, Arc::clone(&line));
-        let record = Record {
+        let mut record = Record {
             rule,
             source,
             line,
-            timeout: start.timeout(),
-            after: stop.after,
+            timeout_ms: milliseconds(start.timeout()),
+            after_ms: milliseconds(stop.after),
             on_stop: stop.on_stop,
-            due_boottime: at.boottime.after(stop.after),
-            due_wall: at.wall.checked_add(stop.after).unwrap_or(at.wall),
+            due_boottime_ns: 0,
+            due_unix_ms: 0,
         };
+        record.set_due(at, stop.after);
         let mut entries = self.shared.entries();
         let known = entries.by_key.get(&key).copied();
         let is_open = known.and_then(|id| entries.by_id.get(&id)).is_some_and(|entry| entry.opened && !entry.in_flight);
@@ -224,10 +225,7 @@ impl StopSchedule {
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();
         let mut jobs = Vec::new();
         for id in ids {
-            entries.put_off(id, |record| {
-                record.due_boottime = record.due_boottime.min(at.boottime);
-                record.due_wall = record.due_wall.min(at.wall);
-            });
+            entries.put_off(id, |record| record.set_due(at, Duration::ZERO));
             jobs.extend(self.hand_out(&mut entries, id, at.boottime));
         }
         jobs
@@ -248,8 +246,8 @@ impl StopSchedule {
     pub(crate) fn pending(&self) -> Vec<Pending> {
         let entries = self.shared.entries();
         let pending = |entry: &Entry| {
-            let Record { rule, source, due_boottime: due, .. } = &entry.record;
-            Pending { rule: Arc::clone(rule), source: *source, due: *due }
+            let record = &entry.record;
+            Pending { rule: Arc::clone(&record.rule), source: record.source, due: record.due() }
         };
         let mut list: Vec<_> = entries.by_id.values().map(pending).collect();
         list.sort_by_key(|pending| pending.due);
@@ -260,9 +258,9 @@ impl StopSchedule {
         let entry = entries.by_id.get_mut(&id)?;
         let job = (!entry.in_flight).then(|| {
             entry.in_flight = true;
-            let Record { rule, source, line, timeout, .. } = &entry.record;
+            let Record { rule, source, line, timeout_ms, .. } = &entry.record;
             let shared = Arc::clone(&self.shared);
-            Job::new(Kind::Stop, Arc::clone(rule), *source, line, *timeout)
+            Job::new(Kind::Stop, Arc::clone(rule), *source, line, Duration::from_millis(*timeout_ms))
                 .after(move |outcome| shared.stop_ended(id, outcome))
         });
         let next = now.after(RETRY * (1 << entry.tries.min(6)));

@@ -53,7 +53,7 @@ impl Entries {
     pub(super) fn insert(&mut self, key: Key, record: Record, opened: bool) -> u64 {
         self.last_id += 1;
         self.generation += 1;
-        let (id, look, size) = (self.last_id, record.due_boottime, record.size());
+        let (id, look, size) = (self.last_id, record.due(), record.size());
         self.by_key.insert(key, id);
         self.due.insert((look, id));
         self.by_id.insert(id, Entry { record, size, on_disk: false, look, opened, in_flight: false, tries: 0 });
@@ -85,7 +85,7 @@ impl Entries {
             let size = entry.record.size();
             self.live = self.live - entry.size + size;
             entry.size = size;
-            let due = entry.record.due_boottime;
+            let due = entry.record.due();
             self.look_at(id, due);
         }
     }

@@ -15,23 +15,19 @@ use super::journal::LINE_REST;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    #[serde(with = "text")]
     pub(super) rule: Arc<str>,
     pub(super) source: IpAddr,
     /// The command line, with the address in it.
-    #[serde(rename = "command", with = "text")]
+    #[serde(rename = "command")]
     pub(super) line: Arc<str>,
-    #[serde(rename = "timeout_ms", with = "milliseconds")]
-    pub(super) timeout: Duration,
+    /// The time limit of the command.
+    pub(super) timeout_ms: u64,
     /// The rule's `stop_after`: it is never further away than that.
-    #[serde(rename = "after_ms", with = "milliseconds")]
-    pub(super) after: Duration,
+    pub(super) after_ms: u64,
     #[serde(with = "OnStop")]
     pub(super) on_stop: StopOnStop,
-    #[serde(rename = "due_boottime_ns", with = "nanoseconds")]
-    pub(super) due_boottime: Time,
-    #[serde(rename = "due_unix_ms", with = "unix_milliseconds")]
-    pub(super) due_wall: SystemTime,
+    pub(super) due_boottime_ns: u64,
+    pub(super) due_unix_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +42,17 @@ impl Record {
         (Arc::clone(&self.rule), self.source, Arc::clone(&self.line))
     }
 
+    /// When it is due, on the monotonic clock.
+    pub(super) fn due(&self) -> Time {
+        Time::from_nanos(self.due_boottime_ns)
+    }
+
+    /// Makes it due `left` after `at`.
+    pub(super) fn set_due(&mut self, at: Moment, left: Duration) {
+        self.due_boottime_ns = at.boottime.after(left).as_nanos();
+        self.due_unix_ms = unix_milliseconds(at.wall).saturating_add(milliseconds(left));
+    }
+
     /// The bytes that it takes up in the journal, at most.
     pub(super) fn size(&self) -> usize {
         // It has no key that is no text, and goes to memory: nothing can fail.
@@ -56,65 +63,18 @@ impl Record {
     /// another; one that was stepped back meanwhile puts nothing off for longer than `stop_after`.
     pub(super) fn translate(&mut self, at: Moment, same_boot: bool) {
         let left = if same_boot {
-            self.due_boottime.since(at.boottime)
+            self.due().since(at.boottime)
         } else {
-            self.due_wall.duration_since(at.wall).unwrap_or(Duration::ZERO)
+            Duration::from_millis(self.due_unix_ms.saturating_sub(unix_milliseconds(at.wall)))
         };
-        let left = left.min(self.after);
-        self.due_boottime = at.boottime.after(left);
-        self.due_wall = at.wall.checked_add(left).unwrap_or(at.wall);
+        self.set_due(at, left.min(Duration::from_millis(self.after_ms)));
     }
 }
 
-fn to_milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-mod text {
-    use super::{Arc, Deserialize};
-
-    pub(super) fn serialize<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(deserializer).map(Arc::from)
-    }
-}
-
-mod milliseconds {
-    use super::{Deserialize, Duration, to_milliseconds};
-
-    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(to_milliseconds(*duration))
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
-    }
-}
-
-mod nanoseconds {
-    use super::{Deserialize, Time};
-
-    pub(super) fn serialize<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(time.as_nanos())
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
-        u64::deserialize(deserializer).map(Time::from_nanos)
-    }
-}
-
-mod unix_milliseconds {
-    use super::{Deserialize, Duration, SystemTime, UNIX_EPOCH, to_milliseconds};
-
-    pub(super) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(to_milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        let since = Duration::from_millis(u64::deserialize(deserializer)?);
-        UNIX_EPOCH.checked_add(since).ok_or_else(|| serde::de::Error::custom("a time beyond the end of time"))
-    }
+fn unix_milliseconds(time: SystemTime) -> u64 {
+    milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
