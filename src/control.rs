@@ -2,8 +2,8 @@
 
 pub(crate) mod client;
 mod connection;
-pub(crate) mod listing;
 pub(crate) mod protocol;
+pub(crate) mod response;
 mod server;
 mod socket;
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::control::client::{Unanswered, ask};
+use crate::control::client::{ClientError, request};
 use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
 use args::Args;
 
@@ -44,13 +44,13 @@ impl Failure {
     }
 }
 
-impl From<Unanswered> for Failure {
-    fn from(error: Unanswered) -> Failure {
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
         let status = match &error {
-            Unanswered::NoDaemon { .. } => EXIT_UNAVAILABLE,
-            Unanswered::NotPermitted { .. } => EXIT_NOT_PERMITTED,
-            Unanswered::Broken { .. } | Unanswered::NotUnderstood { .. } => EXIT_OTHER,
-            Unanswered::Refused(refusal) => match refusal.code {
+            ClientError::NoDaemon { .. } => EXIT_UNAVAILABLE,
+            ClientError::NotPermitted { .. } => EXIT_NOT_PERMITTED,
+            ClientError::Broken { .. } | ClientError::NotUnderstood { .. } => EXIT_OTHER,
+            ClientError::Refused(refusal) => match refusal.code {
                 Code::NotPermitted => EXIT_NOT_PERMITTED,
                 Code::InvalidConfiguration => EXIT_CONFIGURATION,
                 Code::Busy => EXIT_UNAVAILABLE,
@@ -79,7 +79,7 @@ fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         args::Command::Status { prometheus: false } => answer.show(&Command::Status {}, report::status),
         args::Command::Status { prometheus: true } => {
-            let status: Status = ask(&args.socket, &Command::Status {})?;
+            let status: Status = request(&args.socket, &Command::Status {})?;
             print(&prometheus::metrics(&status))
         }
         args::Command::Grants { rule, address } => {
@@ -116,7 +116,7 @@ impl Ask<'_> {
         command: &Command,
         text: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
-        let answer: T = ask(self.socket, command)?;
+        let answer: T = request(self.socket, command)?;
         if self.json { print(&json(&answer)) } else { print(&text(&answer)) }
     }
 }

@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use super::protocol::{Answer, Command, Refusal};
 
 /// How long the daemon may be silent. A reload with very many live grants takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// There is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unanswered {
+pub(crate) enum ClientError {
     /// Nobody listens.
     #[error(
         "no knockd answers at {}: {error}; start it (systemctl start knockd), or name the control_socket of its \
@@ -41,14 +41,17 @@ pub(crate) enum Unanswered {
 /// # Errors
 ///
 /// Where no daemon answers, or it refuses.
-pub(crate) fn ask<T: DeserializeOwned>(path: &Path, command: &Command) -> Result<T, Unanswered> {
+pub(crate) fn request<T: DeserializeOwned>(path: &Path, command: &Command) -> Result<T, ClientError> {
     let owned = || path.to_owned();
-    let broken = |error| Unanswered::Broken { path: owned(), error };
+    let broken = |error| ClientError::Broken { path: owned(), error };
     let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => Unanswered::NotPermitted { path: owned(), error },
-        _ => Unanswered::NoDaemon { path: owned(), error },
+        ErrorKind::PermissionDenied => ClientError::NotPermitted { path: owned(), error },
+        _ => ClientError::NoDaemon { path: owned(), error },
     })?;
-    stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(broken)?;
+    stream
+        .set_read_timeout(Some(RESPONSE_TIMEOUT))
+        .and_then(|()| stream.set_write_timeout(Some(RESPONSE_TIMEOUT)))
+        .map_err(broken)?;
     // A daemon that refuses the connection answers without reading; what it says is more use than that it hung up.
     let sent = stream.write_all(command.to_line().as_bytes());
     let mut line = Vec::new();
@@ -58,9 +61,9 @@ pub(crate) fn ask<T: DeserializeOwned>(path: &Path, command: &Command) -> Result
         Err(error) => return Err(broken(sent.err().unwrap_or(error))),
     }
     let answer: Answer<T> =
-        serde_json::from_slice(&line).map_err(|error| Unanswered::NotUnderstood { path: owned(), error })?;
+        serde_json::from_slice(&line).map_err(|error| ClientError::NotUnderstood { path: owned(), error })?;
     match (answer.result, answer.error) {
-        (_, Some(refusal)) => Err(Unanswered::Refused(refusal)),
+        (_, Some(refusal)) => Err(ClientError::Refused(refusal)),
         (Some(result), None) => Ok(result),
         (None, None) => Err(broken(ErrorKind::InvalidData.into())),
     }

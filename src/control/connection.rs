@@ -7,12 +7,14 @@ use std::time::Duration;
 use knock_proto::Time;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::listing::{Outgoing, Progress};
 use super::protocol::{Code, Command, REQUEST_MAX, Refusal};
+use super::response::{Progress, Response};
 use super::socket::Peer;
 
-/// The time for a request to come, and again for its answer to be taken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// The time for a request to arrive.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for the client to read the response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to somebody who may ask.
 pub(crate) struct Connection {
@@ -24,7 +26,7 @@ pub(crate) struct Connection {
     /// What came of the request.
     request: Vec<u8>,
     /// The answer, as soon as there is one.
-    answer: Option<Outgoing>,
+    answer: Option<Response>,
 }
 
 /// What a connection gave.
@@ -40,7 +42,14 @@ pub(crate) enum Received {
 
 impl Connection {
     pub(crate) fn new(stream: UnixStream, peer: Peer, now: Time) -> Connection {
-        Connection { stream, peer, deadline: now.after(PATIENCE), waiting: false, request: Vec::new(), answer: None }
+        Connection {
+            stream,
+            peer,
+            deadline: now.after(REQUEST_TIMEOUT),
+            waiting: false,
+            request: Vec::new(),
+            answer: None,
+        }
     }
 
     /// When its time is over; `None` while it waits.
@@ -96,11 +105,11 @@ impl Connection {
     }
 
     /// Begins to answer.
-    pub(crate) fn answer(&mut self, answer: Outgoing, now: Time) {
+    pub(crate) fn answer(&mut self, answer: Response, now: Time) {
         self.answer = Some(answer);
         self.waiting = false;
         self.request = Vec::new();
-        self.deadline = now.after(PATIENCE);
+        self.deadline = now.after(RESPONSE_TIMEOUT);
     }
 
     /// Goes on with the answer. `false` where there is nothing more to do.

@@ -10,9 +10,9 @@ use knock_proto::Time;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::connection::{Connection, PATIENCE, Received};
-use super::listing::Outgoing;
+use super::connection::{Connection, REQUEST_TIMEOUT, Received};
 use super::protocol::{Code, Command, Refusal};
+use super::response::Response;
 use super::socket::{Peer, Socket};
 
 /// Connections at once; one more is told that it is one too many.
@@ -84,7 +84,7 @@ impl Server {
             let peer = connection.peer;
             match connection.receive() {
                 Received::Request(Ok(command)) => requests.push(Request { slot, peer, command }),
-                Received::Request(Err(refusal)) => self.answer(slot, Outgoing::refusal(refusal), now),
+                Received::Request(Err(refusal)) => self.answer(slot, Response::refusal(refusal), now),
                 Received::Nothing => {}
                 Received::Gone => self.connections[slot] = None,
             }
@@ -165,7 +165,7 @@ impl Server {
         let waiting = self.connections.iter().flatten().filter(|connection| connection.is_waiting()).count();
         if waiting >= WAITING_MAX {
             let message = format!("{WAITING_MAX} others wait for a reload; try again");
-            self.answer(slot, Outgoing::refusal(Refusal::new(Code::Busy, message)), now);
+            self.answer(slot, Response::refusal(Refusal::new(Code::Busy, message)), now);
             return false;
         }
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
@@ -176,7 +176,7 @@ impl Server {
     }
 
     /// Answers the request of that connection.
-    pub(crate) fn answer(&mut self, slot: usize, answer: Outgoing, now: Time) {
+    pub(crate) fn answer(&mut self, slot: usize, answer: Response, now: Time) {
         let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         connection.answer(answer, now);
         if connection.send() && self.watch(&connection.stream, EventFlags::OUT).is_ok() {
@@ -190,7 +190,7 @@ impl Server {
             if let Some(connection) = slot.take_if(|connection| connection.deadline().is_some_and(|due| due <= now))
                 && connection.is_asking()
             {
-                let message = format!("no request came within {} seconds", PATIENCE.as_secs());
+                let message = format!("no request came within {} seconds", REQUEST_TIMEOUT.as_secs());
                 refuse(&connection.stream, Code::Timeout, &message);
             }
         }
@@ -217,7 +217,7 @@ impl AsFd for Server {
 /// Says no, to a peer that may not be listening.
 fn refuse(stream: &UnixStream, code: Code, message: &str) {
     // A fresh socket takes an answer of this size at once.
-    let _ = Outgoing::refusal(Refusal::new(code, message)).write_to(stream);
+    let _ = Response::refusal(Refusal::new(code, message)).write_to(stream);
 }
 
 #[cfg(test)]

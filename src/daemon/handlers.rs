@@ -8,8 +8,8 @@ use knock_grant::{Cause, Grant, Revoked, SetState};
 use knock_proto::Time;
 use serde_json::Value;
 
-use crate::control::listing::Outgoing;
 use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
+use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
 use crate::daemon::plan::guarded_ports;
@@ -43,20 +43,20 @@ impl Daemon {
         let Some(control) = &mut self.control else { return };
         let Some(peer) = control.peer(slot) else { return };
         let answer = match result {
-            Ok(warnings) => Outgoing::result(&Reloaded { rules, warnings: for_peer(peer, warnings) }),
+            Ok(warnings) => Response::result(&Reloaded { rules, warnings: for_peer(peer, warnings) }),
             Err(NotReloaded::Invalid(reasons)) => {
                 let reasons = if peer.may_know_secrets() { reasons } else { NOT_FOR_THE_GROUP };
-                Outgoing::refusal(Refusal::new(Code::InvalidConfiguration, reasons))
+                Response::refusal(Refusal::new(Code::InvalidConfiguration, reasons))
             }
-            Err(NotReloaded::Failed(reasons)) => Outgoing::refusal(Refusal::new(Code::Failed, reasons)),
+            Err(NotReloaded::Failed(reasons)) => Response::refusal(Refusal::new(Code::Failed, reasons)),
         };
         control.answer(slot, answer, now());
     }
 
     /// Does what is asked; a reload is left to be asked for, and answered when it has ended.
-    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Option<Outgoing> {
+    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Option<Response> {
         let answer = match command {
-            Command::Status {} => Ok(Outgoing::result(&self.status(now))),
+            Command::Status {} => Ok(Response::result(&self.status(now))),
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
             Command::Grant { rule, address, timeout } => {
                 self.grant_by_hand(now, peer, &rule, address.to_canonical(), timeout.as_ref())
@@ -67,7 +67,7 @@ impl Daemon {
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Reload {} => return None,
         };
-        Some(answer.unwrap_or_else(Outgoing::refusal))
+        Some(answer.unwrap_or_else(Response::refusal))
     }
 
     fn status(&mut self, now: Time) -> Status {
@@ -137,7 +137,7 @@ impl Daemon {
         all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn grants(&self, now: Time, rule: Option<&str>, address: Option<IpAddr>) -> Result<Outgoing, Refusal> {
+    fn grants(&self, now: Time, rule: Option<&str>, address: Option<IpAddr>) -> Result<Response, Refusal> {
         let rule = rule.map(|name| self.rule(name)).transpose()?;
         let ledger = self.grants.ledger();
         let wanted = |grant: &&Grant| grant.expires > now && rule.is_none_or(|rule| grant.rule == rule.name);
@@ -146,7 +146,7 @@ impl Daemon {
             None => ledger.iter().filter(wanted).cloned().collect(),
         };
         grants.sort_by_key(|grant| grant.expires);
-        Ok(Outgoing::grants(self.grants.policy().clone(), now, grants))
+        Ok(Response::grants(self.grants.policy().clone(), now, grants))
     }
 
     fn grant_by_hand(
@@ -156,7 +156,7 @@ impl Daemon {
         name: &str,
         address: IpAddr,
         timeout: Option<&Value>,
-    ) -> Result<Outgoing, Refusal> {
+    ) -> Result<Response, Refusal> {
         let rule = self.rule(name)?;
         let Some(allow) = &rule.allow else {
             let message = format!("rule {name} has no `allow`, so there is nothing to grant; {}", self.grantable());
@@ -178,7 +178,7 @@ impl Daemon {
         let result = self.grants.grant(now, &rule, address, timeout, cause);
         self.observe_grants(now);
         result.map_err(|error| failed(&error))?;
-        Ok(Outgoing::result(&Granted { rule: name.to_owned(), address, timeout_seconds: timeout.as_secs_f64() }))
+        Ok(Response::result(&Granted { rule: name.to_owned(), address, timeout_seconds: timeout.as_secs_f64() }))
     }
 
     fn revoke_by_hand(
@@ -187,7 +187,7 @@ impl Daemon {
         peer: Peer,
         rule: Option<&str>,
         address: IpAddr,
-    ) -> Result<Outgoing, Refusal> {
+    ) -> Result<Response, Refusal> {
         let cause = Cause::Operator { uid: peer.uid };
         let result = match rule {
             Some(name) => {
@@ -199,15 +199,15 @@ impl Daemon {
         self.revoked(now, result)
     }
 
-    fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Outgoing, Refusal> {
+    fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Response, Refusal> {
         let result = self.grants.revoke_all(now, Cause::Operator { uid: peer.uid });
         self.revoked(now, result)
     }
 
-    fn revoked(&mut self, now: Time, result: Result<Revoked, knock_grant::Error>) -> Result<Outgoing, Refusal> {
+    fn revoked(&mut self, now: Time, result: Result<Revoked, knock_grant::Error>) -> Result<Response, Refusal> {
         self.observe_grants(now);
         let Revoked { grants, strays } = result.map_err(|error| failed(&error))?;
-        Ok(Outgoing::result(&protocol::Revoked { revoked: grants, strays }))
+        Ok(Response::result(&protocol::Revoked { revoked: grants, strays }))
     }
 
     /// The rule of that name.

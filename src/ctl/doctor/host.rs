@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Finding;
 use super::ruleset::Ruleset;
 use super::translation::{self, Translations};
-use crate::control::client::ask;
+use crate::control::client::request;
 use crate::control::protocol::{self, Status};
 use crate::os::privileges::Protections;
 
@@ -50,7 +50,7 @@ pub(crate) struct Facts {
 /// Asks the daemon, nft, systemctl and /proc.
 pub(crate) fn gather(socket: &Path) -> Facts {
     let mut facts = Facts::default();
-    match ask::<Status>(socket, &protocol::Command::Status {}) {
+    match request::<Status>(socket, &protocol::Command::Status {}) {
         Ok(status) => facts.status = Some(status),
         Err(error) => facts.no_status = Some(error.to_string()),
     }

@@ -16,7 +16,7 @@ const PIECE: usize = 64 << 10;
 const BYTES_IN_A_ROW: usize = 256 << 10;
 
 /// An answer on its way out.
-pub(crate) struct Outgoing {
+pub(crate) struct Response {
     buffer: Vec<u8>,
     written: usize,
     rest: Option<Listing>,
@@ -39,29 +39,29 @@ struct Listing {
     first: bool,
 }
 
-impl Outgoing {
+impl Response {
     /// A result.
-    pub(crate) fn result(result: &impl Serialize) -> Outgoing {
-        Outgoing::whole(&Answer { version: VERSION, result: Some(result), error: None })
+    pub(crate) fn result(result: &impl Serialize) -> Response {
+        Response::whole(&Answer { version: VERSION, result: Some(result), error: None })
     }
 
     /// A refusal.
-    pub(crate) fn refusal(refusal: Refusal) -> Outgoing {
-        Outgoing::whole(&Answer::<()> { version: VERSION, result: None, error: Some(refusal) })
+    pub(crate) fn refusal(refusal: Refusal) -> Response {
+        Response::whole(&Answer::<()> { version: VERSION, result: None, error: Some(refusal) })
     }
 
-    fn whole<T: Serialize>(answer: &Answer<T>) -> Outgoing {
+    fn whole<T: Serialize>(answer: &Answer<T>) -> Response {
         // These types have neither maps with other keys than text nor anything else that can't be JSON.
         let mut buffer = serde_json::to_vec(answer).unwrap_or_default();
         buffer.push(b'\n');
-        Outgoing { buffer, written: 0, rest: None }
+        Response { buffer, written: 0, rest: None }
     }
 
     /// Live grants: [`super::protocol::Grants`].
-    pub(crate) fn grants(policy: Rc<Policy>, now: Time, grants: Vec<knock_grant::Grant>) -> Outgoing {
+    pub(crate) fn grants(policy: Rc<Policy>, now: Time, grants: Vec<knock_grant::Grant>) -> Response {
         let buffer = format!("{{\"version\":{VERSION},\"result\":{{\"grants\":[").into_bytes();
         let rest = Listing { policy, now, grants: grants.into_iter(), first: true };
-        Outgoing { buffer, written: 0, rest: Some(rest) }
+        Response { buffer, written: 0, rest: Some(rest) }
     }
 
     /// Writes as much as is taken at once.
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    fn listing(count: u32) -> Outgoing {
+    fn listing(count: u32) -> Response {
         let ports = vec![Knock::tcp(22), Knock::udp(51820)];
         let rules = [(RuleId::from("ssh"), Opens::Ports(ports))].into();
         let policy = Rc::new(Policy { rules, ..Policy::default() });
@@ -171,18 +171,18 @@ mod tests {
             timeout: Duration::from_secs(90),
             elements: 2,
         };
-        Outgoing::grants(policy, now, (0..count).map(grant).collect())
+        Response::grants(policy, now, (0..count).map(grant).collect())
     }
 
     #[test]
     fn a_listing_arrives_whole_at_a_slow_reader() {
         for count in [0, 1, 20_000] {
-            let mut outgoing = listing(count);
+            let mut response = listing(count);
             let mut slow = Slow { taken: Vec::new(), full: false };
             let mut turns = 0;
-            while outgoing.write_to(&mut slow).expect("it takes") == Progress::More {
+            while response.write_to(&mut slow).expect("it takes") == Progress::More {
                 turns += 1;
-                assert!(outgoing.buffer.len() < PIECE + 1024, "one piece is held at a time");
+                assert!(response.buffer.len() < PIECE + 1024, "one piece is held at a time");
                 assert!(turns < 10_000);
             }
             assert!(slow.taken.ends_with(b"\n"));
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_fast_reader_does_not_keep_packets_waiting() {
-        let mut outgoing = listing(20_000);
+        let mut response = listing(20_000);
         let mut taken = Vec::new();
-        assert_eq!(outgoing.write_to(&mut taken).expect("it takes"), Progress::More);
+        assert_eq!(response.write_to(&mut taken).expect("it takes"), Progress::More);
         assert!(taken.len() <= BYTES_IN_A_ROW + PIECE + 1024, "{}", taken.len());
     }
 }
