@@ -1,6 +1,6 @@
-//! A connection: one request, one answer, both in time.
+//! A connection: one request, one response, each with a time limit.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -16,60 +16,59 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time for the client to read the response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection to somebody who may ask.
+/// A connection to a client that may send a request.
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     pub(crate) peer: Peer,
-    deadline: Time,
-    /// It waits for a reload, and has no time limit.
-    waiting: bool,
-    /// What came of the request.
-    request: Vec<u8>,
-    /// The answer, as soon as there is one.
-    answer: Option<Response>,
+    state: State,
 }
 
-/// What a connection gave.
+enum State {
+    /// These bytes of the request have arrived; the rest arrives before the deadline.
+    Receiving(Vec<u8>, Time),
+    /// The request is a reload, which has no time limit.
+    Waiting,
+    /// The client reads the response before the deadline.
+    Responding(Response, Time),
+}
+
+/// What came of a connection that is ready.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Received {
+pub(crate) enum Step {
     /// A request, or why it is none.
     Request(Result<Command, Refusal>),
-    /// The request is still to come.
-    Nothing,
-    /// The peer is gone.
-    Gone,
+    /// There is more to come.
+    Open,
+    /// The client has closed it, or has the whole response.
+    Closed,
 }
 
 impl Connection {
     pub(crate) fn new(stream: UnixStream, peer: Peer, now: Time) -> Connection {
-        Connection {
-            stream,
-            peer,
-            deadline: now.after(REQUEST_TIMEOUT),
-            waiting: false,
-            request: Vec::new(),
-            answer: None,
+        Connection { stream, peer, state: State::Receiving(Vec::new(), now.after(REQUEST_TIMEOUT)) }
+    }
+
+    /// The time at which it ends.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Receiving(_, deadline) | State::Responding(_, deadline) => Some(deadline),
+            State::Waiting => None,
         }
     }
 
-    /// When its time is over; `None` while it waits.
-    pub(crate) fn deadline(&self) -> Option<Time> {
-        (!self.waiting).then_some(self.deadline)
-    }
-
-    /// Has it wait for its answer.
+    /// Makes it wait for its response.
     pub(crate) fn wait(&mut self) {
-        self.waiting = true;
+        self.state = State::Waiting;
     }
 
-    /// Whether its answer comes later.
+    /// Whether it waits for its response.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting
+        matches!(self.state, State::Waiting)
     }
 
-    /// Whether the request is still to come.
-    pub(crate) fn is_asking(&self) -> bool {
-        self.answer.is_none() && !self.waiting
+    /// Whether the request has not arrived yet.
+    pub(crate) fn is_receiving(&self) -> bool {
+        matches!(self.state, State::Receiving(..))
     }
 
     /// Whether the client has closed it (`POLLHUP` of poll(2); one that only shut down its sending side has not).
@@ -79,44 +78,51 @@ impl Connection {
             && descriptors[0].revents().contains(PollFlags::HUP)
     }
 
-    /// Takes what has come, up to the newline or the end of what the peer sends.
-    pub(crate) fn receive(&mut self) -> Received {
-        let mut piece = [0; REQUEST_MAX + 1];
-        loop {
-            let space = REQUEST_MAX + 1 - self.request.len();
-            match self.stream.read(&mut piece[..space]) {
-                Ok(0) if self.request.is_empty() => return Received::Gone,
-                Ok(0) => return Received::Request(Command::parse(&self.request)),
-                Ok(count) => {
-                    self.request.extend_from_slice(&piece[..count]);
-                    if let Some(end) = self.request.iter().position(|&byte| byte == b'\n') {
-                        return Received::Request(Command::parse(&self.request[..end]));
-                    }
-                    if self.request.len() > REQUEST_MAX {
-                        let message = format!("the request is longer than {REQUEST_MAX} bytes");
-                        return Received::Request(Err(Refusal::new(Code::TooLarge, message)));
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Received::Gone,
-            }
+    /// Starts the response.
+    pub(crate) fn respond(&mut self, response: Response, now: Time) -> Step {
+        self.state = State::Responding(response, now.after(RESPONSE_TIMEOUT));
+        self.on_ready()
+    }
+
+    /// Reads what has arrived of the request, or writes what the client takes of the response.
+    pub(crate) fn on_ready(&mut self) -> Step {
+        match &mut self.state {
+            State::Receiving(request, _) => match read_request(&self.stream, request) {
+                Ok(Some(request)) => Step::Request(request),
+                Ok(None) => Step::Open,
+                Err(_) => Step::Closed,
+            },
+            State::Waiting => Step::Open,
+            State::Responding(response, _) => match response.write_to(&self.stream) {
+                Ok(Progress::More) => Step::Open,
+                Ok(Progress::Done) | Err(_) => Step::Closed,
+            },
         }
     }
+}
 
-    /// Begins to answer.
-    pub(crate) fn answer(&mut self, answer: Response, now: Time) {
-        self.answer = Some(answer);
-        self.waiting = false;
-        self.request = Vec::new();
-        self.deadline = now.after(RESPONSE_TIMEOUT);
-    }
-
-    /// Goes on with the answer. `false` where there is nothing more to do.
-    pub(crate) fn send(&mut self) -> bool {
-        let Some(answer) = &mut self.answer else { return true };
-        // Who does not want the answer, does not get it.
-        matches!(answer.write_to(&self.stream), Ok(Progress::More))
+/// Reads up to the newline or the end of what the client sends; `None` where neither has arrived.
+fn read_request(mut stream: &UnixStream, request: &mut Vec<u8>) -> io::Result<Option<Result<Command, Refusal>>> {
+    let mut piece = [0; REQUEST_MAX + 1];
+    loop {
+        let space = REQUEST_MAX + 1 - request.len();
+        match stream.read(&mut piece[..space]) {
+            Ok(0) if request.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Ok(Some(Command::parse(request))),
+            Ok(count) => {
+                request.extend_from_slice(&piece[..count]);
+                if let Some(end) = request.iter().position(|&byte| byte == b'\n') {
+                    return Ok(Some(Command::parse(&request[..end])));
+                }
+                if request.len() > REQUEST_MAX {
+                    let message = format!("the request is longer than {REQUEST_MAX} bytes");
+                    return Ok(Some(Err(Refusal::new(Code::TooLarge, message))));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -139,10 +145,10 @@ mod tests {
         let line = Command::Status {}.to_line();
         for byte in &line.as_bytes()[..line.len() - 1] {
             peer.write_all(&[*byte]).expect("sent");
-            assert_eq!(connection.receive(), Received::Nothing);
+            assert_eq!(connection.on_ready(), Step::Open);
         }
         peer.write_all(b"\nand more, which nobody reads").expect("sent");
-        assert_eq!(connection.receive(), Received::Request(Ok(Command::Status {})));
+        assert_eq!(connection.on_ready(), Step::Request(Ok(Command::Status {})));
     }
 
     #[test]
@@ -150,14 +156,14 @@ mod tests {
         let (mut connection, mut peer) = connection();
         peer.write_all(Command::Reload {}.to_line().trim_end().as_bytes()).expect("sent");
         peer.shutdown(Shutdown::Write).expect("a socket");
-        assert_eq!(connection.receive(), Received::Request(Ok(Command::Reload {})));
+        assert_eq!(connection.on_ready(), Step::Request(Ok(Command::Reload {})));
     }
 
     #[test]
     fn a_peer_that_says_nothing_is_gone() {
         let (mut connection, peer) = connection();
         drop(peer);
-        assert_eq!(connection.receive(), Received::Gone);
+        assert_eq!(connection.on_ready(), Step::Closed);
     }
 
     #[test]
@@ -166,7 +172,7 @@ mod tests {
             let (mut connection, mut peer) = connection();
             peer.write_all(&vec![b' '; length]).expect("sent");
             peer.write_all(b"\n").expect("sent");
-            let Received::Request(Err(refusal)) = connection.receive() else { panic!("it is refused") };
+            let Step::Request(Err(refusal)) = connection.on_ready() else { panic!("it is refused") };
             assert_eq!(refusal.code, code, "{length}");
         }
     }

@@ -10,7 +10,7 @@ use knock_proto::Time;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::connection::{Connection, REQUEST_TIMEOUT, Received};
+use super::connection::{Connection, REQUEST_TIMEOUT, Step};
 use super::protocol::{Code, Command, Refusal};
 use super::response::Response;
 use super::socket::{Peer, Socket};
@@ -72,21 +72,12 @@ impl Server {
         let mut requests = Vec::new();
         for slot in 0..CONNECTIONS_MAX {
             let Some(connection) = &mut self.connections[slot] else { continue };
-            if connection.is_waiting() {
-                continue;
-            }
-            if !connection.is_asking() {
-                if !connection.send() {
-                    self.connections[slot] = None;
-                }
-                continue;
-            }
             let peer = connection.peer;
-            match connection.receive() {
-                Received::Request(Ok(command)) => requests.push(Request { slot, peer, command }),
-                Received::Request(Err(refusal)) => self.answer(slot, Response::refusal(refusal), now),
-                Received::Nothing => {}
-                Received::Gone => self.connections[slot] = None,
+            match connection.on_ready() {
+                Step::Request(Ok(command)) => requests.push(Request { slot, peer, command }),
+                Step::Request(Err(refusal)) => self.answer(slot, Response::refusal(refusal), now),
+                Step::Open => {}
+                Step::Closed => self.connections[slot] = None,
             }
         }
         requests
@@ -178,8 +169,7 @@ impl Server {
     /// Answers the request of that connection.
     pub(crate) fn answer(&mut self, slot: usize, answer: Response, now: Time) {
         let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
-        connection.answer(answer, now);
-        if connection.send() && self.watch(&connection.stream, EventFlags::OUT).is_ok() {
+        if connection.respond(answer, now) == Step::Open && self.watch(&connection.stream, EventFlags::OUT).is_ok() {
             self.connections[slot] = Some(connection);
         }
     }
@@ -188,7 +178,7 @@ impl Server {
     pub(crate) fn tick(&mut self, now: Time) {
         for slot in &mut self.connections {
             if let Some(connection) = slot.take_if(|connection| connection.deadline().is_some_and(|due| due <= now))
-                && connection.is_asking()
+                && connection.is_receiving()
             {
                 let message = format!("no request came within {} seconds", REQUEST_TIMEOUT.as_secs());
                 refuse(&connection.stream, Code::Timeout, &message);
