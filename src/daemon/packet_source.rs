@@ -73,7 +73,8 @@ impl Wire {
             next_number: 0,
             past: Statistics::default(),
         };
-        wire.listen(interfaces)?;
+        let added = wire.missing(interfaces, &wire.program)?;
+        wire.listen(interfaces, added);
         Ok(wire)
     }
 
@@ -84,31 +85,38 @@ impl Wire {
     /// As [`Wire::open`]; everything stays as it was then.
     pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
         let program = program(watches)?;
-        let before = std::mem::replace(&mut self.program, program);
-        if let Err(error) = self.listen(interfaces) {
-            self.program = before;
-            return Err(error);
+        // What can fail comes first, and is undone where it does.
+        let added = self.missing(interfaces, &program)?;
+        for index in 0..self.listeners.len() {
+            if let Err(error) = self.listeners[index].capture.set_filter(&program) {
+                for listener in &mut self.listeners[..=index] {
+                    if let Err(error) = listener.capture.set_filter(&self.program) {
+                        log::error!("{error}");
+                    }
+                }
+                return Err(error.into());
+            }
         }
-        for listener in &mut self.listeners {
-            listener.capture.set_filter(&self.program)?;
-        }
-        self.warn_if_coarse();
+        self.program = program;
+        self.listen(interfaces, added);
         Ok(())
     }
 
-    fn listen(&mut self, interfaces: &Interfaces) -> Result<(), Error> {
-        let wanted: Vec<Option<String>> = match interfaces {
-            Interfaces::Any => vec![None],
-            Interfaces::Named(names) => names.iter().map(|name| Some(name.to_string())).collect(),
-        };
+    /// New listeners, for the interfaces that have none.
+    fn missing(&self, interfaces: &Interfaces, program: &Program) -> Result<Vec<Listener>, Error> {
         let mut added = Vec::new();
-        for name in &wanted {
-            if !self.listeners.iter().any(|listener| listener.name == *name) {
+        for name in names(interfaces) {
+            if !self.listeners.iter().any(|listener| listener.name == name) {
                 let number = self.next_number + added.len();
-                let capture = Capture::open(&self.program)?;
-                added.push(Listener { number, name: name.clone(), capture, bound: None });
+                added.push(Listener { number, name, capture: Capture::open(program)?, bound: None });
             }
         }
+        Ok(added)
+    }
+
+    /// Closes the listeners of other interfaces, and begins to use those that are `added`.
+    fn listen(&mut self, interfaces: &Interfaces, added: Vec<Listener>) {
+        let wanted = names(interfaces);
         let (kept, closed) =
             std::mem::take(&mut self.listeners).into_iter().partition(|listener| wanted.contains(&listener.name));
         self.listeners = kept;
@@ -127,7 +135,6 @@ impl Wire {
             self.listeners.push(listener);
         }
         self.warn_if_coarse();
-        Ok(())
     }
 
     fn warn_if_coarse(&self) {
@@ -259,6 +266,14 @@ impl Wire {
             }
         }
         sum
+    }
+}
+
+/// The names of interfaces that are listened on; `None`: every interface.
+fn names(interfaces: &Interfaces) -> Vec<Option<String>> {
+    match interfaces {
+        Interfaces::Any => vec![None],
+        Interfaces::Named(names) => names.iter().map(|name| Some(name.to_string())).collect(),
     }
 }
 
