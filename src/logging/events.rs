@@ -9,100 +9,68 @@ use knock_proto::Time;
 use log::kv::Value;
 use log::{Level, Record};
 
-/// A kind of event: `KNOCK_EVENT` and `MESSAGE_ID` in the journal (systemd.journal-fields(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// The daemon listens.
-    Ready,
-    /// The daemon stops.
-    Stopping,
-    /// The configuration was read anew.
-    Reloaded,
-    /// The new configuration is not valid; the old one goes on.
-    ReloadFailed,
-    /// An address was granted what a rule allows.
-    Granted,
-    /// A live grant was extended.
-    Extended,
-    /// A grant ended before its time.
-    Revoked,
-    /// A grant ended in time.
-    Expired,
-    /// A grant could not be carried out.
-    GrantFailed,
-    /// A rule's sequence was knocked, and its command is about to run.
-    Knocked,
-    /// Somebody changed the managed table or a set, and it was put back.
-    Restored,
-    /// An element that no grant explains was found in the kernel, and deleted.
-    Stray,
+macro_rules! events {
+    ($($(#[doc = $doc:literal])* $event:ident = $name:literal, $id:literal, $level:ident;)*) => {
+        /// A kind of event: `KNOCK_EVENT` and `MESSAGE_ID` in the journal (systemd.journal-fields(7)).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Event {
+            $($(#[doc = $doc])* $event,)*
+        }
+
+        /// Every event, in the order of the manual.
+        #[cfg(test)]
+        const EVENTS: &[Event] = &[$(Event::$event,)*];
+
+        impl Event {
+            /// The value of `KNOCK_EVENT`.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Event::$event => $name,)* }
+            }
+
+            /// The value of `MESSAGE_ID`: for ever the same for this kind of event.
+            pub(crate) const fn message_id(self) -> &'static str {
+                match self { $(Event::$event => $id,)* }
+            }
+
+            const fn level(self) -> Level {
+                match self { $(Event::$event => Level::$level,)* }
+            }
+        }
+    };
 }
 
-/// Every event, in the order of the manual.
-#[cfg(test)]
-const EVENTS: [Event; 12] = [
-    Event::Ready,
-    Event::Stopping,
-    Event::Reloaded,
-    Event::ReloadFailed,
-    Event::Granted,
-    Event::Extended,
-    Event::Revoked,
-    Event::Expired,
-    Event::GrantFailed,
-    Event::Knocked,
-    Event::Restored,
-    Event::Stray,
-];
+// Each event is defined here once: name, MESSAGE_ID, level. docs/logging.md explains it.
+events! {
+    /// The daemon listens.
+    Ready = "ready", "d75956351a9543398edaa6940eebaa16", Info;
+    /// The daemon stops.
+    Stopping = "stopping", "1daef643a8354c15bafef0249926112f", Info;
+    /// The configuration was read anew.
+    Reloaded = "reloaded", "3e157dee4c0a4aef8843e78f2b5f5054", Info;
+    /// The new configuration is not valid; the old one goes on.
+    ReloadFailed = "reload-failed", "2d9455cab718438d8ae36c35e2b8c18f", Error;
+    /// An address was granted what a rule allows.
+    Granted = "granted", "d2b772c23f434d9c8d64d0aa184315a7", Info;
+    /// A live grant was extended.
+    Extended = "extended", "1fab631599214e28bc5f3adddbb18a0c", Info;
+    /// A grant ended before its time.
+    Revoked = "revoked", "161926303d7b4b6dabc7bfc83b22a2f1", Info;
+    /// A grant ended in time.
+    Expired = "expired", "a3aa4a7e04e44d9abe96609e3d62d0d0", Info;
+    /// A grant could not be carried out.
+    GrantFailed = "grant-failed", "bfbf22879c39435e83a69dd97157e43b", Error;
+    /// A rule's sequence was knocked, and its command is about to run.
+    Knocked = "knocked", "f0ab7b3c068b43cea165c2a5b4944e48", Info;
+    /// Somebody changed the managed table or a set, and it was put back.
+    Restored = "restored", "7078171a7e4d421da5d5f85d44c75b31", Warn;
+    /// An element that no grant explains was found in the kernel, and deleted.
+    Stray = "stray", "477e1503113fe5cd6cf91524d7427efd", Warn;
+}
 
 impl Event {
-    /// The value of `KNOCK_EVENT`.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Event::Ready => "ready",
-            Event::Stopping => "stopping",
-            Event::Reloaded => "reloaded",
-            Event::ReloadFailed => "reload-failed",
-            Event::Granted => "granted",
-            Event::Extended => "extended",
-            Event::Revoked => "revoked",
-            Event::Expired => "expired",
-            Event::GrantFailed => "grant-failed",
-            Event::Knocked => "knocked",
-            Event::Restored => "restored",
-            Event::Stray => "stray",
-        }
-    }
-
-    /// The value of `MESSAGE_ID`: for ever the same for this kind of event.
-    pub(crate) const fn message_id(self) -> &'static str {
-        match self {
-            Event::Ready => "d75956351a9543398edaa6940eebaa16",
-            Event::Stopping => "1daef643a8354c15bafef0249926112f",
-            Event::Reloaded => "3e157dee4c0a4aef8843e78f2b5f5054",
-            Event::ReloadFailed => "2d9455cab718438d8ae36c35e2b8c18f",
-            Event::Granted => "d2b772c23f434d9c8d64d0aa184315a7",
-            Event::Extended => "1fab631599214e28bc5f3adddbb18a0c",
-            Event::Revoked => "161926303d7b4b6dabc7bfc83b22a2f1",
-            Event::Expired => "a3aa4a7e04e44d9abe96609e3d62d0d0",
-            Event::GrantFailed => "bfbf22879c39435e83a69dd97157e43b",
-            Event::Knocked => "f0ab7b3c068b43cea165c2a5b4944e48",
-            Event::Restored => "7078171a7e4d421da5d5f85d44c75b31",
-            Event::Stray => "477e1503113fe5cd6cf91524d7427efd",
-        }
-    }
-
     /// Whether it follows from what the operator did, so that no flood of knocks may leave it out.
     const fn is_of_the_operator(self) -> bool {
         matches!(self, Event::Ready | Event::Stopping | Event::Reloaded | Event::ReloadFailed)
-    }
-
-    const fn level(self) -> Level {
-        match self {
-            Event::GrantFailed | Event::ReloadFailed => Level::Error,
-            Event::Restored | Event::Stray => Level::Warn,
-            _ => Level::Info,
-        }
     }
 }
 
