@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod connection;
+pub(crate) mod counters;
 pub(crate) mod protocol;
 pub(crate) mod response;
 mod server;

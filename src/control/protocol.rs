@@ -1,11 +1,12 @@
 //! The messages of the control protocol: a request is one line of JSON, an answer too.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::os::privileges::Protections;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::control::counters::Counters;
+use crate::os::privileges::Protections;
 
 /// The version of the protocol. A daemon of another version refuses the request.
 pub(crate) const VERSION: u64 = 1;
@@ -157,7 +158,7 @@ pub(crate) struct Status {
     /// Commands that wait for their turn.
     pub(crate) commands_queued: usize,
     /// What was counted since the start, by name; docs/control-protocol.md explains each.
-    pub(crate) counters: BTreeMap<String, u64>,
+    pub(crate) counters: Counters,
 }
 
 /// An interface that is listened on.

@@ -4,33 +4,6 @@ use std::fmt::Write;
 
 use crate::control::protocol::Status;
 
-/// The counters: the name in the status, and what it counts.
-const COUNTERS: &[(&str, &str)] = &[
-    ("kernel_received", "Packets that the kernel put into the receive queues."),
-    ("kernel_dropped", "Packets that the kernel dropped because a receive queue was full."),
-    ("packets", "Packets that were looked at."),
-    ("malformed", "Packets that were malformed."),
-    ("ignored", "Packets that were not knocks."),
-    ("knocks", "Packets that were knocks."),
-    ("retransmissions", "Knocks that were retransmissions."),
-    ("tripwires", "Packets that touched a tripwire."),
-    ("evicted", "Sources that were forgotten to make room for another."),
-    ("completed", "Sequences that sources completed."),
-    ("granted", "Grants that began or were extended."),
-    ("grants_failed", "Grants that could not be made."),
-    ("revoked", "Grants that were revoked before they expired."),
-    ("restored", "Repairs of the managed table or a user set."),
-    ("strays", "Stray elements that were deleted."),
-    ("reloads", "Reloads of the configuration."),
-    ("commands_started", "Commands that were started."),
-    ("commands_succeeded", "Commands that ended with status 0."),
-    ("commands_failed", "Commands that failed."),
-    ("commands_timed_out", "Commands that were ended at their time limit."),
-    ("commands_dropped", "Commands that were not run because the queue was full."),
-    ("events_left_out", "Lines about knocks and commands that were left out by the rate limit."),
-    ("log_lines_left_out", "Lines that were not written because nobody read the log."),
-];
-
 /// The status as metrics.
 pub(crate) fn metrics(status: &Status) -> String {
     let mut text = String::new();
@@ -55,12 +28,10 @@ pub(crate) fn metrics(status: &Status) -> String {
     );
     let usable = status.sets.iter().map(|set| (labelled("set", &set.name), flag(set.problem.is_none())));
     metric(&mut text, "set_usable", "gauge", "Whether grants can be added to a user set.", usable);
-    for (name, help) in COUNTERS {
-        if let Some(&value) = status.counters.get(*name) {
-            // As f64 would lose the last digits of a great one.
-            let _ = write!(text, "# HELP knockd_{name}_total {help}\n# TYPE knockd_{name}_total counter\n");
-            let _ = writeln!(text, "knockd_{name}_total {value}");
-        }
+    for (name, help, value) in status.counters.each() {
+        // As f64 would lose the last digits of a great one.
+        let _ = write!(text, "# HELP knockd_{name}_total {help}\n# TYPE knockd_{name}_total counter\n");
+        let _ = writeln!(text, "knockd_{name}_total {value}");
     }
     text
 }
@@ -92,13 +63,14 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
+    use crate::control::counters::Counters;
     use crate::control::protocol::{Interface, Set, Table};
 
     fn status() -> Status {
-        let counters: BTreeMap<_, _> = COUNTERS.iter().map(|(name, _)| ((*name).to_owned(), u64::MAX)).collect();
+        let counters = Counters { knocks: u64::MAX, ..Counters::default() };
         let interface = |name: &str, state: &str| Interface { name: name.to_owned(), state: state.to_owned() };
         Status {
             version: "0.1.0".to_owned(),

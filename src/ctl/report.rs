@@ -9,7 +9,7 @@ use crate::os::privileges::Protections;
 
 /// The state of the daemon.
 pub(crate) fn status(status: &Status) -> String {
-    let counted = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let counters = &status.counters;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |label: &str, value: String| rows.push(vec![label.to_owned(), value]);
     row("version", status.version.clone());
@@ -40,10 +40,7 @@ pub(crate) fn status(status: &Status) -> String {
         "grants",
         format!(
             "{} live; {} made, {} failed, {} revoked",
-            status.grants,
-            counted("granted"),
-            counted("grants_failed"),
-            counted("revoked")
+            status.grants, counters.granted, counters.grants_failed, counters.revoked
         ),
     );
     row(
@@ -51,22 +48,19 @@ pub(crate) fn status(status: &Status) -> String {
         format!(
             "{} heard; {} sources remembered, {} evicted; {} sequences completed; {} retransmissions, {} \
              tripwires touched",
-            counted("knocks"),
+            counters.knocks,
             status.sources,
-            counted("evicted"),
-            counted("completed"),
-            counted("retransmissions"),
-            counted("tripwires")
+            counters.evicted,
+            counters.completed,
+            counters.retransmissions,
+            counters.tripwires
         ),
     );
     row(
         "packets",
         format!(
             "{} taken, {} lost by the kernel, {} malformed, {} ignored",
-            counted("packets"),
-            counted("kernel_dropped"),
-            counted("malformed"),
-            counted("ignored")
+            counters.packets, counters.kernel_dropped, counters.malformed, counters.ignored
         ),
     );
     row(
@@ -75,19 +69,18 @@ pub(crate) fn status(status: &Status) -> String {
             "{} running, {} queued; {} started, {} failed, {} timed out, {} dropped",
             status.commands_running,
             status.commands_queued,
-            counted("commands_started"),
-            counted("commands_failed"),
-            counted("commands_timed_out"),
-            counted("commands_dropped")
+            counters.commands_started,
+            counters.commands_failed,
+            counters.commands_timed_out,
+            counters.commands_dropped
         ),
     );
-    row("other", format!("{} reloads, {} repairs of table or sets", counted("reloads"), counted("restored")));
+    row("other", format!("{} reloads, {} repairs of table or sets", counters.reloads, counters.restored));
     row(
         "log",
         format!(
             "{} lines above the rate limit, {} not written because nobody read the log",
-            counted("events_left_out"),
-            counted("log_lines_left_out")
+            counters.events_left_out, counters.log_lines_left_out
         ),
     );
     table(&["", ""], &rows)

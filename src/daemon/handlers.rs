@@ -1,6 +1,5 @@
 //! What the daemon does for each request, and what it answers.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use knock_config::{OnStop, Rule, nearest};
@@ -8,6 +7,7 @@ use knock_grant::{Cause, Grant, Revoked, SetState};
 use knock_proto::Time;
 use serde_json::Value;
 
+use crate::control::counters::Counters;
 use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
@@ -106,35 +106,34 @@ impl Daemon {
         }
     }
 
-    fn all_counters(&mut self) -> BTreeMap<String, u64> {
+    fn all_counters(&mut self) -> Counters {
         let (engine, wire, own) = (self.engine.counters(), self.wire.statistics(), self.counters);
         let commands = self.commands.counters();
-        let all = [
-            ("kernel_received", wire.received),
-            ("kernel_dropped", wire.dropped),
-            ("packets", own.packets),
-            ("malformed", own.malformed),
-            ("ignored", engine.ignored),
-            ("knocks", engine.knocks),
-            ("retransmissions", engine.retransmissions),
-            ("tripwires", engine.tripwires),
-            ("evicted", engine.evicted),
-            ("completed", engine.completed),
-            ("granted", own.grants),
-            ("grants_failed", own.failed_grants),
-            ("revoked", own.revoked),
-            ("restored", own.restored),
-            ("strays", own.strays),
-            ("reloads", own.reloads),
-            ("commands_started", commands.started),
-            ("commands_succeeded", commands.succeeded),
-            ("commands_failed", commands.failed),
-            ("commands_timed_out", commands.timed_out),
-            ("commands_dropped", commands.dropped_queue_full),
-            ("events_left_out", self.events.left_out_since_start()),
-            ("log_lines_left_out", logging::left_out()),
-        ];
-        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        Counters {
+            kernel_received: wire.received,
+            kernel_dropped: wire.dropped,
+            packets: own.packets,
+            malformed: own.malformed,
+            ignored: engine.ignored,
+            knocks: engine.knocks,
+            retransmissions: engine.retransmissions,
+            tripwires: engine.tripwires,
+            evicted: engine.evicted,
+            completed: engine.completed,
+            granted: own.grants,
+            grants_failed: own.failed_grants,
+            revoked: own.revoked,
+            restored: own.restored,
+            strays: own.strays,
+            reloads: own.reloads,
+            commands_started: commands.started,
+            commands_succeeded: commands.succeeded,
+            commands_failed: commands.failed,
+            commands_timed_out: commands.timed_out,
+            commands_dropped: commands.dropped_queue_full,
+            events_left_out: self.events.left_out_since_start(),
+            log_lines_left_out: logging::left_out(),
+        }
     }
 
     fn grants(&self, now: Time, rule: Option<&str>, address: Option<IpAddr>) -> Result<Response, Refusal> {

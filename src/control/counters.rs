@@ -1,0 +1,48 @@
+//! What the daemon counts. Each counter is defined here once: from it follow its field in the status, its metric and its
+//! help text. `docs/control-protocol.md` explains it.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! counters {
+    ($($name:ident: $help:literal,)*) => {
+        /// What happened since the start of the daemon.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub(crate) struct Counters {
+            $(#[doc = $help] pub(crate) $name: u64,)*
+        }
+
+        impl Counters {
+            /// The name, the meaning and the value of each.
+            pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $help, self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    kernel_received: "Packets that the kernel put into the receive queues.",
+    kernel_dropped: "Packets that the kernel dropped because a receive queue was full.",
+    packets: "Packets that were looked at.",
+    malformed: "Packets that were malformed.",
+    ignored: "Packets that were not knocks.",
+    knocks: "Packets that were knocks.",
+    retransmissions: "Knocks that were retransmissions.",
+    tripwires: "Packets that touched a tripwire.",
+    evicted: "Sources that were forgotten to make room for another.",
+    completed: "Sequences that sources completed.",
+    granted: "Grants that began or were extended.",
+    grants_failed: "Grants that could not be made.",
+    revoked: "Grants that were revoked before they expired.",
+    restored: "Repairs of the managed table or a user set.",
+    strays: "Stray elements that were deleted.",
+    reloads: "Reloads of the configuration.",
+    commands_started: "Commands that were started.",
+    commands_succeeded: "Commands that ended with status 0.",
+    commands_failed: "Commands that failed.",
+    commands_timed_out: "Commands that were ended at their time limit.",
+    commands_dropped: "Commands that were not run because the queue was full.",
+    events_left_out: "Lines about knocks and commands that were left out by the rate limit.",
+    log_lines_left_out: "Lines that were not written because nobody read the log.",
+}
