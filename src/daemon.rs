@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use knock_config::OnStop;
 use knock_grant::{GrantManager, Nftables};
-use knock_proto::{Completion, Engine, Time};
+use knock_proto::{Completion, Time};
 
 use crate::commands::Commands;
 use crate::commands::hooks;
@@ -32,7 +32,7 @@ use crate::os::poller::Poller;
 use crate::os::privileges::Needs;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
-use crate::triggers::sequences::OneTimes;
+use crate::triggers::sequences::Sequences;
 
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
@@ -90,8 +90,7 @@ pub(crate) struct Counters {
 pub(crate) struct Daemon {
     pub(crate) source: ConfigSource,
     pub(crate) config: Rc<ActiveConfig>,
-    pub(crate) engine: Engine,
-    pub(crate) one_time: OneTimes,
+    pub(crate) sequences: Sequences,
     pub(crate) wire: Wire,
     pub(crate) grants: GrantManager<Nftables>,
     /// Shared with the thread that runs what a reload asks for.
@@ -201,7 +200,7 @@ impl Daemon {
                 Ok(packet) => {
                     let now = now();
                     let local = self.wire.is_local(packet.destination);
-                    self.engine.handle(now, &packet, local, completions);
+                    self.sequences.handle(now, &packet, local, completions);
                     if !completions.is_empty() {
                         self.carry_out(now, completions);
                     }
@@ -227,9 +226,7 @@ impl Daemon {
     fn tick(&mut self, now: Time) {
         self.grants.tick(now);
         self.observe_grants(now);
-        if self.engine.next_silent().is_some_and(|due| due <= now) {
-            self.engine.forget_silent(now);
-        }
+        self.sequences.tick(now);
         if self.next_stop().is_some_and(|due| due <= now)
             && let Some(stops) = &self.stops
         {
@@ -250,7 +247,7 @@ impl Daemon {
         let deadlines = [
             self.grants.next_deadline(),
             self.control.as_ref().and_then(control::Server::next_deadline),
-            self.engine.next_silent(),
+            self.sequences.next_deadline(),
             self.next_stop(),
             self.events.next_summary(),
             self.notifier.next_feeding(),

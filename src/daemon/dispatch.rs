@@ -4,15 +4,13 @@ use std::net::IpAddr;
 
 use knock_config::{Rule, Trigger};
 use knock_grant::Cause;
-use knock_proto::{Completion, Time};
+use knock_proto::{Completion, RuleId, Time};
 use log::Level;
 
 use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
-use crate::daemon::plan::engine_settings;
 use crate::logging::events::Event;
 use crate::os::clock::moment;
-use crate::triggers::sequences::engine_rules;
 
 impl Daemon {
     /// Does what follows when rules are completed, and leaves no completion: first what is used up by it, then the grant
@@ -46,10 +44,9 @@ impl Daemon {
     }
 
     /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
-    fn spend(&mut self, now: Time, name: &str) -> bool {
-        let Some(one_time) = self.one_time.get_mut(name) else { return false };
+    fn spend(&mut self, now: Time, name: &RuleId) -> bool {
         self.reloads.sequence_was_used();
-        match one_time.spend() {
+        match self.sequences.consume(name) {
             Ok(warnings) => {
                 for warning in warnings {
                     self.events.line(now, Level::Warn, name, format_args!("{warning}"));
@@ -66,10 +63,9 @@ impl Daemon {
 
     /// Follows the one-time sequences that are next.
     fn follow_next_sequences(&mut self, now: Time) {
-        let rules = engine_rules(&self.config, &self.one_time);
-        self.engine.reconfigure(now, rules, &engine_settings(&self.config));
-        if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.engine.watches()) {
-            log::error!("the next one-time sequence is not heard: {error}");
+        self.sequences.follow_next(now);
+        if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
+            log::error!("packets of the next one-time sequence are not received: {error}");
         }
     }
 

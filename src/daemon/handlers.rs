@@ -99,7 +99,7 @@ impl Daemon {
             table: self.grants.enforcer().owned().map(table),
             sets: self.grants.enforcer().sets().into_iter().map(set).collect(),
             grants: self.grants.ledger().len(),
-            sources: self.engine.sources(),
+            sources: self.sequences.sources(),
             commands_running: commands.running,
             commands_queued: commands.queued,
             counters: self.all_counters(),
@@ -107,7 +107,7 @@ impl Daemon {
     }
 
     fn all_counters(&mut self) -> Counters {
-        let (engine, wire, own) = (self.engine.counters(), self.wire.statistics(), self.counters);
+        let (engine, wire, own) = (self.sequences.counters(), self.wire.statistics(), self.counters);
         let commands = self.commands.counters();
         Counters {
             kernel_received: wire.received,

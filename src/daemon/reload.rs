@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use knock_config::{Config, Loaded};
-use knock_proto::{Rule, Settings, Watch};
+use knock_proto::Watch;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::commands::hooks;
@@ -23,7 +23,7 @@ use crate::daemon::startup::{ConfigSource, open_stops};
 use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::privileges::Needs;
-use crate::triggers::sequences::{OneTimes, engine_rules, one_time_sequences};
+use crate::triggers::sequences::SequencePlan;
 
 /// Why the configuration was not read anew: the reasons, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,23 +51,20 @@ impl fmt::Display for NotReloaded {
     }
 }
 
-/// A configuration, what the files hold that it names, and what follows from both for the engine.
+/// A configuration, and what the triggers need of it and of the files that it names.
 struct Prepared {
     loaded: Loaded,
-    one_time: OneTimes,
-    rules: Vec<Rule>,
-    settings: Settings,
+    sequences: SequencePlan,
     watches: Vec<Watch>,
 }
 
 impl Prepared {
     fn read(source: &ConfigSource) -> Result<Prepared, NotReloaded> {
         let loaded = source.load().map_err(NotReloaded::invalid)?;
-        let one_time = one_time_sequences(&loaded.config, source.owners).map_err(NotReloaded::invalid)?;
-        let rules = engine_rules(&loaded.config, &one_time);
         let settings = engine_settings(&loaded.config);
-        let watches = knock_proto::Engine::new(rules.clone(), &settings).watches();
-        Ok(Prepared { loaded, one_time, rules, settings, watches })
+        let sequences = SequencePlan::load(&loaded.config, settings, source.owners).map_err(NotReloaded::invalid)?;
+        let watches = sequences.watches();
+        Ok(Prepared { loaded, sequences, watches })
     }
 }
 
@@ -192,7 +189,7 @@ impl Daemon {
     }
 
     fn take_up_configuration(&mut self, prepared: Prepared) -> Result<Vec<String>, NotReloaded> {
-        let Prepared { loaded, one_time, rules, settings, watches } = prepared;
+        let Prepared { loaded, sequences, watches } = prepared;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -204,7 +201,7 @@ impl Daemon {
         // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
         self.wire.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
         if let Err(error) = self.grants.apply(now, Rc::new(policy(&config))) {
-            if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.engine.watches()) {
+            if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
                 log::error!("{error}");
             }
             return Err(match error.is_configuration() {
@@ -213,8 +210,7 @@ impl Daemon {
             });
         }
         self.observe_grants(now);
-        self.engine.reconfigure(now, rules, &settings);
-        self.one_time = one_time;
+        self.sequences.apply(now, sequences);
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has another value now, which a restart puts in force, not a reload");
         }

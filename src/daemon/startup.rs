@@ -12,7 +12,6 @@ use std::time::Duration;
 use clap::Parser;
 use knock_config::{Config, ConfigError, Interfaces, Loaded, LogTarget};
 use knock_grant::{GrantManager, Nftables};
-use knock_proto::Engine;
 
 use crate::commands::Commands;
 use crate::commands::hooks;
@@ -30,7 +29,7 @@ use crate::os::privileges::Needs;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::os::trusted::{Owners, Untrusted};
-use crate::triggers::sequences::{OneTimes, engine_rules, one_time_sequences};
+use crate::triggers::sequences::{SequencePlan, Sequences};
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -144,8 +143,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let one_time =
-        one_time_sequences(&loaded.config, owners).map_err(|error| Failure::Configuration(error.to_string()))?;
+    let sequences = SequencePlan::load(&loaded.config, engine_settings(&loaded.config), owners)
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
     if args.check {
         logging::finish();
         let (file, rules) = (args.config.display(), loaded.config.rules.len());
@@ -153,7 +152,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         let _ = writeln!(std::io::stdout(), "{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
         return Ok(());
     }
-    let mut daemon = start(source, loaded, one_time)?;
+    let mut daemon = start(source, loaded, sequences)?;
     let result = daemon.run();
     let closed = daemon.shut_down(matches!(result, Ok(End::HandOver)));
     result.map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
@@ -186,15 +185,15 @@ fn interfaces(args: &Args) -> Option<Interfaces> {
 }
 
 /// Brings everything up, in the order in which it can be taken down again.
-fn start(source: ConfigSource, loaded: Loaded, one_time: OneTimes) -> Result<Daemon, Failure> {
+fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Result<Daemon, Failure> {
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
     let hand_over = Signal::hand_over().map_err(other)?;
     let reloads = Reloads::new().map_err(|error| Failure::new(false, format!("cannot make an eventfd: {error}")))?;
     let config = Rc::new(ActiveConfig::new(loaded.config));
-    let engine = Engine::new(engine_rules(&config, &one_time), &engine_settings(&config));
+    let sequences = Sequences::new(sequences);
     let control = open_control(&config)?;
-    let wire = Wire::open(&config.interfaces, &engine.watches())
+    let wire = Wire::open(&config.interfaces, &sequences.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
     let policy = Rc::new(policy(&config));
@@ -236,8 +235,7 @@ fn start(source: ConfigSource, loaded: Loaded, one_time: OneTimes) -> Result<Dae
     let mut daemon = Daemon {
         source,
         config,
-        engine,
-        one_time,
+        sequences,
         wire,
         grants,
         commands,

@@ -1,41 +1,123 @@
-//! From the configuration to what the engine follows.
+//! Sequences of knocks, one-time sequences among them.
 
 use std::collections::HashMap;
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Rule, RuleId};
+use knock_proto::{Completion, Counters, Engine, Packet, Rule, RuleId, Settings, Time, Watch};
 
 use crate::os::trusted::Owners;
-use crate::triggers::one_time::{OneTime, OneTimeError};
+use crate::triggers::one_time::{OneTime, OneTimeError, SpendError, Warning};
 
-/// The one-time sequences of the rules that have them.
-pub(crate) type OneTimes = HashMap<RuleId, OneTime>;
-
-/// The one-time sequences of each rule that has such, from files of these owners.
-///
-/// # Errors
-///
-/// Where a file can't be used or trusted.
-pub(crate) fn one_time_sequences(config: &Config, owners: Owners) -> Result<OneTimes, OneTimeError> {
-    let mut all = OneTimes::new();
-    for rule in &config.rules {
-        if let Trigger::OneTime(path) = &rule.trigger {
-            let (one_time, warnings) = OneTime::load(path, owners)?;
-            warnings.iter().for_each(|warning| log::warn!("rule {}: {warning}", rule.name));
-            all.insert(rule.name.clone(), one_time);
-        }
-    }
-    Ok(all)
+/// What sequences need of the configuration and of the files that it names.
+pub(crate) struct SequencePlan {
+    rules: Vec<Rule>,
+    settings: Settings,
+    one_time: HashMap<RuleId, OneTime>,
 }
 
-/// The rules for the engine; `one_time` has what [`one_time_sequences`] loaded.
-pub(crate) fn engine_rules(config: &Config, one_time: &OneTimes) -> Vec<Rule> {
-    let rule = |rule: &knock_config::Rule| {
-        let sequence = match &rule.trigger {
-            Trigger::Sequence(sequence) => sequence.clone(),
-            Trigger::OneTime(_) => one_time.get(&rule.name).and_then(OneTime::current).unwrap_or_default().to_vec(),
-        };
-        Rule { id: rule.name.clone(), sequence, timeout: rule.timeout, tcp_flags: rule.tcp_flags, target: rule.target }
+impl SequencePlan {
+    /// Reads the files of one-time sequences, which must be of these owners. `settings` are for the engine.
+    ///
+    /// # Errors
+    ///
+    /// Where a file can't be used or trusted.
+    pub(crate) fn load(config: &Config, settings: Settings, owners: Owners) -> Result<SequencePlan, OneTimeError> {
+        let mut one_time = HashMap::new();
+        for rule in &config.rules {
+            if let Trigger::OneTime(path) = &rule.trigger {
+                let (sequences, warnings) = OneTime::load(path, owners)?;
+                warnings.iter().for_each(|warning| log::warn!("rule {}: {warning}", rule.name));
+                one_time.insert(rule.name.clone(), sequences);
+            }
+        }
+        let rules = config.rules.iter().map(|rule| engine_rule(rule, one_time.get(&rule.name))).collect();
+        Ok(SequencePlan { rules, settings, one_time })
+    }
+
+    /// What the packet source has to hand over.
+    pub(crate) fn watches(&self) -> Vec<Watch> {
+        Engine::new(self.rules.clone(), &self.settings).watches()
+    }
+}
+
+fn engine_rule(rule: &knock_config::Rule, one_time: Option<&OneTime>) -> Rule {
+    let sequence = match &rule.trigger {
+        Trigger::Sequence(sequence) => sequence.clone(),
+        Trigger::OneTime(_) => one_time.and_then(OneTime::current).unwrap_or_default().to_vec(),
     };
-    config.rules.iter().map(rule).collect()
+    Rule { id: rule.name.clone(), sequence, timeout: rule.timeout, tcp_flags: rule.tcp_flags, target: rule.target }
+}
+
+/// Follows the knocks of all sources.
+pub(crate) struct Sequences {
+    engine: Engine,
+    rules: Vec<Rule>,
+    settings: Settings,
+    one_time: HashMap<RuleId, OneTime>,
+}
+
+impl Sequences {
+    pub(crate) fn new(plan: SequencePlan) -> Sequences {
+        let SequencePlan { rules, settings, one_time } = plan;
+        Sequences { engine: Engine::new(rules.clone(), &settings), rules, settings, one_time }
+    }
+
+    /// Follows other rules. Knocks that are under way go on for those that stay as they are.
+    pub(crate) fn apply(&mut self, now: Time, plan: SequencePlan) {
+        (self.rules, self.settings, self.one_time) = (plan.rules, plan.settings, plan.one_time);
+        self.engine.reconfigure(now, self.rules.clone(), &self.settings);
+    }
+
+    /// What the packet source has to hand over.
+    pub(crate) fn watches(&self) -> Vec<Watch> {
+        self.engine.watches()
+    }
+
+    /// Looks at a packet; `local` tells whether its destination is an address of this host. Each rule that it completes is
+    /// appended to `completions`.
+    pub(crate) fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
+        self.engine.handle(now, packet, local, completions);
+    }
+
+    /// Notes durably that the rule's one-time sequence is used. Only where that was done may the rule open anything.
+    /// Returns what the operator should know. [`Sequences::follow_next`] is to be called after it.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be noted.
+    pub(crate) fn consume(&mut self, rule: &RuleId) -> Result<Vec<Warning>, SpendError> {
+        let Some(one_time) = self.one_time.get_mut(rule) else { return Ok(Vec::new()) };
+        let result = one_time.spend();
+        if let Some(rule) = self.rules.iter_mut().find(|other| other.id == *rule) {
+            rule.sequence = one_time.current().unwrap_or_default().to_vec();
+        }
+        result
+    }
+
+    /// Follows the one-time sequences that are next.
+    pub(crate) fn follow_next(&mut self, now: Time) {
+        self.engine.reconfigure(now, self.rules.clone(), &self.settings);
+    }
+
+    /// Forgets what is too old.
+    pub(crate) fn tick(&mut self, now: Time) {
+        if self.next_deadline().is_some_and(|due| due <= now) {
+            self.engine.forget_silent(now);
+        }
+    }
+
+    /// When [`Sequences::tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.engine.next_silent()
+    }
+
+    /// The sources that are remembered.
+    pub(crate) fn sources(&self) -> usize {
+        self.engine.sources()
+    }
+
+    /// What has happened so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
 }
