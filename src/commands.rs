@@ -17,11 +17,11 @@ mod process;
 mod queue;
 pub(crate) mod stop_schedule;
 
+use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,23 +61,9 @@ pub(crate) struct Counters {
     pub queued: usize,
 }
 
-#[derive(Debug, Default)]
-struct Totals {
-    started: AtomicU64,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    timed_out: AtomicU64,
-    dropped: AtomicU64,
-}
-
 /// Runs commands. Dropped without [`Commands::drain`], it lets what has begun go on.
 #[derive(Debug)]
 pub(crate) struct Commands {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
     workers: usize,
     /// Commands that run and that wait, together.
     capacity: usize,
@@ -86,15 +72,16 @@ struct Shared {
     work: Condvar,
     /// A worker has finished something.
     finished: Condvar,
-    totals: Totals,
     log: EventLog,
     /// Hung up when what runs has to end.
     cancelled: PipeReader,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     queue: Queue,
+    /// All but `running` and `queued`, which the queue knows.
+    counters: Counters,
     threads: usize,
     idle: usize,
     /// No new commands; stop commands still are.
@@ -113,30 +100,18 @@ impl Commands {
     /// # Errors
     ///
     /// Where there are no more descriptors (pipe(2)).
-    pub(crate) fn new(workers: usize, queue: usize, log: EventLog) -> io::Result<Commands> {
+    pub(crate) fn new(workers: usize, queue: usize, log: EventLog) -> io::Result<Arc<Commands>> {
         let (cancelled, cancel) = io::pipe()?;
         let workers = workers.max(1);
-        let state = State {
-            queue: Queue::default(),
-            threads: 0,
-            idle: 0,
-            closed: false,
-            ended: false,
-            refused: 0,
-            cancel: Some(cancel),
-            unkillable: Vec::new(),
-        };
-        let shared = Shared {
+        Ok(Arc::new(Commands {
             workers,
             capacity: workers.saturating_add(queue),
-            state: Mutex::new(state),
+            state: Mutex::new(State { cancel: Some(cancel), ..State::default() }),
             work: Condvar::new(),
             finished: Condvar::new(),
-            totals: Totals::default(),
             log,
             cancelled,
-        };
-        Ok(Commands { shared: Arc::new(shared) })
+        }))
     }
 
     /// Takes a command up, to run after those of the same rule and address. A refusal is logged, counted, and told to
@@ -145,31 +120,24 @@ impl Commands {
     /// # Errors
     ///
     /// Where the queue is full, no thread can be started, or the daemon stops.
-    pub(crate) fn submit(&self, job: Job) -> Result<(), Refused> {
-        let mut state = self.shared.lock();
-        match self.shared.admit(&mut state, job.kind) {
-            Ok(()) => {
-                state.queue.push(job);
-                if state.idle > 0 {
-                    self.shared.work.notify_one();
-                }
-                Ok(())
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let Err(refused) = self.admit(&mut state, job.kind) else {
+            state.queue.push(job);
+            if state.idle > 0 {
+                self.work.notify_one();
             }
-            Err(refused) => {
-                let first = refused != Refused::Stopping && state.refused == 0;
-                if refused != Refused::Stopping {
-                    state.refused += 1;
-                    self.shared.totals.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-                drop(state);
-                let (rule, source, kind) = (&job.rule, job.source, job.kind.name());
-                let (level, more) = if first { (Level::Warn, " (more are only counted)") } else { (Level::Debug, "") };
-                let message = format_args!("rule {rule}: the {kind} for {source} was not run: {refused}{more}");
-                self.shared.log.line(now(), level, rule, message);
-                job.not_run(refused.into());
-                Err(refused)
-            }
+            return Ok(());
+        };
+        let first = refused != Refused::Stopping && state.refused == 0;
+        if refused != Refused::Stopping {
+            state.refused += 1;
+            state.counters.dropped_queue_full += 1;
         }
+        drop(state);
+        let (level, more) = if first { (Level::Warn, " (more are only counted)") } else { (Level::Debug, "") };
+        self.not_run(job, level, refused, format_args!("was not run: {refused}{more}"));
+        Err(refused)
     }
 
     /// Runs a rule's `setup` or `teardown` (`what`) on this thread, for no address: `%IP%` is left as it is.
@@ -177,52 +145,35 @@ impl Commands {
         // What ends the others is no reason to end this: a teardown comes after them.
         // Nor has a knock caused it: the log has a new bound for its lines.
         let log = EventLog::default();
-        let outcome = self.shared.run(
-            &Invocation { rule, source: None, line, timeout },
-            &format!("rule {rule}: {what}"),
-            None,
-            &log,
-        );
+        let invocation = Invocation { rule, source: None, line, timeout };
+        let outcome = self.run(&invocation, &format!("rule {rule}: {what}"), None, &log);
         log.say_what_is_left_out();
         outcome
     }
 
     /// What has happened so far.
     pub(crate) fn counters(&self) -> Counters {
-        let state = self.shared.lock();
-        let totals = &self.shared.totals;
-        Counters {
-            started: totals.started.load(Ordering::Relaxed),
-            succeeded: totals.succeeded.load(Ordering::Relaxed),
-            failed: totals.failed.load(Ordering::Relaxed),
-            timed_out: totals.timed_out.load(Ordering::Relaxed),
-            dropped_queue_full: totals.dropped.load(Ordering::Relaxed),
-            running: state.queue.running(),
-            queued: state.queue.waiting(),
-        }
+        let state = self.lock();
+        Counters { running: state.queue.running(), queued: state.queue.waiting(), ..state.counters }
     }
 
     /// The daemon stops: commands that wait are dropped and new ones refused, except stop commands.
     pub(crate) fn close(&self) {
         let dropped = {
-            let mut state = self.shared.lock();
+            let mut state = self.lock();
             state.closed = true;
             state.queue.remove_starts()
         };
         for job in dropped {
-            let (rule, source) = (&job.rule, job.source);
-            let message = format_args!("rule {rule}: the command for {source} is not run: the daemon is stopping");
-            self.shared.log.line(now(), Level::Info, rule, message);
-            job.not_run(Refused::Stopping.into());
+            self.not_run(job, Level::Info, Refused::Stopping, format_args!("is not run: {}", Refused::Stopping));
         }
     }
 
     /// After [`Commands::close`]: waits until everything has ended, at most for `limit`; what still runs then is ended
     /// (which takes up to four seconds more), and what waits is dropped. Returns how many that concerned.
     pub(crate) fn drain(&self, limit: Duration) -> usize {
-        let state = self.shared.wait_until_idle(self.shared.lock(), limit);
         let (dropped, cut_off) = {
-            let mut state = state;
+            let mut state = self.wait_until_idle(limit);
             state.closed = true;
             state.ended = true;
             state.cancel = None;
@@ -231,25 +182,14 @@ impl Commands {
             (dropped, cut_off)
         };
         for job in dropped {
-            let (rule, source, kind) = (&job.rule, job.source, job.kind.name());
-            let message = format_args!("rule {rule}: there is no time left for the {kind} for {source}");
-            self.shared.log.line(now(), Level::Warn, rule, message);
-            job.not_run(Refused::Stopping.into());
+            let message = format_args!("is not run: the daemon is stopping, and no time is left");
+            self.not_run(job, Level::Warn, Refused::Stopping, message);
         }
-        drop(self.shared.wait_until_idle(self.shared.lock(), 2 * GRACE + Duration::from_secs(1)));
-        self.shared.work.notify_all();
+        drop(self.wait_until_idle(2 * GRACE + Duration::from_secs(1)));
+        self.work.notify_all();
         cut_off
     }
-}
 
-impl Drop for Commands {
-    fn drop(&mut self) {
-        self.shared.lock().ended = true;
-        self.shared.work.notify_all();
-    }
-}
-
-impl Shared {
     /// No code panics while it holds the lock, so what a poisoned one guards is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -266,9 +206,9 @@ impl Shared {
         }
         // A thread that was told of work but has not come for it yet counts as idle still.
         if state.queue.ready() >= state.idle && state.threads < self.workers {
-            let shared = Arc::clone(self);
+            let commands = Arc::clone(self);
             let thread = thread::Builder::new().name("command".to_owned()).stack_size(STACK);
-            match thread.spawn(move || shared.work()) {
+            match thread.spawn(move || commands.work()) {
                 Ok(_) => state.threads += 1,
                 Err(_) if state.threads > 0 => {}
                 Err(_) => return Err(Refused::NoThread),
@@ -335,21 +275,20 @@ impl Shared {
     fn run(&self, invocation: &Invocation<'_>, label: &str, cancel: Option<BorrowedFd<'_>>, log: &EventLog) -> Outcome {
         let rule = invocation.rule;
         log.line(now(), Level::Debug, rule, format_args!("{label} starts: {}", invocation.line));
-        self.totals.started.fetch_add(1, Ordering::Relaxed);
+        self.lock().counters.started += 1;
         let started = Instant::now();
         let mut unkillable = Vec::new();
         let outcome = process::run(invocation, cancel, &mut unkillable, |line| {
             log.output(now(), rule, format_args!("{label}: {line}"));
         });
-        if !unkillable.is_empty() {
-            self.lock().unkillable.append(&mut unkillable);
+        let mut state = self.lock();
+        state.unkillable.append(&mut unkillable);
+        match &outcome {
+            Outcome::Succeeded | Outcome::NothingToRun => state.counters.succeeded += 1,
+            Outcome::TimedOut { .. } => state.counters.timed_out += 1,
+            Outcome::Failed { .. } | Outcome::Interrupted | Outcome::NotRun(_) => state.counters.failed += 1,
         }
-        let total = match &outcome {
-            Outcome::Succeeded | Outcome::NothingToRun => &self.totals.succeeded,
-            Outcome::TimedOut { .. } => &self.totals.timed_out,
-            Outcome::Failed { .. } | Outcome::Interrupted | Outcome::NotRun(_) => &self.totals.failed,
-        };
-        total.fetch_add(1, Ordering::Relaxed);
+        drop(state);
         let took = started.elapsed().as_millis();
         if matches!(outcome, Outcome::Succeeded) {
             log.line(now(), Level::Info, rule, format_args!("{label} succeeded in {took} ms"));
@@ -359,9 +298,16 @@ impl Shared {
         outcome
     }
 
-    fn wait_until_idle<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+    /// Logs why a command was not started, and ends it.
+    fn not_run(&self, job: Job, level: Level, reason: Refused, message: fmt::Arguments<'_>) {
+        let (rule, source, kind) = (&job.rule, job.source, job.kind.name());
+        self.log.line(now(), level, rule, format_args!("rule {rule}: the {kind} for {source} {message}"));
+        job.not_run(reason.into());
+    }
+
+    fn wait_until_idle(&self, limit: Duration) -> MutexGuard<'_, State> {
         let busy = |state: &mut State| state.queue.running() + state.queue.waiting() > 0;
-        self.finished.wait_timeout_while(state, limit, busy).unwrap_or_else(PoisonError::into_inner).0
+        self.finished.wait_timeout_while(self.lock(), limit, busy).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) struct Daemon {
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
     /// `None` where no rule has ever had a stop command.
-    pub(crate) stops: Option<StopSchedule>,
+    pub(crate) stops: Option<Arc<StopSchedule>>,
     /// `None` where the daemon may not make it at its default place.
     pub(crate) control: Option<control::Server>,
     pub(crate) events: EventLog,
@@ -240,7 +240,7 @@ impl Daemon {
     }
 
     fn next_stop(&self) -> Option<Time> {
-        self.stops.as_ref().and_then(StopSchedule::next_due)
+        self.stops.as_ref()?.next_due()
     }
 
     fn next_deadline(&self) -> Option<Time> {

@@ -62,21 +62,6 @@ impl Job {
         Job { rule: rule.into(), source, kind, line: None, timeout: Duration::ZERO, before, after: None }
     }
 
-    /// The rule's name.
-    pub(crate) fn rule(&self) -> &Arc<str> {
-        &self.rule
-    }
-
-    /// The address that knocked.
-    pub(crate) fn source(&self) -> IpAddr {
-        self.source
-    }
-
-    /// The time limit.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// The command line; `None` where only the step before it is left.
     #[cfg(test)]
     pub(crate) fn line(&self) -> Option<&str> {

@@ -84,26 +84,10 @@ pub(crate) enum NotArmed {
     LongCommand(usize),
 }
 
-/// A pending stop command, for who asks what is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pending {
-    /// The rule's name, which the configuration may no longer have.
-    pub rule: Arc<str>,
-    /// The address that knocked.
-    pub source: IpAddr,
-    /// When it runs.
-    pub due: Time,
-}
-
 /// The pending stop commands. All methods are for the event loop and take no longer than memory does, except
 /// [`StopSchedule::open`] and [`StopSchedule::flush`].
 #[derive(Debug)]
 pub(crate) struct StopSchedule {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
     log: EventLog,
     entries: Mutex<Entries>,
     /// Locked while writing: who waits for it finds its entry written by who was before.
@@ -114,7 +98,7 @@ impl StopSchedule {
     /// Takes up what is pending in `state_dir`, which is made where it is missing. `boot` tells whether the monotonic
     /// clock is still the same ([`boot_id`]). Nothing that is found there keeps the daemon from starting; the problems
     /// are for the log.
-    pub(crate) fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (StopSchedule, Vec<Problem>) {
+    pub(crate) fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (Arc<StopSchedule>, Vec<Problem>) {
         let Opened { disk, found, problems } = Disk::open(state_dir, at.wall, boot);
         let mut entries = Entries::default();
         let same_boot = !boot.is_empty() && found.boot_id == boot;
@@ -128,8 +112,7 @@ impl StopSchedule {
                 None => drop(entries.insert(key, record, same_boot)),
             }
         }
-        let shared = Shared { log, entries: Mutex::new(entries), disk: Mutex::new(disk) };
-        (StopSchedule { shared: Arc::new(shared) }, problems)
+        (Arc::new(StopSchedule { log, entries: Mutex::new(entries), disk: Mutex::new(disk) }), problems)
     }
 
     /// Whether a schedule was left in `state_dir`, by this daemon or one before it.
@@ -143,8 +126,8 @@ impl StopSchedule {
     /// # Errors
     ///
     /// Where it can't be kept; the command must not run then.
-    pub(crate) fn arm(&self, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
-        let (rule, source) = (Arc::clone(start.rule()), start.source());
+    pub(crate) fn arm(self: &Arc<Self>, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
+        let (rule, source) = (Arc::clone(&start.rule), start.source);
         let line: Arc<str> = substitute(stop.command.line(source), source).into();
         if line.len() > COMMAND_MAX {
             return Err(NotArmed::LongCommand(line.len()));
@@ -154,14 +137,14 @@ impl StopSchedule {
             rule,
             source,
             line,
-            timeout_ms: milliseconds(start.timeout()),
+            timeout_ms: milliseconds(start.timeout),
             after_ms: milliseconds(stop.after),
             on_stop: stop.on_stop,
             due_boottime_ns: 0,
             due_unix_ms: 0,
         };
         record.set_due(at, stop.after);
-        let mut entries = self.shared.entries();
+        let mut entries = self.entries();
         let known = entries.by_key.get(&key).copied();
         let is_open = known.and_then(|id| entries.by_id.get(&id)).is_some_and(|entry| entry.opened && !entry.in_flight);
         let id = match known {
@@ -182,21 +165,21 @@ impl StopSchedule {
         let generation = entries.generation;
         drop(entries);
 
-        let shared = Arc::clone(&self.shared);
-        let job = start.before(move || Ok(shared.commit(generation, true)?));
-        let shared = Arc::clone(&self.shared);
-        Ok(Some(job.after(move |outcome| shared.start_ended(id, outcome))))
+        let stops = Arc::clone(self);
+        let job = start.before(move || Ok(stops.commit(generation, true)?));
+        let stops = Arc::clone(self);
+        Ok(Some(job.after(move |outcome| stops.start_ended(id, outcome))))
     }
 
     /// The stop commands that have to run now, and what has to be written, each to be submitted.
-    pub(crate) fn due(&self, now: Time) -> Vec<Job> {
-        let mut entries = self.shared.entries();
+    pub(crate) fn due(self: &Arc<Self>, now: Time) -> Vec<Job> {
+        let mut entries = self.entries();
         let mut jobs = Vec::new();
         if let Some((_, rule, source)) = entries.write_due.take_if(|(due, ..)| *due <= now) {
-            let (shared, generation) = (Arc::clone(&self.shared), entries.generation);
+            let (stops, generation) = (Arc::clone(self), entries.generation);
             let of = Arc::clone(&rule);
             let write = move || {
-                shared.commit_or_warn(generation, &of, source);
+                stops.commit_or_warn(generation, &of, source);
                 Ok(())
             };
             // Of no address, so that it does not wait behind a command of this one.
@@ -212,15 +195,15 @@ impl StopSchedule {
 
     /// When [`StopSchedule::due`] has something to do.
     pub(crate) fn next_due(&self) -> Option<Time> {
-        let entries = self.shared.entries();
+        let entries = self.entries();
         let look = entries.due.first().map(|&(look, _)| look);
         look.into_iter().chain(entries.write_due.as_ref().map(|&(due, ..)| due)).min()
     }
 
     /// The daemon stops: what is to run then, each to be submitted. The others stay on disk, as does what there is no
     /// time for, which runs when the daemon starts again.
-    pub(crate) fn at_stop(&self, at: Moment) -> Vec<Job> {
-        let mut entries = self.shared.entries();
+    pub(crate) fn at_stop(self: &Arc<Self>, at: Moment) -> Vec<Job> {
+        let mut entries = self.entries();
         let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();
         let mut jobs = Vec::new();
@@ -238,44 +221,30 @@ impl StopSchedule {
     ///
     /// Where the state directory cannot be written.
     pub(crate) fn flush(&self) -> Result<(), DiskError> {
-        let generation = self.shared.entries().generation;
-        self.shared.commit(generation, true)
+        let generation = self.entries().generation;
+        self.commit(generation, true)
     }
 
-    /// What is pending, the next first.
-    pub(crate) fn pending(&self) -> Vec<Pending> {
-        let entries = self.shared.entries();
-        let pending = |entry: &Entry| {
-            let record = &entry.record;
-            Pending { rule: Arc::clone(&record.rule), source: record.source, due: record.due() }
-        };
-        let mut list: Vec<_> = entries.by_id.values().map(pending).collect();
-        list.sort_by_key(|pending| pending.due);
-        list
+    /// How many are pending.
+    pub(crate) fn pending_count(&self) -> usize {
+        self.entries().by_id.len()
     }
 
-    fn hand_out(&self, entries: &mut Entries, id: u64, now: Time) -> Option<Job> {
+    fn hand_out(self: &Arc<Self>, entries: &mut Entries, id: u64, now: Time) -> Option<Job> {
         let entry = entries.by_id.get_mut(&id)?;
         let job = (!entry.in_flight).then(|| {
             entry.in_flight = true;
             let Record { rule, source, line, timeout_ms, .. } = &entry.record;
-            let shared = Arc::clone(&self.shared);
+            let stops = Arc::clone(self);
             Job::new(Kind::Stop, Arc::clone(rule), *source, line, Duration::from_millis(*timeout_ms))
-                .after(move |outcome| shared.stop_ended(id, outcome))
+                .after(move |outcome| stops.stop_ended(id, outcome))
         });
         let next = now.after(RETRY * (1 << entry.tries.min(6)));
         entry.tries += 1;
         entries.look_at(id, next);
         job
     }
-}
 
-/// The kernel's name for this boot (random(4)); empty where it cannot be read, which is taken for another boot.
-pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
-}
-
-impl Shared {
     /// No code panics while it holds the lock, so what a poisoned one guards is whole.
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -326,6 +295,11 @@ impl Shared {
         drop(entries);
         self.commit_or_warn(generation, &rule, source);
     }
+}
+
+/// The kernel's name for this boot (random(4)); empty where it cannot be read, which is taken for another boot.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
 #[cfg(test)]

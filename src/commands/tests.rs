@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(60);
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
-fn commands(workers: usize, queue: usize) -> Commands {
+fn commands(workers: usize, queue: usize) -> Arc<Commands> {
     Commands::new(workers, queue, EventLog::default()).expect("descriptors")
 }
 
@@ -325,6 +325,6 @@ fn a_hundred_addresses_at_once_leave_no_zombie() {
     for _ in 0..100 {
         assert_eq!(next(&outcomes), "succeeded");
     }
-    assert!(commands.shared.lock().threads <= 8);
+    assert!(commands.lock().threads <= 8);
     drop(commands);
 }

@@ -205,7 +205,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
         log::info!("adopted {} live grants", grants.ledger().len());
     }
     let commands = match Commands::new(config.limits.commands, config.limits.command_queue, events.clone()) {
-        Ok(commands) => Arc::new(commands),
+        Ok(commands) => commands,
         Err(error) => {
             grants.abandon();
             return Err(Failure::Other(format!("cannot make a pipe: {error}")));
@@ -272,7 +272,7 @@ fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
 }
 
 /// Opens the schedule of stop commands, where a rule has one or some are pending from before.
-pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<StopSchedule> {
+pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopSchedule>> {
     let directory = state_directory(config);
     if !uses_stops(config, &directory) {
         return None;
@@ -281,7 +281,7 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<StopSched
     for problem in problems {
         log::error!("{problem}");
     }
-    let pending = stops.pending().len();
+    let pending = stops.pending_count();
     if pending > 0 {
         log::info!("{pending} stop commands are pending from before");
     }

@@ -11,6 +11,22 @@ use super::*;
 use crate::commands::{Commands, Refused};
 use crate::logging::events::EventLog;
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pending {
+    source: IpAddr,
+    due: Time,
+}
+
+impl StopSchedule {
+    /// What is pending, the next first.
+    fn pending(&self) -> Vec<Pending> {
+        let pending = |entry: &Entry| Pending { source: entry.record.source, due: entry.record.due() };
+        let mut list: Vec<_> = self.entries().by_id.values().map(pending).collect();
+        list.sort_by_key(|pending| pending.due);
+        list
+    }
+}
+
 const BOOT: &str = "0c6a6d4e-boot-one";
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,12 +58,12 @@ fn run(line: &str) -> Stop {
     stop(line, StopOnStop::Run)
 }
 
-fn open_once(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+fn open_once(directory: &Path, at: Moment, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
     StopSchedule::open(directory, at, boot, EventLog::default())
 }
 
 /// A process that another test starts in this moment has the descriptors of this one, and so its locks, until execve(2).
-fn try_open(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Problem>) {
+fn try_open(directory: &Path, at: Moment, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let (stops, problems) = open_once(directory, at, boot);
@@ -59,7 +75,7 @@ fn try_open(directory: &Path, at: Moment, boot: &str) -> (StopSchedule, Vec<Prob
     }
 }
 
-fn open(directory: &Path, at: Moment, boot: &str) -> StopSchedule {
+fn open(directory: &Path, at: Moment, boot: &str) -> Arc<StopSchedule> {
     let (stops, problems) = try_open(directory, at, boot);
     assert!(problems.is_empty(), "{problems:?}");
     stops
@@ -74,7 +90,7 @@ fn after_a_crash(directory: &Path) -> tempfile::TempDir {
     copy
 }
 
-fn commands() -> Commands {
+fn commands() -> Arc<Commands> {
     Commands::new(4, 100, EventLog::default()).expect("descriptors")
 }
 
@@ -88,16 +104,16 @@ fn carry_out(jobs: impl IntoIterator<Item = Job>) {
 }
 
 /// Enters a stop command that is not pending yet.
-fn arm_for(stops: &StopSchedule, now: u64, start: Job, stop: &Stop) -> Job {
+fn arm_for(stops: &Arc<StopSchedule>, now: u64, start: Job, stop: &Stop) -> Job {
     stops.arm(at(now), start, stop).expect("room").expect("it is not pending")
 }
 
-fn arm(stops: &StopSchedule, now: u64, stop: &Stop) -> Job {
+fn arm(stops: &Arc<StopSchedule>, now: u64, stop: &Stop) -> Job {
     arm_for(stops, now, start("true"), stop)
 }
 
 /// Puts a pending stop command off.
-fn put_off(stops: &StopSchedule, now: u64, stop: &Stop) {
+fn put_off(stops: &Arc<StopSchedule>, now: u64, stop: &Stop) {
     assert!(stops.arm(at(now), start("true"), stop).expect("room").is_none(), "nothing is opened");
 }
 
@@ -437,8 +453,8 @@ fn the_journal_is_written_anew_when_most_of_it_is_out_of_date() {
     let (mut longest, mut shorter, mut before) = (0, 0, 0);
     for now in 1..2000 {
         put_off(&stops, 2 * now, &run("close"));
-        let generation = stops.shared.entries().generation;
-        stops.shared.commit(generation, false).expect("written");
+        let generation = stops.entries().generation;
+        stops.commit(generation, false).expect("written");
         let length = fs::metadata(state_file(directory.path())).expect("the file").len();
         (longest, shorter) = (longest.max(length), shorter + u32::from(length < before));
         before = length;
