@@ -1,13 +1,13 @@
 //! Commands: bounded workers, a bounded queue, and one command of a rule and address at a time.
 //!
-//! [`Commands::submit`] neither blocks nor waits for a process. Threads come with the first commands and go when
-//! there have been none for a while, so an idle daemon is not woken.
+//! [`Commands::submit`] neither blocks nor waits for a process. Threads start with the first commands and end
+//! after some time without commands, so nothing wakes an idle daemon.
 //!
 //! A command runs as `/bin/sh -c LINE` in a process group of its own, in `/`, with an empty standard input and this
 //! environment: `PATH` (the daemon's, or a default), `LANG` and `TZ` where the daemon has them, `KNOCK_RULE`, and,
-//! where it is for an address, `KNOCK_IP` and `KNOCK_FAMILY` (`4` or `6`, as in `ip -4` and `family=ipv4`). Its
-//! output goes to the log, up to 4 KiB. It lasts until no process of its group is left; at its time limit the
-//! group gets SIGTERM, and two seconds later SIGKILL. A process with a session of its own (setsid(1)) is not waited for.
+//! where it is for an address, `KNOCK_IP` and `KNOCK_FAMILY` (`4` or `6`, as in `ip -4` and `family=ipv4`). Its output
+//! goes to the log, up to 4 KiB. It lasts until no process of its group is left; at its time limit the group gets
+//! SIGTERM, and two seconds later SIGKILL. A process with a session of its own (setsid(1)) is not waited for.
 
 pub(crate) mod hooks;
 mod job;
@@ -36,10 +36,10 @@ pub(crate) use outcome::{NotRun, Outcome, Refused};
 use process::{GRACE, Invocation};
 use queue::Queue;
 
-/// How long a worker without work stays.
+/// How long a worker waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A worker formats log lines and reads output into a small buffer, no more.
+/// A worker only formats log lines and reads output into a small buffer.
 const STACK: usize = 256 << 10;
 
 /// What has happened, and what is under way.
@@ -47,13 +47,13 @@ const STACK: usize = 256 << 10;
 pub(crate) struct Counters {
     /// Commands that were started, `setup` and `teardown` among them.
     pub started: u64,
-    /// … of these, that ended with status 0.
+    /// … of these, those that ended with status 0.
     pub succeeded: u64,
-    /// … that ended otherwise by themselves, or could not be started.
+    /// … those that ended with another status, or could not be started.
     pub failed: u64,
-    /// … that were ended at their time limit.
+    /// … those that were ended at their time limit.
     pub timed_out: u64,
-    /// Commands that were refused since the queue was full.
+    /// Commands that were refused because the queue was full.
     pub dropped_queue_full: u64,
     /// Commands that run now.
     pub running: usize,
@@ -61,19 +61,19 @@ pub(crate) struct Counters {
     pub queued: usize,
 }
 
-/// Runs commands. Dropped without [`Commands::drain`], it lets what has begun go on.
+/// Runs commands. Without [`Commands::drain`], running commands go on when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Commands {
     workers: usize,
     /// Commands that run and that wait, together.
     capacity: usize,
     state: Mutex<State>,
-    /// There is something for a worker.
+    /// There is work for a worker.
     work: Condvar,
-    /// A worker has finished something.
+    /// A worker has finished a job.
     finished: Condvar,
     log: EventLog,
-    /// Hung up when what runs has to end.
+    /// Its other end is closed when all running commands have to end.
     cancelled: PipeReader,
 }
 
@@ -84,18 +84,20 @@ struct State {
     counters: Counters,
     threads: usize,
     idle: usize,
-    /// No new commands; stop commands still are.
+    /// No command is accepted any more, except stop commands.
     closed: bool,
-    /// Nothing is started any more.
+    /// No command is started any more.
     ended: bool,
-    /// Refused since the queue last was full; the first is logged at once, the number when the queue is empty again.
+    /// How many were refused since the queue became full. The first is logged at once, the number when the queue is
+    /// empty.
     refused: u64,
     cancel: Option<PipeWriter>,
     unkillable: Vec<Child>,
 }
 
 impl Commands {
-    /// At most `workers` commands at once, at least one, and `queue` that wait. What they bring about is written to `log`.
+    /// At most `workers` commands at once, at least one, and `queue` that wait. `log` gets their output and how they
+    /// ended.
     ///
     /// # Errors
     ///
@@ -114,8 +116,8 @@ impl Commands {
         }))
     }
 
-    /// Takes a command up, to run after those of the same rule and address. A refusal is logged, counted, and told to
-    /// what [`Job::after`] set.
+    /// Enters a command into the queue, behind those of the same rule and address. A refusal is logged and counted, and
+    /// ends the job: see [`Job::after`].
     ///
     /// # Errors
     ///
@@ -142,8 +144,8 @@ impl Commands {
 
     /// Runs a rule's `setup` or `teardown` (`what`) on this thread, for no address: `%IP%` is left as it is.
     pub(crate) fn run_now(&self, rule: &str, what: &str, line: &str, timeout: Duration) -> Outcome {
-        // What ends the others is no reason to end this: a teardown comes after them.
-        // Nor has a knock caused it: the log has a new bound for its lines.
+        // The end of the daemon does not end this command: a teardown runs after all others. And no knock caused it:
+        // its lines have a limit of their own in the log.
         let log = EventLog::default();
         let invocation = Invocation { rule, source: None, line, timeout };
         let outcome = self.run(&invocation, &format!("rule {rule}: {what}"), None, &log);
@@ -169,8 +171,8 @@ impl Commands {
         }
     }
 
-    /// After [`Commands::close`]: waits until everything has ended, at most for `limit`; what still runs then is ended
-    /// (which takes up to four seconds more), and what waits is dropped. Returns how many that concerned.
+    /// After [`Commands::close`]: waits until all commands have ended, at most for `limit`. Then it ends the commands
+    /// that still run (which takes up to four seconds more) and drops those that wait. Returns the number of both.
     pub(crate) fn drain(&self, limit: Duration) -> usize {
         let (dropped, cut_off) = {
             let mut state = self.wait_until_idle(limit);
@@ -195,7 +197,7 @@ impl Commands {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more command fits; sees to a thread for it.
+    /// Whether there is room for one more command. Starts a thread for it where one is needed.
     fn admit(self: &Arc<Self>, state: &mut State, kind: Kind) -> Result<(), Refused> {
         let (running, queued) = (state.queue.running(), state.queue.waiting());
         if state.ended || (state.closed && kind == Kind::Start) {
@@ -204,7 +206,7 @@ impl Commands {
         if kind == Kind::Start && running + queued >= self.capacity {
             return Err(Refused::QueueFull { running, queued });
         }
-        // A thread that was told of work but has not come for it yet counts as idle still.
+        // A thread that was notified, but has not taken its work yet, still counts as idle.
         if state.queue.ready() >= state.idle && state.threads < self.workers {
             let commands = Arc::clone(self);
             let thread = thread::Builder::new().name("command".to_owned()).stack_size(STACK);
@@ -217,7 +219,7 @@ impl Commands {
         Ok(())
     }
 
-    /// The life of a worker.
+    /// The loop of a worker.
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -245,7 +247,7 @@ impl Commands {
             state = after;
             state.idle -= 1;
             if waited.timed_out() && state.queue.ready() == 0 {
-                // Nothing may wake the event loop soon.
+                // The event loop, which also does this, may sleep for long.
                 self.log.summarise(now());
                 break;
             }

@@ -1,4 +1,4 @@
-//! The control socket: what `knockctl` asks, and what the daemon answers. docs/control-protocol.md is the reference.
+//! The control socket: the requests of `knockctl`, and the responses of the daemon. docs/control-protocol.md is the reference.
 
 pub(crate) mod client;
 mod connection;

@@ -10,7 +10,7 @@ use super::outcome::{NotRun, Outcome};
 
 /// A step before the command. Where it fails, the command does not run.
 type Before = Box<dyn FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send>;
-/// What is told how the command ended.
+/// Called with the outcome of the command.
 type After = Box<dyn FnOnce(&Outcome) + Send>;
 
 /// Which of a rule's commands it is.
@@ -18,8 +18,8 @@ type After = Box<dyn FnOnce(&Outcome) + Send>;
 pub(crate) enum Kind {
     /// `command`: refused while the queue is full, and dropped from the queue when the daemon stops.
     Start,
-    /// `stop_command`: never refused for a full queue, since something would stay open. The schedule of stops bounds
-    /// how many there are.
+    /// `stop_command`: a full queue refuses none, because a port could stay open. The stop schedule limits their
+    /// number.
     Stop,
 }
 
@@ -51,7 +51,7 @@ impl Job {
         Job { rule: rule.into(), source, kind, line, timeout, before: None, after: None }
     }
 
-    /// No command, only a step that a worker takes.
+    /// A step for a worker, without a command.
     pub(crate) fn step(
         kind: Kind,
         rule: impl Into<Arc<str>>,
@@ -62,7 +62,7 @@ impl Job {
         Job { rule: rule.into(), source, kind, line: None, timeout: Duration::ZERO, before, after: None }
     }
 
-    /// The command line; `None` where only the step before it is left.
+    /// The command line; `None` for a job without a command.
     #[cfg(test)]
     pub(crate) fn line(&self) -> Option<&str> {
         self.line.as_deref()
@@ -78,8 +78,8 @@ impl Job {
         self
     }
 
-    /// With a call at the end, made once by whoever ends it: the worker, or, for a job that is refused or dropped, the
-    /// thread that does so. It comes before the next command of the same rule and address.
+    /// With a call at its end, made once, before the next command of the same rule and address. The worker makes it, or
+    /// the thread that refuses or drops the job.
     #[must_use]
     pub(crate) fn after(mut self, call: impl FnOnce(&Outcome) + Send + 'static) -> Job {
         self.after = Some(Box::new(call));
@@ -113,8 +113,8 @@ impl fmt::Debug for Job {
     }
 }
 
-/// `line` with each `%IP%` replaced by `address` in numbers: digits, letters a to f, dots and colons, so nothing that
-/// a shell would take for more than a word.
+/// `line` with each `%IP%` replaced by `address` in numbers: digits, letters a to f, dots and colons, of which none is
+/// special to a shell.
 pub(crate) fn substitute(line: &str, address: IpAddr) -> String {
     line.replace("%IP%", &address.to_string())
 }

@@ -12,18 +12,18 @@ use std::time::Duration;
 pub(crate) enum Outcome {
     /// With exit status 0.
     Succeeded,
-    /// With another exit status, or by a signal that was not ours.
+    /// With another exit status, or by a signal that did not come from the daemon.
     Failed {
         /// The shell's.
         status: ExitStatus,
-        /// Whether it complained of a missing permission.
+        /// Whether its output has the message of a missing permission.
         denied: bool,
     },
     /// Its process group was ended at the time limit.
     TimedOut {
         /// The limit.
         limit: Duration,
-        /// The shell had ended already, with this; what it left behind had not.
+        /// The status of the shell, where it had ended before and left processes behind.
         left_behind: Option<ExitStatus>,
     },
     /// Its process group was ended because the daemon stops.
@@ -44,7 +44,7 @@ impl Outcome {
 /// Why a command was not started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRun {
-    /// No thread or process could be had.
+    /// The kernel had no thread or process for it.
     #[error("cannot start /bin/sh: {0}; raise what limits the service's processes, memory or descriptors")]
     Start(#[source] io::Error),
     /// The step before it failed.

@@ -10,7 +10,7 @@ const DENIALS: [&str; 7] = [
     "must be root",
     "are you root",
     "you need to be root",
-    // What systemd's ProtectSystem= and RestrictAddressFamilies= make of it.
+    // With systemd's ProtectSystem= and RestrictAddressFamilies=.
     "read-only file system",
     "address family not supported",
 ];
@@ -23,7 +23,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Takes bytes up; `log` gets each line that is complete.
+    /// Adds bytes; `log` gets each line that is complete.
     pub(super) fn take(&mut self, bytes: &[u8], mut log: impl FnMut(&str)) {
         let (kept, omitted) = bytes.split_at(bytes.len().min(OUTPUT_MAX - self.captured.len()));
         self.captured.extend_from_slice(kept);
@@ -34,7 +34,7 @@ impl Output {
         }
     }
 
-    /// Logs what is left.
+    /// Logs the last line, and how much was left out.
     pub(super) fn finish(&mut self, mut log: impl FnMut(&str)) {
         if self.shown < self.captured.len() {
             log(&printable(&self.captured[self.shown..]));

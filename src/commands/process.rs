@@ -17,16 +17,17 @@ use rustix::process::{
 use super::outcome::{NotRun, Outcome};
 use super::output::Output;
 
-/// How long a process group has between SIGTERM and SIGKILL, and after that before it is given up.
+/// The time of a process group between SIGTERM and SIGKILL, and again between SIGKILL and the end of the wait.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// How often a group whose shell has ended is looked at: no descriptor tells when a group is empty.
-const GROUP_LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(200)];
+/// The first and the longest interval between two looks at a group whose shell has ended: no descriptor becomes
+/// readable when a group is empty.
+const GROUP_POLL_INTERVALS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(200)];
 
 /// Where the daemon's environment has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What is run.
+/// A command line with its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Invocation<'a> {
     pub(super) rule: &'a str,
@@ -52,7 +53,7 @@ pub(super) fn run(
     }
 }
 
-/// The shell for the line, with nothing of the daemon's but PATH, LANG and TZ.
+/// The shell for the line. Of the daemon's environment it has only PATH, LANG and TZ.
 ///
 /// std resets the disposition of SIGPIPE; handlers of the daemon end with execve(2), and it blocks no signal.
 fn shell(invocation: &Invocation<'_>) -> Command {
@@ -129,7 +130,7 @@ impl<L: FnMut(&str)> Running<L> {
         let mut deadline = started.checked_add(self.limit);
         let mut ending = None;
         let mut killed = false;
-        let mut look = GROUP_LOOKS[0];
+        let mut look = GROUP_POLL_INTERVALS[0];
         loop {
             let now = Instant::now();
             let left = deadline.map_or(GRACE, |deadline| deadline.saturating_duration_since(now));
@@ -140,7 +141,7 @@ impl<L: FnMut(&str)> Running<L> {
                 if !self.group_lives() {
                     break;
                 }
-                look = (look * 2).min(GROUP_LOOKS[1]);
+                look = (look * 2).min(GROUP_POLL_INTERVALS[1]);
             }
             let now = Instant::now();
             let due = deadline.is_some_and(|deadline| now >= deadline);
@@ -165,7 +166,7 @@ impl<L: FnMut(&str)> Running<L> {
         self.finish(ending, unkillable)
     }
 
-    /// Waits for output, for the shell's end, or for `cancel`, which it tells.
+    /// Waits for output, for the end of the shell, or for `cancel`; whether it was `cancel`.
     fn wait(&mut self, at_most: Duration, cancel: Option<BorrowedFd<'_>>) -> bool {
         let pipe = self.pipe.as_ref().map(AsFd::as_fd);
         let ended = self.ended.as_ref().map(AsFd::as_fd);
@@ -183,7 +184,7 @@ impl<L: FnMut(&str)> Running<L> {
         cancelled
     }
 
-    /// Reads what the pipe holds, a piece at a time so that a flood cannot keep the time limit from being looked at.
+    /// Reads one piece from the pipe; whether there may be more. A flood of output delays no look at the time limit so.
     fn read(&mut self) -> bool {
         let Some(pipe) = &mut self.pipe else { return false };
         let mut piece = [0; 8192];
@@ -218,7 +219,7 @@ impl<L: FnMut(&str)> Running<L> {
     }
 
     fn finish(mut self, ending: Option<(Ending, Option<ExitStatus>)>, unkillable: &mut Vec<Child>) -> Outcome {
-        // What was written before the end; a process that left the group may go on writing.
+        // The output before the end. A process that left the group may go on writing.
         for _ in 0..16 {
             if !self.read() {
                 break;
@@ -243,8 +244,8 @@ impl<L: FnMut(&str)> Running<L> {
     }
 }
 
-/// Signals the group. One that is gone already is no failure, and one that is another user's is reported when it
-/// outlives the grace.
+/// Signals the group. A group that has ended is no failure, and one of another user is reported when it goes on after
+/// the grace time.
 fn kill(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }

@@ -9,12 +9,12 @@ use super::job::{Job, Kind};
 /// Commands with the same key never run side by side.
 pub(super) type Key = (Arc<str>, IpAddr);
 
-/// Every step takes a time that does not depend on how many wait.
+/// The time of each operation does not depend on the number of commands that wait, except for the removals.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// The commands that wait, for each key of which one runs or is ready.
+    /// The commands that wait, for each key with a command that runs or is ready.
     waiting: HashMap<Key, VecDeque<Job>>,
-    /// Keys with something to run and nothing that runs.
+    /// Keys with a command that waits and none that runs.
     ready: VecDeque<Key>,
     waiting_count: usize,
     running: usize,
@@ -51,12 +51,12 @@ impl Queue {
         }
     }
 
-    /// Takes the commands out that are no stop commands.
+    /// Removes the commands that wait, except stop commands.
     pub(super) fn remove_starts(&mut self) -> Vec<Job> {
         self.remove(|job| job.kind == Kind::Start)
     }
 
-    /// Takes everything out that waits.
+    /// Removes all commands that wait.
     pub(super) fn remove_all(&mut self) -> Vec<Job> {
         self.remove(|_| true)
     }

@@ -1,20 +1,20 @@
-//! The schedule of stop commands: what was opened is closed in time, whatever becomes of the daemon in between.
+//! The schedule of stop commands. Each runs in time, also where the daemon was stopped, killed or restarted meanwhile.
 //!
-//! [`StopSchedule::arm`] enters a stop command and hands back the start command with two steps added: before it the
-//! entry is put on disk, by the worker and for all that wait for it at once, so that neither the event loop nor
-//! another knock waits for fdatasync(2); where that fails the command does not run. After it, a failure is noted.
+//! [`StopSchedule::arm`] enters a stop command and returns the start command with two steps added. Before it runs, its
+//! worker writes the entry to disk, together with all others that wait to be written, so that neither the event loop
+//! nor another knock waits for fdatasync(2). Where that fails, the command does not run. After it, a failure is noted.
 //!
-//! Entries are told apart by rule, address and command line. A knock while such an entry is pending puts its time off
-//! and runs no second start command, for one stop command could not undo two. What an entry runs is what was
-//! configured when it was made: after an edited configuration the old command still closes what the old one opened.
+//! Rule, address and command line identify an entry. A knock while it is pending puts its time off and runs no second
+//! start command, for one stop command could not undo two. An entry runs the command line that was configured when it
+//! was made: after a change of the configuration, the old stop command still undoes the old start command.
 //!
 //! The file is a journal, to which changes are appended. Once it is longer than twice what is pending and
-//! [`entries::SLACK`] bytes more, it is written anew; where nothing is pending it goes. What a crash may lose never leaves
-//! anything open: a new entry is synced before its command runs. That an entry is done, or put off, is written without
-//! waiting for the disk, and the latter at most once in `PUT_OFF_WRITE`, so that a flood of knocks writes little: a
+//! [`entries::SLACK`] bytes more, a new file replaces it; where nothing is pending it is removed. What a crash may lose
+//! leaves no port open: a new entry is synced before its command runs. The end of an entry, and its new time, are
+//! written without a sync, and a new time at most once in `PUT_OFF_WRITE`, so that a flood of knocks writes little. A
 //! stop command that a crash brings back runs again, or earlier.
 //!
-//! Nothing here asks a clock what time it is.
+//! Nothing here reads a clock, except for the time of a log line.
 
 mod disk;
 mod entries;
@@ -37,23 +37,23 @@ pub(crate) use disk::{DiskError, Problem};
 use entries::{Entries, Entry};
 use record::{Record, milliseconds};
 
-/// The most stop commands that can be pending.
+/// The limit of pending stop commands.
 pub(crate) const PENDING_MAX: usize = 100_000;
 
-/// The most bytes that they can take up in the file.
+/// The limit of their bytes in the file.
 pub(crate) const LIVE_MAX: usize = 64 << 20;
 
 /// The longest stop command, in bytes: Linux runs nothing with a longer argument (`MAX_ARG_STRLEN`, execve(2)).
 pub(crate) const COMMAND_MAX: usize = (128 << 10) - 1;
 
-/// How long a stop command that was put off may stand in the file with its earlier time.
+/// How long the file may have the earlier time of a stop command that was put off.
 const PUT_OFF_WRITE: Duration = Duration::from_secs(1);
 
-/// When a stop command that could not be started is tried again, and when one that was handed out is looked after;
-/// doubled each time, up to 64 times as long.
+/// The time until a stop command is tried again that could not be started, and until the next look at one that was
+/// handed out. It doubles each time, up to 64 times as long.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// One point in time on both clocks: the monotonic one, which counts, and the wall clock, which goes on over a reboot.
+/// One point in time on two clocks: the monotonic one decides; the wall clock serves after a reboot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     /// `CLOCK_BOOTTIME`.
@@ -62,17 +62,17 @@ pub(crate) struct Moment {
     pub wall: SystemTime,
 }
 
-/// A stop command can't be kept, so its command must not run: nothing would undo it.
+/// The stop command can't be kept, so the command must not run: nothing would undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotArmed {
     /// There are [`PENDING_MAX`].
     #[error(
-        "{PENDING_MAX} stop commands are pending, which is the most; the command is not run, or nothing would undo it"
+        "{PENDING_MAX} stop commands are pending, which is the limit; the command is not run, or nothing would undo it"
     )]
     Entries,
-    /// They take up [`LIVE_MAX`].
+    /// They have [`LIVE_MAX`] bytes.
     #[error(
-        "the stop commands that are pending take up {} MiB, which is the most; the command is not run, or nothing would \
+        "the stop commands that are pending have {} MiB, which is the limit; the command is not run, or nothing would \
          undo it", LIVE_MAX >> 20
     )]
     Bytes,
@@ -84,20 +84,20 @@ pub(crate) enum NotArmed {
     LongCommand(usize),
 }
 
-/// The pending stop commands. All methods are for the event loop and take no longer than memory does, except
-/// [`StopSchedule::open`] and [`StopSchedule::flush`].
+/// The pending stop commands. All methods are for the event loop and wait for no disk, except [`StopSchedule::open`]
+/// and [`StopSchedule::flush`].
 #[derive(Debug)]
 pub(crate) struct StopSchedule {
     log: EventLog,
     entries: Mutex<Entries>,
-    /// Locked while writing: who waits for it finds its entry written by who was before.
+    /// Locked while writing. A worker that had to wait for the lock often finds its entry written by the one before it.
     disk: Mutex<Disk>,
 }
 
 impl StopSchedule {
-    /// Takes up what is pending in `state_dir`, which is made where it is missing. `boot` tells whether the monotonic
-    /// clock is still the same ([`boot_id`]). Nothing that is found there keeps the daemon from starting; the problems
-    /// are for the log.
+    /// Reads the pending stop commands in `state_dir`, which is made where it is missing. `boot` ([`boot_id`]) is the
+    /// same as long as the monotonic clock is the same. No content of the directory prevents the start of the daemon;
+    /// the problems are for the log.
     pub(crate) fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (Arc<StopSchedule>, Vec<Problem>) {
         let Opened { disk, found, problems } = Disk::open(state_dir, at.wall, boot);
         let mut entries = Entries::default();
@@ -108,7 +108,7 @@ impl StopSchedule {
             let due = record.due_boottime_ns;
             match entries.by_key.get(&key).copied() {
                 Some(id) => entries.put_off(id, |earlier| earlier.due_boottime_ns = earlier.due_boottime_ns.max(due)),
-                // A reboot has undone what was opened, so the next knock has to open it again.
+                // A reboot has undone the start command, so the next knock has to run it again.
                 None => drop(entries.insert(key, record, same_boot)),
             }
         }
@@ -120,12 +120,12 @@ impl StopSchedule {
         Disk::is_in(state_dir)
     }
 
-    /// Enters the stop command of the rule whose command is `start`, and returns what has to be submitted: `start` with
-    /// the steps that this needs, or nothing, where the same is pending already and is put off.
+    /// Enters the stop command of the rule whose command is `start`, and returns the job to submit: `start` with the
+    /// steps that this needs, or `None` where the same stop command is pending already and is put off.
     ///
     /// # Errors
     ///
-    /// Where it can't be kept; the command must not run then.
+    /// Where the stop command can't be kept; the command must not run then.
     pub(crate) fn arm(self: &Arc<Self>, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
         let (rule, source) = (Arc::clone(&start.rule), start.source);
         let line: Arc<str> = substitute(stop.command.line(source), source).into();
@@ -171,7 +171,7 @@ impl StopSchedule {
         Ok(Some(job.after(move |outcome| stops.start_ended(id, outcome))))
     }
 
-    /// The stop commands that have to run now, and what has to be written, each to be submitted.
+    /// The jobs to submit now: stop commands that are due, and a write of new times.
     pub(crate) fn due(self: &Arc<Self>, now: Time) -> Vec<Job> {
         let mut entries = self.entries();
         let mut jobs = Vec::new();
@@ -182,7 +182,7 @@ impl StopSchedule {
                 stops.commit_or_warn(generation, &of, source);
                 Ok(())
             };
-            // Of no address, so that it does not wait behind a command of this one.
+            // For no address, so that it does not wait behind a command for this one.
             jobs.push(Job::step(Kind::Stop, rule, Ipv4Addr::UNSPECIFIED.into(), write));
         }
         while let Some(&(look, id)) = entries.due.first()
@@ -200,8 +200,8 @@ impl StopSchedule {
         look.into_iter().chain(entries.write_due.as_ref().map(|&(due, ..)| due)).min()
     }
 
-    /// The daemon stops: what is to run then, each to be submitted. The others stay on disk, as does what there is no
-    /// time for, which runs when the daemon starts again.
+    /// The daemon stops: the jobs to submit. The other stop commands stay on disk, and so do those for which no time is
+    /// left; they run when the daemon starts again.
     pub(crate) fn at_stop(self: &Arc<Self>, at: Moment) -> Vec<Job> {
         let mut entries = self.entries();
         let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
@@ -214,8 +214,7 @@ impl StopSchedule {
         jobs
     }
 
-    /// Puts everything on disk that is not there yet. It waits for the disk: for the end of the daemon, not for the
-    /// event loop.
+    /// Writes all changes to disk and waits until they are there: for the end of the daemon, not for the event loop.
     ///
     /// # Errors
     ///
@@ -250,7 +249,8 @@ impl StopSchedule {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the changes up to `generation` into the file, with all that have come since. `durable`: and on the disk.
+    /// Writes the changes up to `generation` into the file, with all later ones. `durable`: waits until they are on
+    /// disk.
     fn commit(&self, generation: u64, durable: bool) -> Result<(), DiskError> {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         if disk.has(generation, durable) {
@@ -261,10 +261,11 @@ impl StopSchedule {
         disk.write(&changes, durable)
     }
 
-    /// As [`Shared::commit`], where a failure leaves nothing open.
+    /// The same, where a failure leaves no port open.
     fn commit_or_warn(&self, generation: u64, rule: &str, source: IpAddr) {
         if let Err(error) = self.commit(generation, false) {
-            let what = "is not noted to have run or to be put off, and runs again or earlier if knockd starts again";
+            let what =
+                "has run or is put off, which could not be written; it runs again, or earlier, if knockd starts again";
             let message = format_args!("rule {rule}: the stop command for {source} {what}: {error}");
             self.log.line(now(), log::Level::Warn, rule, message);
         }
@@ -275,9 +276,10 @@ impl StopSchedule {
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
         match outcome {
             Outcome::Succeeded | Outcome::NothingToRun => {}
-            // There is nothing to undo. The file has it no more after the next change.
+            // There is nothing to undo. The next write removes it from the file.
             Outcome::NotRun(_) if !entry.in_flight => entries.remove(id),
-            // Perhaps half of it was done: it is undone in time, and the next knock tries again.
+            // The command may have done half of its work: the stop command runs in time, and the next knock tries
+            // again.
             _ => entry.opened = false,
         }
     }
@@ -297,7 +299,7 @@ impl StopSchedule {
     }
 }
 
-/// The kernel's name for this boot (random(4)); empty where it cannot be read, which is taken for another boot.
+/// The kernel's name for this boot (random(4)); empty where it cannot be read, which counts as another boot.
 pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! The other end of the control socket: one question, one answer.
+//! The client's end of the control socket: one request, one response.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::protocol::{Answer, Command, Refusal};
 
-/// How long the daemon may be silent. A reload with very many live grants takes a second or two.
+/// The time limit of a response. A reload with very many live grants takes a second or two.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// There is no answer.
+/// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// Nobody listens.
+    /// No daemon listens.
     #[error(
         "no knockd answers at {}: {error}; start it (systemctl start knockd), or name the control_socket of its \
          configuration with --socket",
@@ -25,18 +25,18 @@ pub(crate) enum ClientError {
     /// The socket is closed to this user.
     #[error("not permitted to ask knockd at {}: {error}; run this as root, or as a member of the group of the socket", path.display())]
     NotPermitted { path: PathBuf, error: io::Error },
-    /// The daemon hung up or said nothing.
+    /// The daemon closed the connection, or sent no response in time.
     #[error("knockd at {} gave no answer: {error}; its log may say why", path.display())]
     Broken { path: PathBuf, error: io::Error },
-    /// The answer is of another program.
+    /// The response is of another program.
     #[error("what answers at {} does not speak knockd's control protocol: {error}; is knockctl of the daemon's version?", path.display())]
     NotUnderstood { path: PathBuf, error: serde_json::Error },
-    /// The daemon said no.
+    /// The daemon refused the request.
     #[error("{}", .0.message)]
     Refused(Refusal),
 }
 
-/// Asks the daemon at that socket.
+/// Sends the request to the daemon at that socket.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(crate) fn request<T: DeserializeOwned>(path: &Path, command: &Command) -> Re
         .set_read_timeout(Some(RESPONSE_TIMEOUT))
         .and_then(|()| stream.set_write_timeout(Some(RESPONSE_TIMEOUT)))
         .map_err(broken)?;
-    // A daemon that refuses the connection answers without reading; what it says is more use than that it hung up.
+    // A daemon that refuses the connection responds without reading. Its message says more than the failed write.
     let sent = stream.write_all(command.to_line().as_bytes());
     let mut line = Vec::new();
     match BufReader::with_capacity(1 << 16, stream).read_until(b'\n', &mut line) {

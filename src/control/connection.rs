@@ -32,10 +32,10 @@ enum State {
     Responding(Response, Time),
 }
 
-/// What came of a connection that is ready.
+/// The result of a look at a connection.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {
-    /// A request, or why it is none.
+    /// A request has arrived, or a line that is none.
     Request(Result<Command, Refusal>),
     /// There is more to come.
     Open,

@@ -1,4 +1,4 @@
-//! The messages of the control protocol: a request is one line of JSON, an answer too.
+//! The messages of the control protocol: a request is one line of JSON, and so is a response.
 
 use std::net::IpAddr;
 
@@ -13,11 +13,11 @@ pub(crate) const VERSION: u64 = 1;
 /// Bytes of a request, its final newline not among them.
 pub(crate) const REQUEST_MAX: usize = 4096;
 
-/// What is asked of the daemon.
+/// A request to the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Command {
-    /// How it is. Answered by [`Status`].
+    /// The state of the daemon. Answered by [`Status`].
     Status {},
     /// The live grants, those of a rule or of an address only. Answered by [`Grants`].
     Grants {
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     },
     /// Ends all grants. Answered by [`Revoked`].
     RevokeAll {},
-    /// Reads the configuration anew. Answered by [`Reloaded`].
+    /// Reads the configuration again. Answered by [`Reloaded`].
     Reload {},
 }
 
@@ -56,11 +56,11 @@ impl Command {
         format!("{value}\n")
     }
 
-    /// The command of a line that came.
+    /// The command in a line from a client.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for whoever sent it.
+    /// What is wrong with it, for the client.
     pub(crate) fn parse(line: &[u8]) -> Result<Command, Refusal> {
         let bad = |message: String| Refusal::new(Code::BadRequest, message);
         let mut value: Value =
@@ -79,7 +79,7 @@ impl Command {
     }
 }
 
-/// An answer: either a result or an error.
+/// A response: either a result or an error.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answer<T> {
     pub(crate) version: u64,
@@ -93,7 +93,7 @@ pub(crate) struct Answer<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
-    /// For people: what was refused, why, and what to do.
+    /// For the user: what was refused, why, and what to do.
     pub(crate) message: String,
 }
 
@@ -103,7 +103,7 @@ impl Refusal {
     }
 }
 
-/// The kind of a refusal.
+/// The reason of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Code {
@@ -113,11 +113,11 @@ pub(crate) enum Code {
     Version,
     /// A request that is longer than [`REQUEST_MAX`].
     TooLarge,
-    /// No request in time.
+    /// No request arrived in time.
     Timeout,
     /// Too many connections.
     Busy,
-    /// The peer may not ask.
+    /// The client is not permitted to send requests.
     NotPermitted,
     /// No rule of that name.
     NoSuchRule,
@@ -127,11 +127,11 @@ pub(crate) enum Code {
     BadValue,
     /// The new configuration is not valid.
     InvalidConfiguration,
-    /// It was tried, and it failed.
+    /// The request was carried out and failed.
     Failed,
 }
 
-/// How the daemon is.
+/// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// The daemon's version.
@@ -143,7 +143,7 @@ pub(crate) struct Status {
     /// The number of rules.
     pub(crate) rules: usize,
     pub(crate) interfaces: Vec<Interface>,
-    /// The protections that are in force; `null` where the kernel does not tell.
+    /// The protections that are in force; `null` where the kernel does not report them.
     pub(crate) protections: Option<Protections>,
     /// The managed table; `null` where no rule guards a port.
     pub(crate) table: Option<Table>,
@@ -157,7 +157,7 @@ pub(crate) struct Status {
     pub(crate) commands_running: usize,
     /// Commands that wait for their turn.
     pub(crate) commands_queued: usize,
-    /// What was counted since the start, by name; docs/control-protocol.md explains each.
+    /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
 }
 
@@ -176,7 +176,7 @@ pub(crate) struct Table {
     pub(crate) name: String,
     /// Whether the kernel keeps others from changing it.
     pub(crate) owned: bool,
-    /// What becomes of it when the daemon is stopped: `remove` or `keep`.
+    /// What happens to it when the daemon stops: `remove` or `keep`.
     pub(crate) on_stop: String,
     /// The guarded ports.
     pub(crate) guarded: Vec<String>,
@@ -187,11 +187,11 @@ pub(crate) struct Table {
 pub(crate) struct Set {
     /// `FAMILY TABLE SET`.
     pub(crate) name: String,
-    /// Why it can't be used now.
+    /// Why it can't be used.
     pub(crate) problem: Option<String>,
 }
 
-/// The live grants, the one that ends first in front.
+/// The live grants, in the order in which they end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Grants {
     pub(crate) grants: Vec<Grant>,
@@ -222,12 +222,12 @@ pub(crate) struct Granted {
 pub(crate) struct Revoked {
     /// How many.
     pub(crate) revoked: usize,
-    /// How many elements were found in the kernel and deleted that no grant explained.
+    /// The number of elements without a grant that were found in the kernel and deleted.
     #[serde(default)]
     pub(crate) strays: usize,
 }
 
-/// The configuration was read anew.
+/// The configuration was reloaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reloaded {
     /// The number of rules now.
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told_why() {
+    fn an_invalid_request_is_refused_with_the_reason() {
         assert!(refusal("\0\u{7f}garbage").message.contains("not JSON"));
         assert!(refusal("[1]").message.contains("not a JSON object"));
         assert!(refusal(r#"{"command":"status"}"#).message.contains("has no version"));

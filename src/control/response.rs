@@ -1,4 +1,4 @@
-//! An answer on its way out, which is made piece by piece where it is long.
+//! A response to a client, which is made in pieces where it is long.
 
 use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
@@ -10,28 +10,28 @@ use serde::Serialize;
 
 use super::protocol::{Answer, Grant, Refusal, VERSION};
 
-/// A listing is made in pieces of about this many bytes.
+/// The size of such a piece, in bytes.
 const PIECE: usize = 64 << 10;
-/// Bytes that are written before packets have their turn.
+/// The limit of bytes that are written before the loop looks at packets again.
 const BYTES_IN_A_ROW: usize = 256 << 10;
 
-/// An answer on its way out.
+/// A response, and how much of it is written.
 pub(crate) struct Response {
     buffer: Vec<u8>,
     written: usize,
     rest: Option<Listing>,
 }
 
-/// Whether an answer is out.
+/// Whether a response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// All of it.
+    /// All of it is written.
     Done,
-    /// There is more to write.
+    /// A part is still to be written.
     More,
 }
 
-/// Live grants, as they were when they were asked for.
+/// The grants that were live when the request arrived.
 struct Listing {
     policy: Rc<Policy>,
     now: Time,
@@ -51,7 +51,7 @@ impl Response {
     }
 
     fn whole<T: Serialize>(answer: &Answer<T>) -> Response {
-        // These types have neither maps with other keys than text nor anything else that can't be JSON.
+        // All maps of these types have keys of text, so this cannot fail.
         let mut buffer = serde_json::to_vec(answer).unwrap_or_default();
         buffer.push(b'\n');
         Response { buffer, written: 0, rest: None }
@@ -64,11 +64,11 @@ impl Response {
         Response { buffer, written: 0, rest: Some(rest) }
     }
 
-    /// Writes as much as is taken at once.
+    /// Writes as much as the kernel takes at once.
     ///
     /// # Errors
     ///
-    /// Where the peer is gone.
+    /// Where the client has closed the connection.
     pub(crate) fn write_to(&mut self, mut stream: impl Write) -> io::Result<Progress> {
         let mut in_a_row = 0;
         while in_a_row < BYTES_IN_A_ROW {
@@ -89,7 +89,7 @@ impl Response {
         Ok(Progress::More)
     }
 
-    /// Makes the next piece; `false` where there is none.
+    /// Makes the next piece; `false` after the last one.
     fn refill(&mut self) -> bool {
         let Some(listing) = &mut self.rest else { return false };
         self.buffer.clear();
@@ -103,7 +103,7 @@ impl Response {
             if !std::mem::take(&mut listing.first) {
                 self.buffer.push(b',');
             }
-            // A vector takes everything, and the type is as plain as those above.
+            // This cannot fail either.
             let _ = serde_json::to_writer(&mut self.buffer, &listing.entry(&grant));
         }
         true

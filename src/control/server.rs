@@ -1,4 +1,4 @@
-//! The daemon's end of the control socket: a few connections at once, none of which can hold it up.
+//! The daemon's end of the control socket: a few connections at once, none of which can block the daemon.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,14 +15,14 @@ use super::protocol::{Code, Command, Refusal};
 use super::response::Response;
 use super::socket::{Peer, Socket};
 
-/// Connections at once; one more is told that it is one too many.
+/// The limit of connections at once. One more gets the error `busy`.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
-/// Connections that wait for a reload at once: the others are for those who ask how things are.
+/// The limit of connections that wait for a reload: the others are for requests that are answered at once.
 const WAITING_MAX: usize = CONNECTIONS_MAX / 2;
-/// Connections that are accepted before packets have their turn.
+/// The limit of connections that are accepted before the loop looks at packets again.
 const ACCEPTED_IN_A_ROW: usize = 32;
-/// How long none is accepted after the kernel had no descriptor for one.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long no connection is accepted after the kernel had no descriptor for one.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The control socket and its connections. Its descriptor is readable when [`Server::on_ready`] has something to do.
 pub(crate) struct Server {
@@ -54,7 +54,7 @@ impl Server {
         Ok(Server { socket, epoll, connections: Default::default(), accepts_from: Some(Time::ZERO) })
     }
 
-    /// Serves another socket instead. The connections stay.
+    /// Serves this socket instead of the one before. The connections stay.
     pub(crate) fn replace(&mut self, socket: Socket) {
         self.socket = socket;
         self.accepts_from = Some(Time::ZERO);
@@ -65,9 +65,9 @@ impl Server {
         self.socket.path()
     }
 
-    /// Accepts connections, goes on with their answers, and returns the requests that have come.
+    /// Accepts connections, continues their responses, and returns the requests that have arrived.
     pub(crate) fn on_ready(&mut self, now: Time) -> Vec<Request> {
-        // Before the requests are read: room is made for a new connection where one is closed.
+        // Before requests are read: a new connection may take the slot of a closed one.
         self.accept(now);
         let mut requests = Vec::new();
         for slot in 0..CONNECTIONS_MAX {
@@ -83,7 +83,7 @@ impl Server {
         requests
     }
 
-    /// Accepts who wants to ask, and refuses who may not or is one too many.
+    /// Accepts connections, and refuses those that are not permitted or are one too many.
     fn accept(&mut self, now: Time) {
         for _ in 0..ACCEPTED_IN_A_ROW {
             if self.accepts_from.is_some() {
@@ -97,7 +97,7 @@ impl Server {
                     log::warn!("cannot accept a connection to the control socket: {error}; trying again in a second");
                     // It stays readable until there is a descriptor.
                     if epoll::delete(&self.epoll, self.socket.listener()).is_ok() {
-                        self.accepts_from = Some(now.after(PAUSE));
+                        self.accepts_from = Some(now.after(ACCEPT_RETRY_DELAY));
                     }
                     return;
                 }
@@ -108,7 +108,7 @@ impl Server {
     fn admit(&mut self, stream: UnixStream, now: Time) {
         let peer = match stream.set_nonblocking(true).and_then(|()| Peer::of(&stream)) {
             Ok(peer) => peer,
-            Err(error) => return log::warn!("cannot tell who connected to the control socket: {error}"),
+            Err(error) => return log::warn!("cannot read the user of a connection to the control socket: {error}"),
         };
         if !self.socket.admits(peer) {
             log::warn!("refused uid {} at the control socket", peer.uid);
@@ -125,7 +125,7 @@ impl Server {
         }
     }
 
-    /// Has the epoll instance wait for the descriptor, or for something else of it.
+    /// Waits for these events of the descriptor.
     fn watch(&self, descriptor: impl AsFd, flags: EventFlags) -> io::Result<()> {
         let data = EventData::new_u64(0);
         match epoll::add(&self.epoll, &descriptor, data, flags) {
@@ -134,9 +134,8 @@ impl Server {
         }
     }
 
-    /// A slot for one more connection. Where all are taken, connections whose client has closed them make room: a client
-    /// that waits for its answer is not refused because of clients that do not. A connection that waits for a reload keeps
-    /// its slot, for the answer goes there.
+    /// A slot for one more connection. Where all are taken, connections that their clients have closed make room. A
+    /// connection that waits for a reload keeps its slot, because the response goes there.
     fn free_slot(&mut self) -> Option<usize> {
         if self.connections.iter().all(Option::is_some) {
             for slot in &mut self.connections {
@@ -151,7 +150,7 @@ impl Server {
         self.connections.get(slot)?.as_ref().map(|connection| connection.peer)
     }
 
-    /// Has that connection wait for an answer that comes later. `false` where too many wait, which is its answer.
+    /// Keeps that connection until its response is ready. `false` where too many wait: it gets that as its response.
     pub(crate) fn wait(&mut self, slot: usize, now: Time) -> bool {
         let waiting = self.connections.iter().flatten().filter(|connection| connection.is_waiting()).count();
         if waiting >= WAITING_MAX {
@@ -160,13 +159,13 @@ impl Server {
             return false;
         }
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
-        // Whatever it sends and even its end would wake the loop again and again.
+        // What it sends, and even its end, would wake the loop again and again.
         let _ = epoll::delete(&self.epoll, &connection.stream);
         connection.wait();
         true
     }
 
-    /// Answers the request of that connection.
+    /// Sends the response to the request of that connection.
     pub(crate) fn answer(&mut self, slot: usize, answer: Response, now: Time) {
         let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         if connection.respond(answer, now) == Step::Open && self.watch(&connection.stream, EventFlags::OUT).is_ok() {
@@ -174,7 +173,7 @@ impl Server {
         }
     }
 
-    /// Ends the connections whose time is over, and accepts connections where it is time to.
+    /// Ends the connections whose time is over, and starts to accept connections when it is time.
     pub(crate) fn tick(&mut self, now: Time) {
         for slot in &mut self.connections {
             if let Some(connection) = slot.take_if(|connection| connection.deadline().is_some_and(|due| due <= now))
@@ -188,7 +187,7 @@ impl Server {
             && let Err(error) = self.watch(self.socket.listener(), EventFlags::IN)
         {
             log::error!("cannot wait for connections to the control socket: {error}; trying again in a second");
-            self.accepts_from = Some(now.after(PAUSE));
+            self.accepts_from = Some(now.after(ACCEPT_RETRY_DELAY));
         }
     }
 
@@ -204,9 +203,9 @@ impl AsFd for Server {
     }
 }
 
-/// Says no, to a peer that may not be listening.
+/// Sends an error to a client that may not read it.
 fn refuse(stream: &UnixStream, code: Code, message: &str) {
-    // A fresh socket takes an answer of this size at once.
+    // A new socket takes a response of this size at once.
     let _ = Response::refusal(Refusal::new(code, message)).write_to(stream);
 }
 
@@ -232,7 +231,7 @@ mod tests {
         waits.set_nonblocking(true).expect("a socket");
         assert_eq!((&waits).read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "not refused");
 
-        // Who only says that no more comes is still there.
+        // A client that has only shut down its sending side still waits.
         open[0].shutdown(std::net::Shutdown::Write).expect("half closed");
         let mut one_too_many = connect();
         server.accept(Time::ZERO);

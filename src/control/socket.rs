@@ -1,4 +1,4 @@
-//! Where the control socket is, and how it comes to be there.
+//! The control socket: its path, its mode, and which clients it admits.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use knock_config::Config;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-/// Where the socket is where neither configuration nor service manager say so.
+/// The path of the socket where neither the configuration nor the service manager sets one.
 pub(crate) const DEFAULT_PATH: &str = "/run/knockd/control.sock";
-/// For the owner and the group of the socket, and nobody else.
+/// Read and write for the owner and the group of the socket.
 const MODE: u32 = 0o660;
 /// Connections that wait to be accepted.
-const BACKLOG: i32 = 64;
+const LISTEN_BACKLOG: i32 = 64;
 
 /// There is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It can't be made.
+    /// It can't be created.
     #[error("cannot create the control socket {}: {action}: {error}; set control_socket to a path that knockd may create", path.display())]
     Create {
         /// Its path.
@@ -29,16 +29,16 @@ pub(crate) enum Error {
         /// The kernel's answer.
         error: io::Error,
     },
-    /// A daemon answers there.
+    /// Another daemon listens there.
     #[error(
         "another knockd is running: it answers on the control socket {}; stop it, or give this one a control_socket \
          of its own",
         .0.display()
     )]
     Running(PathBuf),
-    /// Something else is there.
+    /// There is a file that is no socket.
     #[error(
-        "cannot create the control socket {}: there is something of that name that is no socket; move it away, or \
+        "cannot create the control socket {}: the path exists and is no socket; move it away, or \
          set control_socket to another path",
         .0.display()
     )]
@@ -58,8 +58,8 @@ impl Error {
     }
 }
 
-/// Where the control socket of that configuration is: where it says, else in the directory that the service manager
-/// made (systemd.exec(5), `RuntimeDirectory=`), else [`DEFAULT_PATH`].
+/// The path of the control socket: `control_socket` of the configuration, else a file in the directory that the service
+/// manager made (systemd.exec(5), `RuntimeDirectory=`), else [`DEFAULT_PATH`].
 pub(crate) fn place(config: &Config) -> PathBuf {
     if let Some(path) = &config.control_socket {
         return path.clone();
@@ -71,16 +71,16 @@ pub(crate) fn place(config: &Config) -> PathBuf {
     }
 }
 
-/// A socket that listens, and whose file goes with it.
+/// A listening socket. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the file, so that nobody else's is removed.
+    /// Device and inode of the file, so that no other file is removed.
     file: (u64, u64),
 }
 
-/// Who is at the other end, from the kernel (unix(7), `SO_PEERCRED`).
+/// The user of the client, as the kernel knows it (unix(7), `SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// The user that connected.
@@ -90,24 +90,25 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Who connected that stream.
+    /// The user of the client of that stream.
     ///
     /// # Errors
     ///
-    /// Where the kernel does not say.
+    /// Where the kernel does not know it.
     pub(crate) fn of(stream: &UnixStream) -> io::Result<Peer> {
         let credentials = sockopt::socket_peercred(stream)?;
         Ok(Peer { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
     }
 
-    /// Whether it may be told what the configuration holds: root, and the daemon's own user, who can read it anyway.
+    /// Whether it may see the content of the configuration: root, and the daemon's own user, who can read the file
+    /// anyway.
     pub(crate) fn may_know_secrets(self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
 }
 
 impl Socket {
-    /// Listens there. A socket that a dead daemon left is replaced.
+    /// Listens at that path. A socket that a dead daemon left is replaced.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl Socket {
         rustix::net::bind(&socket, &address).map_err(|error| failed("binding it")(error.into()))?;
         let bound = || -> io::Result<(u64, u64)> {
             fs::set_permissions(path, Permissions::from_mode(MODE))?;
-            // Nobody connects before this, so the mode that the umask gave was never in force.
-            rustix::net::listen(&socket, BACKLOG)?;
+            // No client can connect before this, so the mode that the umask gave was never in force.
+            rustix::net::listen(&socket, LISTEN_BACKLOG)?;
             let metadata = fs::symlink_metadata(path)?;
             Ok((metadata.dev(), metadata.ino()))
         };
@@ -141,18 +142,18 @@ impl Socket {
         }
     }
 
-    /// What to poll.
+    /// The descriptor to poll.
     pub(crate) fn listener(&self) -> &UnixListener {
         &self.listener
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether that peer may ask. The mode of the file has let in its owner and its group; where somebody has opened it
-    /// to all, that is not enough.
+    /// Whether that client may send requests. The mode of the file admits its owner and its group. Where an
+    /// administrator has opened the file to all, the group of the client is checked here.
     pub(crate) fn admits(&self, peer: Peer) -> bool {
         let by_file = |file: fs::Metadata| file.mode() & 0o002 == 0 || file.gid() == peer.gid;
         peer.may_know_secrets() || fs::symlink_metadata(&self.path).is_ok_and(by_file)
@@ -187,7 +188,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether anybody listens, without waiting for a listener that does not answer.
+/// Whether a daemon listens there. It does not wait for one that accepts no connection.
 fn is_alive(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

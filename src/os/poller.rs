@@ -21,8 +21,8 @@ const AWAKE: u64 = 1;
 /// The bits of a key that are the number of its descriptor. The others count the calls of [`Poller::watch`].
 const DESCRIPTOR: u64 = u32::MAX as u64;
 
-/// An epoll(7) instance with a timer on `CLOCK_BOOTTIME`, the clock of [`Time`]. Each descriptor has a value of type `T`,
-/// by which the poller reports that it is ready.
+/// An epoll(7) instance with a timer on `CLOCK_BOOTTIME`, the clock of [`Time`]. Each descriptor has a value of type
+/// `T`, by which the poller reports that it is ready.
 pub(crate) struct Poller<T> {
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -61,8 +61,8 @@ impl<T: Copy> Poller<T> {
     }
 
     /// Waits for input on the descriptor too, and reports it by `value`. A descriptor that is watched already keeps its
-    /// value. A closed descriptor is watched no longer, and no event of it is reported by the value of a later descriptor
-    /// that has its number.
+    /// value. A closed descriptor is watched no longer, and no event of it is reported by the value of a later
+    /// descriptor that has its number.
     ///
     /// # Errors
     ///
@@ -83,8 +83,8 @@ impl<T: Copy> Poller<T> {
         }
     }
 
-    /// Waits until a descriptor is ready or the deadline is reached. A signal ends the wait as well, and so does waking up
-    /// from a suspension. [`Poller::next`] says what is ready.
+    /// Waits until a descriptor is ready or the deadline is reached. A signal ends the wait as well, and so does waking
+    /// up from a suspension. [`Poller::next`] says what is ready.
     ///
     /// # Errors
     ///

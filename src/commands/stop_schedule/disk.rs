@@ -1,4 +1,4 @@
-//! The state directory, and the file in it: appended to, and now and then replaced by a shorter one.
+//! The state directory and its file, to which changes are appended and which a shorter one replaces from time to time.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,9 +16,9 @@ use super::journal::{self, Change, Found};
 const NAME: &str = "stops.json";
 const NEW_NAME: &str = "stops.json.new";
 
-/// Something in the state directory cannot be used.
+/// The state directory, or a file in it, cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot {attempt} {}: {error}; mend that, or set another state_dir", path.display())]
+#[error("cannot {attempt} {}: {error}; correct that, or set another state_dir", path.display())]
 pub(crate) struct DiskError {
     attempt: &'static str,
     path: PathBuf,
@@ -32,13 +32,13 @@ impl DiskError {
     }
 }
 
-/// What the operator has to know about the state directory.
+/// A problem of the state directory, for the operator.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    /// Nothing can be kept there, so commands with a stop command do not run.
+    /// It can keep no stop command, so no command runs that has one.
     #[error("{0}, and start knockd again; until then no command runs that has a stop_command")]
     Unusable(#[from] DiskError),
-    /// The file cannot be understood as a whole.
+    /// Only a part of the file can be read.
     #[error(
         "pending stop commands in {} are lost to knockd: {reason}; {saved} others could be read, and run in time; the \
          file is kept as {}: run what else it names by hand",
@@ -47,21 +47,21 @@ pub(crate) enum Problem {
     Damaged {
         /// The state file.
         path: PathBuf,
-        /// What it is called now.
+        /// Its name now.
         kept: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be read as a whole.
         reason: String,
         /// How many stop commands could be read.
         saved: usize,
     },
 }
 
-/// What a write is about.
+/// What to write.
 #[derive(Debug)]
 pub(super) struct Changes {
     /// The generation of the entries that the file has afterwards.
     pub(super) generation: u64,
-    /// All that is pending: the file is made anew, or goes where nothing is. Else what changed.
+    /// They are all pending entries, for a new file; where there are none, the file is removed.
     pub(super) whole: bool,
     pub(super) changes: Vec<Change>,
 }
@@ -70,11 +70,11 @@ pub(super) struct Changes {
 pub(super) struct Disk {
     /// The generation that is in the file.
     written: u64,
-    /// The generation that a loss of power leaves in the file.
+    /// The generation that is in the file even after a loss of power.
     synced: u64,
     boot_id: String,
     place: Result<StateDir, DiskError>,
-    /// `None` until the first write, and after one that failed: the next one makes the file anew.
+    /// `None` before the first write and after a write that failed: the next write makes a new file.
     journal: Option<Journal>,
 }
 
@@ -89,7 +89,7 @@ struct Journal {
 #[derive(Debug)]
 struct StateDir {
     path: PathBuf,
-    /// Locked (flock(2)) as long as the daemon lives: a second one would overwrite what is pending.
+    /// Locked (flock(2)) as long as the daemon runs: a second one would overwrite the file.
     directory: File,
 }
 
@@ -108,7 +108,7 @@ impl Disk {
         let mut problems = Vec::new();
         let place = StateDir::open(path);
         let (place, found) =
-            match place.and_then(|place| place.take_up(wall, &mut problems).map(|found| (place, found))) {
+            match place.and_then(|place| place.read_file(wall, &mut problems).map(|found| (place, found))) {
                 Ok((place, found)) => (Ok(place), found),
                 Err(error) => {
                     problems.push(error.clone().into());
@@ -126,7 +126,7 @@ impl Disk {
     /// The length of the file that can be appended to; `None` where a whole one has to be written.
     pub(super) fn length(&mut self) -> Option<u64> {
         let path = self.place.as_ref().ok()?.path.join(NAME);
-        // Somebody may have removed or replaced it, and nobody would ever read what is appended.
+        // Where somebody has removed or replaced it, no daemon would ever read what is appended.
         let is_there = |journal: &Journal| {
             let metadata = fs::symlink_metadata(&path);
             metadata.is_ok_and(|metadata| {
@@ -141,7 +141,7 @@ impl Disk {
     pub(super) fn write(&mut self, changes: &Changes, durable: bool) -> Result<(), DiskError> {
         let place = self.place.as_ref().map_err(Clone::clone)?;
         let path = place.path.join(NAME);
-        // After an error nobody knows what the file holds: it is put back where all went well.
+        // After an error the content of the file is not known, so the journal is kept only after a success.
         match self.journal.take() {
             _ if changes.whole && changes.changes.is_empty() => place.remove()?,
             Some(mut journal) if !changes.whole => {
@@ -183,7 +183,7 @@ impl StateDir {
         let metadata = directory.metadata().map_err(DiskError::at("look at the state directory", path))?;
         let owned = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
         if !owned || metadata.mode() & 0o002 != 0 {
-            // Whoever may write there can have any command run as the daemon's user.
+            // A user who can write there can run any command as the daemon's user.
             let reason = "another user may write there; make it the daemon's own, with mode 0700";
             let error = io::Error::new(ErrorKind::PermissionDenied, reason);
             return Err(DiskError::at("trust the state directory", path)(error));
@@ -198,8 +198,8 @@ impl StateDir {
         Ok(StateDir { path: path.to_owned(), directory })
     }
 
-    /// What is pending. A file that is damaged is set aside, and one in which nothing is pending goes.
-    fn take_up(&self, wall: SystemTime, problems: &mut Vec<Problem>) -> Result<Found, DiskError> {
+    /// Reads the file. A damaged file is renamed, and one in which nothing is pending is removed.
+    fn read_file(&self, wall: SystemTime, problems: &mut Vec<Problem>) -> Result<Found, DiskError> {
         let path = self.path.join(NAME);
         let Some(mut found) = read(&path).map_err(DiskError::at("read", &path))? else { return Ok(Found::default()) };
         if let Some(reason) = found.damage.take() {
@@ -212,7 +212,7 @@ impl StateDir {
         Ok(found)
     }
 
-    /// Gives the file another name. `copy`: it stays under its own name too, until the next write replaces it, for a
+    /// Gives the file another name. `copy`: it keeps its own name too, until the next write replaces it, because a
     /// crash before that would lose what could be read.
     fn set_aside(&self, path: &Path, wall: SystemTime, copy: bool) -> Result<PathBuf, DiskError> {
         let seconds = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -240,7 +240,7 @@ impl StateDir {
         let write = || {
             let mut text = journal::header(boot_id)?;
             journal::write(&mut text, pending)?;
-            // What a crash left of it.
+            // A crash may have left one.
             let _ = fs::remove_file(&new);
             // Command lines may hold secrets.
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
@@ -255,8 +255,8 @@ impl StateDir {
         Ok(journal)
     }
 
-    /// Removes the file: nothing is pending. It is not waited for: where a loss of power brings the file back, what it
-    /// names runs again.
+    /// Removes the file, as nothing is pending, without a sync: where a loss of power brings the file back, its stop
+    /// commands run again.
     fn remove(&self) -> Result<(), DiskError> {
         let path = self.path.join(NAME);
         match fs::remove_file(&path) {

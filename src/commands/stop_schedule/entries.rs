@@ -1,4 +1,4 @@
-//! The pending stop commands in memory, and what of them the file lacks.
+//! The pending stop commands in memory, and the changes that the file lacks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -11,10 +11,10 @@ use super::disk::Changes;
 use super::journal::{self, Change};
 use super::record::Record;
 
-/// How many bytes of the journal may be out of date, beside as many as are not.
+/// The journal may be longer than twice the bytes of the pending stop commands by this many bytes.
 pub(super) const SLACK: u64 = 64 << 10;
 
-/// Rule, address and command line: what tells stop commands apart.
+/// Rule, address and command line, which identify a stop command.
 pub(super) type Key = (Arc<str>, IpAddr, Arc<str>);
 
 #[derive(Debug, Default)]
@@ -23,28 +23,28 @@ pub(super) struct Entries {
     pub(super) by_key: HashMap<Key, u64>,
     pub(super) due: BTreeSet<(Time, u64)>,
     last_id: u64,
-    /// Counts the changes, so that the disk can be compared with this.
+    /// Counts the changes, for a comparison with the number that is on disk.
     pub(super) generation: u64,
-    /// What differs from the file, where there is one.
+    /// Entries that differ from the file, where there is one.
     changed: BTreeSet<u64>,
-    /// The bytes that all entries take up in the file.
+    /// The bytes of all entries in the file.
     pub(super) live: usize,
-    /// When one that was put off is written at the latest, and whose it is.
+    /// When the new time of an entry has to be written, and the rule and address of that entry.
     pub(super) write_due: Option<(Time, Arc<str>, IpAddr)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// The bytes that it takes up in the file.
+    /// Its bytes in the file.
     size: usize,
-    /// The file may name it.
+    /// The file may have it.
     on_disk: bool,
-    /// Where it stands in [`Entries::due`]: the record's time at first, later that of the next try.
+    /// Its time in [`Entries::due`]: that of the record at first, later that of the next try.
     look: Time,
-    /// What it undoes is done, or about to be, as far as is known.
+    /// As far as is known, the start command has succeeded or is about to run.
     pub(super) opened: bool,
-    /// It was handed out and has not ended yet.
+    /// It was handed out as a job, and that job has not ended.
     pub(super) in_flight: bool,
     pub(super) tries: u32,
 }
@@ -90,8 +90,8 @@ impl Entries {
         }
     }
 
-    /// What has to be written to a file of that length for it to have all entries; `None`: to a new one. It is the same
-    /// as written from now on.
+    /// The changes to write to a file of that length (`None`: to a new file), after which the file has all entries.
+    /// From now on they count as written.
     pub(super) fn take_changes(&mut self, length: Option<u64>) -> Changes {
         let of_change = |id: &u64| self.by_id.get(id).map_or(journal::LINE_REST, |entry| entry.size);
         let more: usize = self.changed.iter().map(of_change).sum();
@@ -105,7 +105,8 @@ impl Entries {
         let changes = if whole {
             self.by_id.iter_mut().map(|(id, entry)| pending(*id, entry)).collect()
         } else {
-            // What is pending comes first: were the end of it lost, an entry would be gone that another one replaces.
+            // Pending entries come first: of a text whose end is lost, an entry must not be gone without the one that
+            // replaces it.
             let (there, done): (Vec<_>, Vec<_>) = changed.into_iter().partition(|id| self.by_id.contains_key(id));
             let by_id = &mut self.by_id;
             let there = there.into_iter().filter_map(|id| by_id.get_mut(&id).map(|entry| pending(id, entry)));

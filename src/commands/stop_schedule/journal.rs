@@ -1,11 +1,11 @@
-//! The text of the state file: a journal of what became pending and what is done.
+//! The text of the state file: a journal of the stop commands that became pending, and of those that are done.
 //!
 //! The first line names the version and the boot. Each further line is one change, `{"pending":[7,{…}]}` or
 //! `{"done":7}`, and a later line about the same number replaces the earlier one. Each line can be read without the
-//! others: of a journal that ends in the middle of a line, as after a crash, all complete lines count, and a damaged line
-//! costs no other.
+//! others: of a journal that ends in the middle of a line, as after a crash, all complete lines count, and a damaged
+//! line costs no other.
 //!
-//! Version 1, one JSON object that was written anew for each change, is still read.
+//! Version 1, one JSON object that each change replaced as a whole, is still read.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -24,8 +24,8 @@ const VERSION_BEFORE: u32 = 1;
 /// The bytes that are read of a file. One that knockd wrote is smaller: see [`super::LIVE_MAX`].
 const FILE_MAX: u64 = 256 << 20;
 
-/// The bytes that are read of a line. [`super::COMMAND_MAX`] times the six bytes that JSON needs for a control character,
-/// and the rest of the record, are fewer.
+/// The bytes that are read of a line. [`super::COMMAND_MAX`] times the six bytes that JSON needs for a control
+/// character, and the rest of the record, are fewer.
 const LINE_MAX: u64 = 1 << 20;
 
 /// More than a line needs beside its record.
@@ -46,21 +46,21 @@ enum Line<R> {
     Done(u64),
 }
 
-/// What changed, for the journal.
+/// A change, for the journal.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// A stop command is pending from now on, or is another one than before.
+    /// A stop command became pending, or has another time.
     Pending(u64, Record),
     /// It is no longer pending.
     Done(u64),
 }
 
-/// What was found in a file.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) boot_id: String,
     pub(super) pending: Vec<Record>,
-    /// Why there may have been more.
+    /// Why the file may have had more.
     pub(super) damage: Option<String>,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn read(file: impl Read) -> Found {
     found
 }
 
-/// Keeps the first thing that is wrong.
+/// Keeps the first reason.
 fn note(damage: &mut Option<String>, reason: Option<impl ToString>) {
     if damage.is_none() {
         *damage = reason.map(|reason| reason.to_string());
@@ -141,7 +141,7 @@ fn replay(boot_id: String, reader: &mut impl BufRead) -> Found {
             }
             Ok(Line::Pending(..)) => note(&mut damage, Some(format!("it has more than {PENDING_MAX} stop commands"))),
             Ok(Line::Done(id)) => drop(pending.remove(&id)),
-            // The end of what was being written at a crash: the command that waited for it has not run.
+            // A crash ended this write: the command that waited for it has not run.
             Err(_) if !complete => {}
             Err(error) => note(&mut damage, Some(format!("line {number}: {error}"))),
         }

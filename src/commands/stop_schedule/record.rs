@@ -22,7 +22,7 @@ pub(super) struct Record {
     pub(super) line: Arc<str>,
     /// The time limit of the command.
     pub(super) timeout_ms: u64,
-    /// The rule's `stop_after`: it is never further away than that.
+    /// The rule's `stop_after`. The due time is never later than this.
     pub(super) after_ms: u64,
     #[serde(with = "OnStop")]
     pub(super) on_stop: StopOnStop,
@@ -53,14 +53,14 @@ impl Record {
         self.due_unix_ms = unix_milliseconds(at.wall).saturating_add(milliseconds(left));
     }
 
-    /// The bytes that it takes up in the journal, at most.
+    /// Its bytes in the journal, at most.
     pub(super) fn size(&self) -> usize {
-        // It has no key that is no text, and goes to memory: nothing can fail.
+        // All keys are text, and the target is memory: this cannot fail.
         serde_json::to_vec(self).map_or(0, |text| text.len()) + LINE_REST
     }
 
-    /// Fits the times to the clocks of a daemon that starts. The wall clock counts only where the monotonic one is
-    /// another; one that was stepped back meanwhile puts nothing off for longer than `stop_after`.
+    /// Adapts the times to the clocks of a daemon that starts. The wall clock decides only where the monotonic clock is
+    /// another one; where it was set back meanwhile, nothing is put off for longer than `stop_after`.
     pub(super) fn translate(&mut self, at: Moment, same_boot: bool) {
         let left = if same_boot {
             self.due().since(at.boottime)
