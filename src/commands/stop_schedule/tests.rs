@@ -280,6 +280,20 @@ fn after_a_reboot_the_wall_clock_counts() {
 }
 
 #[test]
+fn a_due_time_that_no_calendar_has_is_put_off_for_no_longer_than_stop_after() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stops = open(directory.path(), at(0), BOOT);
+    carry_out([arm(&stops, 0, &run("close"))]);
+    drop(stops);
+    let text = fs::read_to_string(state_file(directory.path())).expect("the file");
+    let (before, after) = text.split_once("\"due_unix_ms\":").expect("the time");
+    let after = after.trim_start_matches(|character: char| character.is_ascii_digit());
+    fs::write(state_file(directory.path()), format!("{before}\"due_unix_ms\":{}{after}", u64::MAX)).expect("a file");
+    let stops = open(directory.path(), at(5), "another boot");
+    assert_eq!(stops.next_due(), Some(seconds(15)));
+}
+
+#[test]
 fn when_the_daemon_stops_they_run_or_stay() {
     let directory = tempfile::tempdir().expect("a directory");
     let stops = open(directory.path(), at(0), BOOT);
