@@ -129,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use knock_grant::Opens;
-    use knock_proto::{Knock, RuleId};
+    use knock_proto::{Port, RuleId};
 
     use super::*;
     use crate::control::protocol::Grants;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn listing(count: u32) -> Response {
-        let ports = vec![Knock::tcp(22), Knock::udp(51820)];
+        let ports = vec![Port::tcp(22), Port::udp(51820)];
         let rules = [(RuleId::from("ssh"), Opens::Ports(ports))].into();
         let policy = Rc::new(Policy { rules, ..Policy::default() });
         let now = Time::from_millis(90_000);

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
 use knock_nft::TableSpec;
-use knock_proto::{Knock, RuleId, Settings};
+use knock_proto::{Port, RuleId, Settings};
 
 /// The configuration that is in force, with its rules by their names.
 #[derive(Debug)]
@@ -41,12 +41,12 @@ impl Deref for ActiveConfig {
 }
 
 /// The ports that only a grant opens, sorted.
-pub(crate) fn guarded_ports(config: &Config) -> Vec<Knock> {
+pub(crate) fn guarded_ports(config: &Config) -> Vec<Port> {
     let ports = config.rules.iter().filter_map(|rule| match &rule.allow {
         Some(Allow::Ports { ports, .. }) => Some(ports),
         _ => None,
     });
-    let ports: BTreeSet<Knock> = ports.flatten().copied().collect();
+    let ports: BTreeSet<Port> = ports.flatten().copied().collect();
     ports.into_iter().collect()
 }
 

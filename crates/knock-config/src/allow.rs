@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use knock_proto::{Family, SetName};
+use knock_proto::{Family, Port, SetName};
 
 use crate::checker::Checker;
 use crate::duration::{SECOND, duration};
@@ -51,7 +51,7 @@ fn timeout(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Optio
     }
 }
 
-fn guarded_ports(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<knock_proto::Knock> {
+fn guarded_ports(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<Port> {
     if raw.is_empty() {
         checker.report(path, Cause::PortsEmpty);
     }

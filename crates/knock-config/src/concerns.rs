@@ -72,7 +72,7 @@ impl<'c> Ports<'c> {
         for rule in &config.rules {
             if let Some(Allow::Ports { ports: opened, .. }) = &rule.allow {
                 for port in opened {
-                    ports.guarded.entry(*port).or_insert(&rule.name);
+                    ports.guarded.entry(port.knock()).or_insert(&rule.name);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use knock_proto::{InterfaceName, Knock, RuleId, SetName, TableName, TcpFlags};
+use knock_proto::{InterfaceName, Knock, Port, RuleId, SetName, TableName, TcpFlags};
 
 /// A whole configuration, every rule of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub enum Allow {
     /// These guarded ports, in the managed table.
     Ports {
         /// At least one, without duplicates.
-        ports: Vec<Knock>,
+        ports: Vec<Port>,
         /// How long a grant lasts.
         timeout: Duration,
     },

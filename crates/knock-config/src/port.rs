@@ -1,12 +1,14 @@
 //! Knocks and guarded ports as a configuration writes them.
 
-use knock_proto::{Knock, ParseKnockError};
+use std::str::FromStr;
+
+use knock_proto::ParseKnockError;
 use serde_json::Value;
 
 use crate::problem::{Cause, excerpt};
 
-/// The (protocol, port) pair that `value` stands for.
-pub(crate) fn port(value: &Value) -> Result<Knock, Cause> {
+/// The knock or the guarded port that `value` stands for.
+pub(crate) fn port<P: FromStr<Err = ParseKnockError>>(value: &Value) -> Result<P, Cause> {
     let shown = || excerpt(&value.to_string());
     let text = match value {
         Value::Number(number) if !number.is_f64() => number.to_string(),
@@ -17,7 +19,7 @@ pub(crate) fn port(value: &Value) -> Result<Knock, Cause> {
         Value::String(text) => text.clone(),
         _ => return Err(Cause::Port { value: shown() }),
     };
-    text.parse::<Knock>().map_err(|error| match error {
+    text.parse().map_err(|error| match error {
         ParseKnockError::OutOfRange(port) => Cause::PortRange { port: excerpt(&port) },
         ParseKnockError::UnknownProtocol(protocol) => Cause::PortProtocol { protocol: excerpt(&protocol) },
         ParseKnockError::NotANumber(_) if text.parse::<i64>().is_ok() => Cause::PortRange { port: excerpt(&text) },

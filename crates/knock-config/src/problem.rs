@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use knock_proto::InvalidName;
+use knock_proto::{InvalidName, Port};
 
 use crate::nearest::nearest;
 use crate::path::FieldPath;
@@ -262,7 +262,7 @@ pub enum Cause {
     #[error("the list of ports is empty; write at least one")]
     PortsEmpty,
     #[error("{port} stands twice in the list; delete one of the two")]
-    PortTwice { port: knock_proto::Knock },
+    PortTwice { port: Port },
     #[error("{value} {reason}")]
     InvalidName { value: String, reason: &'static str },
     #[error("`{key}` names a set in family {family}, where no {version} packet passes; name the {version} set")]

@@ -8,7 +8,7 @@ use knock_config::{
     Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnStop, Trigger,
     parse,
 };
-use knock_proto::{Knock, SetName, TableName, TcpFlags};
+use knock_proto::{Knock, Port, SetName, TableName, TcpFlags};
 
 fn config(text: &str) -> Config {
     parse("c.json", text).unwrap_or_else(|error| panic!("{error}")).config
@@ -113,8 +113,7 @@ fn a_rule_with_everything_is_taken_up() {
     assert_eq!(rule.stop, Some(stop));
     assert_eq!(rule.command_timeout, Duration::from_secs(9));
     assert_eq!((rule.setup.as_deref(), rule.teardown.as_deref()), (Some("up"), Some("down")));
-    let allow =
-        Allow::Ports { ports: vec![Knock::tcp(22), Knock::udp(51820)], timeout: Duration::from_secs(24 * 3600) };
+    let allow = Allow::Ports { ports: vec![Port::tcp(22), Port::udp(51820)], timeout: Duration::from_secs(24 * 3600) };
     assert_eq!(rule.allow, Some(allow));
 }
 

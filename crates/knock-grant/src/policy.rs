@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use knock_nft::TableSpec;
-use knock_proto::{Knock, RuleId, SetName};
+use knock_proto::{Port, RuleId, SetName};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Opens {
     /// Nothing: the rule has no grants.
     Nothing,
     /// These guarded ports.
-    Ports(Vec<Knock>),
+    Ports(Vec<Port>),
     /// What the administrator's own rules let the members of user sets do.
     Sets {
         /// The set for IPv4 addresses.
@@ -38,7 +38,7 @@ pub enum Opens {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// In the managed table, for this guarded port.
-    Port(Knock),
+    Port(Port),
     /// In a user set.
     Set(SetName),
 }

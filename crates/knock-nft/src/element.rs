@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knock_proto::{Knock, Protocol};
+use knock_proto::{Port, Protocol};
 
 use crate::attribute::{self, Attributes, Message};
 
@@ -21,7 +21,7 @@ pub struct ElementKey {
     /// The source address. An IPv4-mapped IPv6 address is taken for the IPv4 one, as which its packets come.
     pub address: IpAddr,
     /// The guarded port.
-    pub port: Knock,
+    pub port: Port,
 }
 
 impl ElementKey {
@@ -85,8 +85,8 @@ impl KeyBytes {
     }
 
     /// The key of an element in the set of guarded ports.
-    pub(crate) fn port(port: Knock) -> KeyBytes {
-        KeyBytes::new().push(&[port.protocol.number()]).push(&port.port.to_be_bytes())
+    pub(crate) fn port(port: Port) -> KeyBytes {
+        KeyBytes::new().push(&[port.protocol.number()]).push(&port.number.to_be_bytes())
     }
 
     /// The key of an element in a set of addresses.
@@ -99,7 +99,7 @@ impl KeyBytes {
 
     /// The key of a grant.
     pub(crate) fn grant(key: &ElementKey) -> KeyBytes {
-        KeyBytes::address(key.address).push(&[key.port.protocol.number()]).push(&key.port.port.to_be_bytes())
+        KeyBytes::address(key.address).push(&[key.port.protocol.number()]).push(&key.port.number.to_be_bytes())
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -120,9 +120,9 @@ pub(crate) fn read_address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(|octets| IpAddr::V6(Ipv6Addr::from(octets)))
 }
 
-pub(crate) fn read_port(bytes: &[u8]) -> Option<Knock> {
+pub(crate) fn read_port(bytes: &[u8]) -> Option<Port> {
     let [protocol, _, _, _, high, low, _, _] = *bytes else { return None };
-    Some(Knock { protocol: Protocol::from_number(protocol)?, port: u16::from_be_bytes([high, low]) })
+    Some(Port { protocol: Protocol::from_number(protocol)?, number: u16::from_be_bytes([high, low]) })
 }
 
 /// Timeout and expiry as the kernel takes them, in milliseconds; never zero, which would mean for ever.
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_grant_key_reads_back() {
         for address in ["192.0.2.1", "2001:db8::1"] {
-            let key = ElementKey { address: address.parse().expect("an address"), port: Knock::udp(51820) };
+            let key = ElementKey { address: address.parse().expect("an address"), port: Port::udp(51820) };
             assert_eq!(read_grant_key(KeyBytes::grant(&key).as_slice()), Some(key));
         }
         for bytes in [&[][..], &[0; 7], &[0; 8], &[0; 12], &[0; 13], &[6; 64]] {

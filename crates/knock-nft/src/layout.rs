@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knock_proto::Knock;
+use knock_proto::Port;
 use rustix::io::Errno;
 
 use crate::attribute::{self, Message, Request};
@@ -86,7 +86,7 @@ pub(crate) struct Layout {
     sets: Vec<SetState>,
     /// The handles in their order, chain by chain as in `CHAINS`.
     rules: [Vec<u64>; CHAINS.len()],
-    guarded: Vec<Knock>,
+    guarded: Vec<Port>,
 }
 
 impl Layout {
@@ -205,10 +205,10 @@ fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; CHA
 }
 
 /// In ascending order; an element that is no port, which only somebody else can have added, counts as 0/tcp.
-fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<Knock>, Errno> {
+fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<Port>, Errno> {
     let request = |flags| elements_request(FAMILY, table, text(GUARDED), flags);
-    let mut guarded = connection.dump(request, |ports: &mut Vec<Knock>, message: Message<'_>| {
-        read_elements(message, |listed| ports.push(read_port(listed.key).unwrap_or(Knock::tcp(0))));
+    let mut guarded = connection.dump(request, |ports: &mut Vec<Port>, message: Message<'_>| {
+        read_elements(message, |listed| ports.push(read_port(listed.key).unwrap_or(Port::tcp(0))));
     })?;
     guarded.sort_unstable();
     Ok(guarded)

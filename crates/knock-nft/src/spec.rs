@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use knock_proto::{InterfaceName, Knock, Protocol, TableName};
+use knock_proto::{InterfaceName, Port, Protocol, TableName};
 
 /// What the managed table shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct TableSpec {
     /// Its name, in the family inet.
     pub name: TableName,
     /// The ports that only a grant opens.
-    pub guarded: Vec<Knock>,
+    pub guarded: Vec<Port>,
     /// Interfaces from which everything is let in; by name. They need not exist.
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
@@ -22,7 +22,7 @@ pub struct TableSpec {
 impl TableSpec {
     /// Whether a UDP port is guarded. Only then is connection tracking asked for, which costs each packet of the host.
     pub(crate) fn guards_udp(&self) -> bool {
-        self.guarded.iter().any(|&Knock { protocol, .. }| protocol == Protocol::Udp)
+        self.guarded.iter().any(|port| port.protocol == Protocol::Udp)
     }
 
     /// The name for C.

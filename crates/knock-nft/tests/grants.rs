@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use knock_nft::{Errno, Error, ManagedTable, Operation};
-use knock_proto::Knock;
+use knock_proto::Port;
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, MINUTE, element, elements, key, made, many, nft, spec};
 
@@ -267,7 +267,7 @@ fn a_grant_opens_its_port_alone() {
     in_namespace(|| {
         let mut table = made(spec());
         let mut grant = element("192.0.2.1", HOUR);
-        grant.key.port = Knock::udp(53);
+        grant.key.port = Port::udp(53);
         table.grant(&[grant.clone(), element("192.0.2.1", HOUR)]).expect("granted");
         assert_eq!(elements("grants4").len(), 2);
         table.revoke(&[grant.key]).expect("revoked");

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use knock_nft::{Element, Error, ManagedTable, TableSpec};
-use knock_proto::Knock;
+use knock_proto::Port;
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, element, elements, key, made, many, nft, nft_text, objects, spec, try_nft};
 
@@ -39,7 +39,7 @@ fn a_table_that_was_left_is_adopted_with_its_grants_and_what_remains_of_their_ti
         drop(first);
 
         let mut other = spec();
-        other.guarded = vec![Knock::tcp(80), Knock::udp(53)];
+        other.guarded = vec![Port::tcp(80), Port::udp(53)];
         other.exempt_interfaces.clear();
         let (mut table, adopted) = ManagedTable::set_up(other).expect("adopted");
         let adopted = sorted(adopted);
@@ -196,7 +196,7 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         table.grant(&[element("192.0.2.1", HOUR), element("192.0.2.2", HOUR)]).expect("granted");
         let handle = objects("table")[0]["handle"].clone();
         let mut other = spec();
-        other.guarded = vec![Knock::udp(53)];
+        other.guarded = vec![Port::udp(53)];
         // A key without a grant must not make the reload fail.
         table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")], &[]).expect("applied");
         assert_eq!(objects("table")[0]["handle"], handle);
@@ -293,7 +293,7 @@ fn a_refused_transaction_leaves_no_half_made_table() {
         small.max_grants = 2;
         let mut table = made(small.clone());
         let before = nft("list ruleset");
-        small.guarded = vec![Knock::udp(53)];
+        small.guarded = vec![Port::udp(53)];
         assert!(table.apply(small, &[], &many(3, HOUR)).expect_err("no room").is_full());
         assert_eq!(nft("list ruleset"), before);
         assert!(table.intact().expect("read"));

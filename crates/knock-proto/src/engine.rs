@@ -10,7 +10,7 @@ use crate::ports::PortSet;
 use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
-use crate::{Knock, Protocol, RuleId, TcpFlags, Time};
+use crate::{Knock, Port, Protocol, RuleId, TcpFlags, Time};
 
 /// A rule as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Settings {
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
     /// Ports that are guarded: never tripwires, since a client connects to them after its knock.
-    pub guarded: Vec<Knock>,
+    pub guarded: Vec<Port>,
 }
 
 /// What has happened since the engine was made.
@@ -195,7 +195,7 @@ impl Engine {
         rules().flat_map(|rule| &rule.sequence).for_each(|&knock| self.knock_ports.insert(knock));
         if settings.tripwires {
             let mut guarded = PortSet::default();
-            settings.guarded.iter().for_each(|&port| guarded.insert(port));
+            settings.guarded.iter().for_each(|&port| guarded.insert(port.knock()));
             for knock in self.knock_ports.iter() {
                 for port in [knock.port.checked_sub(1), knock.port.checked_add(1)].into_iter().flatten() {
                     let neighbour = Knock { port, ..knock };

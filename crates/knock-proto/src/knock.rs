@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The most knocks that a sequence may have.
 pub const SEQUENCE_MAX: usize = 32;
 
-/// The transport protocol of a knock or of a guarded port.
+/// The transport protocol of a knock or of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP (RFC 9293).
@@ -48,7 +48,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A (protocol, port) pair: one knock of a sequence, or a guarded port.
+/// One knock of a sequence: a packet to this port.
 ///
 /// Written `7000` (TCP), `7000/tcp`, `7000/udp`, or with a colon in place of the slash; shown as `7000/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Port, Rule, RuleId, Settings, TcpFlags, Time};
 use proptest::prelude::*;
 
 type Events = Vec<(Time, Knock)>;
@@ -13,7 +13,7 @@ type Events = Vec<(Time, Knock)>;
 struct Reference {
     rules: Vec<Rule>,
     tripwires: bool,
-    guarded: Vec<Knock>,
+    guarded: Vec<Port>,
     /// What each source sent since its last tripwire, and for each rule how much of that is used up.
     history: HashMap<IpAddr, (Events, Vec<usize>)>,
 }
@@ -29,7 +29,7 @@ impl Reference {
             && knock.port != 0
             && neighbours.iter().any(|&neighbour| neighbour.port != 0 && self.is_knock(neighbour))
             && !self.is_knock(knock)
-            && !self.guarded.contains(&knock)
+            && !self.guarded.iter().any(|port| port.knock() == knock)
     }
 
     fn handle(&mut self, now: Time, source: IpAddr, knock: Knock) -> Vec<usize> {
@@ -140,7 +140,7 @@ proptest! {
         tripwires: bool,
         packets in prop::collection::vec(any_packet(), 1..200),
     ) {
-        let guarded = vec![Knock::tcp(21)];
+        let guarded = vec![Port::tcp(21)];
         let settings = Settings { sources: 10, tripwires, guarded: guarded.clone() };
         let mut engine = Engine::new(rules.clone(), &settings);
         let mut reference = Reference { rules, tripwires, guarded, history: HashMap::new() };

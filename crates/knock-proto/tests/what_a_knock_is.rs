@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
+use knock_proto::{Engine, Identity, Knock, Packet, Port, Rule, RuleId, Settings, TcpFlags, Time};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 8));
@@ -26,7 +26,7 @@ fn numbered(number: usize, ports: &[u16]) -> Rule {
 }
 
 fn settings() -> Settings {
-    Settings { sources: 100, tripwires: true, guarded: vec![Knock::tcp(22)] }
+    Settings { sources: 100, tripwires: true, guarded: vec![Port::tcp(22)] }
 }
 
 /// A client whose every packet is a new connection, one millisecond after the last.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use knock_proto::{Completion, Counters, Engine, Identity, Knock, Packet, Rule, SEQUENCE_MAX, Settings, TcpFlags};
+use knock_proto::{
+    Completion, Counters, Engine, Identity, Knock, Packet, Port, Rule, SEQUENCE_MAX, Settings, TcpFlags,
+};
 use knock_proto::{Protocol, Time};
 
 use crate::history::{History, accepts};
@@ -96,7 +98,12 @@ impl Pause {
 
 impl Setup {
     fn settings(&self) -> Settings {
-        let guarded = self.guarded.map(port).into_iter().collect();
+        let guarded = self
+            .guarded
+            .map(port)
+            .into_iter()
+            .map(|Knock { protocol, port }| Port { protocol, number: port })
+            .collect();
         Settings { sources: usize::from(self.sources % 5), tripwires: self.tripwires, guarded }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Identity, Knock, Packet, Protocol, Rule, RuleId, Settings, Time};
+use knock_proto::{Identity, Knock, Packet, Port, Protocol, Rule, RuleId, Settings, Time};
 
 /// What a port meant when the packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ struct Sent {
 pub(crate) struct History {
     rules: Vec<Rule>,
     tripwires: bool,
-    guarded: Vec<Knock>,
+    guarded: Vec<Port>,
     /// Of each rule: only what is knocked later than this counts for it.
     since: HashMap<RuleId, Option<Time>>,
     sent: HashMap<IpAddr, Vec<Sent>>,
@@ -74,7 +74,7 @@ impl History {
             Some(Meaning::Knock)
         } else if self.tripwires
             && knock.port != 0
-            && !self.guarded.contains(&knock)
+            && !self.guarded.iter().any(|port| port.knock() == knock)
             && neighbours.map(|port| Knock { port, ..knock }).any(is_knock)
         {
             Some(Meaning::Tripwire)

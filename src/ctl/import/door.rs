@@ -167,7 +167,7 @@ fn trigger(section: &Section, findings: &mut Findings) -> Option<(&'static str, 
     match (section.entry("sequence"), section.entry("one_time_sequences")) {
         (Some(entry), None) => {
             let knocks = sequence(entry, findings);
-            Some(("sequence", knocks.into_iter().map(port).collect()))
+            Some(("sequence", knocks.into_iter().map(|knock| port(knock.protocol, knock.port)).collect()))
         }
         (None, Some(entry)) => {
             if !entry.value.starts_with('/') {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use knock_proto::{Knock, Protocol, SetName};
+use knock_proto::{Port, Protocol, SetName};
 
 /// What a command opens or closes for `%IP%`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// Ports of this host.
-    Ports(BTreeSet<Knock>),
+    Ports(BTreeSet<Port>),
     /// An element in an nftables set, `FAMILY TABLE SET`.
     Set(String),
 }
@@ -76,7 +76,8 @@ fn protocol(text: &str) -> Option<Protocol> {
 
 /// Ports with commas between them; a range is not taken over.
 fn ports(protocol: Protocol, list: &str) -> Option<Opening> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).map(|port| Knock { protocol, port });
+    let port =
+        |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(|number| Port { protocol, number });
     Some(Opening::Ports(list.split(',').map(port).collect::<Option<_>>()?))
 }
 

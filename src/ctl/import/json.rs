@@ -1,7 +1,7 @@
 //! The text of the new configuration: a member a line, in the order of the documentation, lists and small objects
 //! within the line.
 
-use knock_proto::{Knock, Protocol};
+use knock_proto::{Port, Protocol};
 use serde_json::Value;
 
 /// The members of an object, in their order.
@@ -40,10 +40,10 @@ pub(super) fn inline(value: &Value) -> String {
     }
 }
 
-/// A knock as a configuration writes it: a number for TCP.
-pub(super) fn port(knock: Knock) -> Value {
-    match knock.protocol {
-        Protocol::Tcp => Value::from(knock.port),
-        Protocol::Udp => Value::from(knock.to_string()),
+/// A knock or a guarded port as a configuration writes it: a number for TCP.
+pub(super) fn port(protocol: Protocol, number: u16) -> Value {
+    match protocol {
+        Protocol::Tcp => Value::from(number),
+        Protocol::Udp => Value::from(Port::udp(number).to_string()),
     }
 }

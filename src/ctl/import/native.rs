@@ -72,7 +72,7 @@ fn effect(commands: &Commands) -> Option<(Act, Effect)> {
 fn allow(effect: &Effect, timeout: Value) -> Option<Value> {
     match (&effect.v4, &effect.v6) {
         (Opening::Ports(ports), Opening::Ports(ports6)) if ports == ports6 => {
-            let ports: Vec<Value> = ports.iter().copied().map(port).collect();
+            let ports: Vec<Value> = ports.iter().map(|opened| port(opened.protocol, opened.number)).collect();
             Some(json!({"ports": ports, "timeout": timeout}))
         }
         (Opening::Set(set), Opening::Set(set6)) if set == set6 => match set.parse::<SetName>().ok()?.family() {

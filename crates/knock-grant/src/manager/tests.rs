@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use knock_nft::TableSpec;
-use knock_proto::{Knock, SetName, Time};
+use knock_proto::{Port, SetName, Time};
 
 use super::*;
 use crate::enforcer::Lifetime;
@@ -22,14 +22,14 @@ fn set() -> SetName {
 
 /// `ssh` and `both` share a port, `set` adds to a user set, `nothing` opens nothing.
 fn policy() -> Policy {
-    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Knock::tcp).collect());
+    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Port::tcp).collect());
     let rules = [
         ("ssh", ports(&[22])),
         ("both", ports(&[22, 80])),
         ("set", Opens::Sets { v4: Some(set()), v6: None }),
         ("nothing", Opens::Nothing),
     ];
-    let guarded = vec![Knock::tcp(22), Knock::tcp(80)];
+    let guarded = vec![Port::tcp(22), Port::tcp(80)];
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
@@ -47,7 +47,7 @@ fn client(number: u8) -> IpAddr {
 }
 
 fn port(number: u8, port: u16) -> Key {
-    Key { address: client(number), place: Place::Port(Knock::tcp(port)) }
+    Key { address: client(number), place: Place::Port(Port::tcp(port)) }
 }
 
 fn in_set(number: u8) -> Key {
@@ -180,7 +180,7 @@ fn another_policy_ends_the_grants_of_rules_that_go_and_moves_those_of_rules_that
     }
     events(&mut manager);
     let mut other = policy();
-    other.rules.insert("both".into(), Opens::Ports(vec![Knock::tcp(80)]));
+    other.rules.insert("both".into(), Opens::Ports(vec![Port::tcp(80)]));
     other.rules.insert("set".into(), Opens::Nothing);
     other.rules.remove("ssh");
     manager.apply(START, Rc::new(other)).expect("applied");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 use knock_nft::TableSpec;
-use knock_proto::{Knock, RuleId, SetName, Time};
+use knock_proto::{Port, RuleId, SetName, Time};
 use knock_testkit::Namespace;
 
 use super::*;
@@ -29,7 +29,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
         Opens::Ports(ports) => ports.clone(),
         _ => Vec::new(),
     });
-    let mut guarded: Vec<Knock> = ports.collect();
+    let mut guarded: Vec<Port> = ports.collect();
     guarded.sort_unstable();
     guarded.dedup();
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
@@ -41,7 +41,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
 /// The rules `ssh` and `both`, which share a port, and `set`, which adds to user sets.
 fn limited(limit: u32) -> Rc<Policy> {
     let sets = Opens::Sets { v4: Some(set(SET)), v6: Some(set(&format!("{SET}6"))) };
-    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Knock::tcp).collect());
+    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Port::tcp).collect());
     policy_of(&[("ssh", ports(&[22])), ("both", ports(&[22, 80])), ("set", sets)], true, limit)
 }
 
@@ -296,7 +296,7 @@ fn of_the_administrators_elements_those_without_a_rules_comment_are_left_alone()
 fn what_an_adopted_table_holds_beyond_its_grants_is_deleted() {
     let namespace = Namespace::new().expect("the right to make a network namespace");
     let policy = |ports: &[u16]| {
-        policy_of(&[(SSH, Opens::Ports(ports.iter().copied().map(Knock::tcp).collect()))], false, 65_536)
+        policy_of(&[(SSH, Opens::Ports(ports.iter().copied().map(Port::tcp).collect()))], false, 65_536)
     };
     namespace
         .run(|| {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
-use knock_proto::{Knock, TableName};
+use knock_proto::{Port, TableName};
 use serde_json::Value;
 
 /// Runs nft and returns whether it succeeded, and what it printed.
@@ -49,7 +49,7 @@ pub(crate) fn elements(set: &str) -> Vec<Value> {
 pub(crate) fn spec() -> TableSpec {
     TableSpec {
         name: TableName::default(),
-        guarded: vec![Knock::tcp(22)],
+        guarded: vec![Port::tcp(22)],
         exempt_interfaces: vec!["lo".parse().expect("a name")],
         owner: false,
         max_grants: 1000,
@@ -65,7 +65,7 @@ pub(crate) fn made(spec: TableSpec) -> ManagedTable {
 
 /// The key of a grant of TCP 22.
 pub(crate) fn key(address: &str) -> ElementKey {
-    ElementKey { address: address.parse::<IpAddr>().expect("an address"), port: Knock::tcp(22) }
+    ElementKey { address: address.parse::<IpAddr>().expect("an address"), port: Port::tcp(22) }
 }
 
 /// A grant of TCP 22 by the rule `ssh`.
@@ -78,7 +78,7 @@ pub(crate) fn many(count: u32, timeout: Duration) -> Vec<Element> {
     (0..count)
         .map(|index| {
             let address = IpAddr::from((0x0a00_0000 + index).to_be_bytes());
-            let key = ElementKey { address, port: Knock::tcp(22) };
+            let key = ElementKey { address, port: Port::tcp(22) };
             Element { key, comment: "ssh".to_owned(), timeout, remaining: timeout }
         })
         .collect()
