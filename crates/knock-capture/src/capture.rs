@@ -46,7 +46,6 @@ pub struct Capture {
     /// Declared first: pnet's duplicate of the descriptor is closed before ours.
     receiver: Option<Box<dyn DataLinkReceiver>>,
     socket: OwnedFd,
-    receive_buffer: usize,
     coarse: bool,
     total: Statistics,
 }
@@ -58,10 +57,9 @@ impl Capture {
     /// sysctl `net.core.rmem_max` limits it.
     pub fn open(program: &Program) -> Result<Capture, Error> {
         let socket = socket::open().map_err(|source| Error::OpenPacketSocket { source })?;
-        let receive_buffer = socket::enlarge_queue(&socket, RECEIVE_BUFFER)?;
+        socket::enlarge_queue(&socket, RECEIVE_BUFFER)?;
         socket::ignore_outgoing(&socket);
-        let mut capture =
-            Capture { receiver: None, socket, receive_buffer, coarse: false, total: Statistics::default() };
+        let mut capture = Capture { receiver: None, socket, coarse: false, total: Statistics::default() };
         capture.set_filter(program)?;
         Ok(capture)
     }
@@ -178,12 +176,6 @@ impl Capture {
         self.coarse
     }
 
-    /// The size of the receive queue as the kernel accounts for it, in bytes: twice [`RECEIVE_BUFFER`], or less
-    /// where CAP_NET_ADMIN is missing.
-    pub fn receive_buffer(&self) -> usize {
-        self.receive_buffer
-    }
-
     /// Packets since the socket was opened.
     ///
     /// The kernel counts in 32 bits and starts again at each reading, so read it at least once an hour.
@@ -206,7 +198,6 @@ impl std::fmt::Debug for Capture {
         f.debug_struct("Capture")
             .field("socket", &self.socket)
             .field("bound", &self.receiver.is_some())
-            .field("receive_buffer", &self.receive_buffer)
             .field("coarse", &self.coarse)
             .finish_non_exhaustive()
     }

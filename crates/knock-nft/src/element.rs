@@ -64,6 +64,13 @@ pub struct Lifetime {
     pub remaining: Duration,
 }
 
+impl Lifetime {
+    /// The whole of a timeout.
+    pub const fn whole(timeout: Duration) -> Lifetime {
+        Lifetime { timeout, remaining: timeout }
+    }
+}
+
 /// The bytes of a key: up to an IPv6 address, a protocol and a port, each part padded to four bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyBytes {

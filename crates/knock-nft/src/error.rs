@@ -182,16 +182,6 @@ impl Error {
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Kernel { operation: Operation::AddElement, errno: Errno::NFILE, .. })
     }
-
-    /// Whether the kernel does not know what was asked of it: too old, or without the module.
-    pub fn is_unsupported(&self) -> bool {
-        matches!(self.errno(), Some(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT))
-    }
-
-    /// Whether the table was somebody else's.
-    pub fn is_foreign(&self) -> bool {
-        matches!(self, Error::Foreign { .. })
-    }
 }
 
 /// The system's own text, without the number that `Errno` shows.
@@ -292,7 +282,7 @@ mod tests {
         let denied = Error::kernel(Operation::Begin, "set", Errno::PERM);
         assert!(full.is_full() && !full.is_missing() && !full.is_permission());
         assert!(missing.is_missing() && !missing.is_full());
-        assert!(denied.is_permission() && !denied.is_unsupported());
+        assert!(denied.is_permission());
         assert!(!Error::kernel(Operation::Open, "", Errno::NFILE).is_full(), "too many files is no full set");
     }
 }

@@ -23,7 +23,7 @@ mod table;
 
 pub use element::{AddressElement, Element, ElementKey, Lifetime};
 pub use error::{Error, Operation, UnusableSet};
-pub use monitor::{Actor, Event, Monitor, Notice, Subject};
+pub use monitor::{Actor, Event, Monitor, Notice};
 pub use rustix::io::Errno;
 pub use set::{IpVersion, Outcome, UserSets};
 pub use spec::TableSpec;

@@ -20,21 +20,8 @@ const RECEIVE_QUEUE: usize = 8 << 20;
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The most datagrams of one [`Monitor::read`], so that a storm of changes does not keep the caller.
 const DATAGRAMS_MAX: usize = 1024;
-/// The most things of one transaction that are told apart; more are an overrun.
-const SUBJECTS_MAX: usize = 256;
-
-// `enum nf_tables_msg_types`; libc has only the first of them. The DESTROY messages come with Linux 6.3.
-const NEW_OBJECT: libc::c_int = 18;
-const DELETE_OBJECT: libc::c_int = 20;
-const NEW_FLOWTABLE: libc::c_int = 22;
-const DELETE_FLOWTABLE: libc::c_int = 24;
-const DESTROY_TABLE: libc::c_int = 26;
-const DESTROY_CHAIN: libc::c_int = 27;
-const DESTROY_RULE: libc::c_int = 28;
-const DESTROY_SET: libc::c_int = 29;
-const DESTROY_ELEMENT: libc::c_int = 30;
-const DESTROY_OBJECT: libc::c_int = 31;
-const DESTROY_FLOWTABLE: libc::c_int = 32;
+/// The most tables of one transaction that are told apart; more are an overrun.
+const TABLES_MAX: usize = 256;
 
 /// What a [`Monitor`] has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,34 +32,15 @@ pub enum Event {
     Overrun,
 }
 
-/// One kind of thing that one transaction of somebody else's changed in one table.
+/// A transaction of somebody else's changed something in a table, or the table itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The family of the table.
     pub family: Family,
     /// The table.
     pub table: String,
-    /// What was added, deleted or changed in it.
-    pub subject: Subject,
     /// By whom.
     pub actor: Actor,
-}
-
-/// What was added, deleted or changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// The table itself.
-    Table,
-    /// One or more of its chains.
-    Chain,
-    /// One or more of its rules.
-    Rule,
-    /// The set of that name.
-    Set(String),
-    /// Elements of the set of that name. Their expiry is no change.
-    Elements(String),
-    /// An object or flowtable.
-    Other,
 }
 
 /// The process that changed something.
@@ -102,7 +70,7 @@ pub struct Monitor {
 #[derive(Default)]
 struct Pending {
     port_id: u32,
-    touched: Vec<(Family, String, Subject)>,
+    touched: Vec<(Family, String)>,
     overflow: bool,
 }
 
@@ -127,11 +95,6 @@ impl Monitor {
         if !self.ignored.contains(&port_id) {
             self.ignored.push(port_id);
         }
-    }
-
-    /// No longer leaves out what is changed from this netlink port, whose socket is closed.
-    pub fn heed(&mut self, port_id: u32) {
-        self.ignored.retain(|&ignored| ignored != port_id);
     }
 
     /// Appends what was changed since the last call; never waits. A transaction is told when its end has come.
@@ -178,13 +141,12 @@ impl Pending {
             events.push(Event::Overrun);
         }
         self.port_id = port_id;
-        let kind = libc::c_int::from(message.kind() & 0xff);
-        if kind == libc::NFT_MSG_NEWGEN {
+        if libc::c_int::from(message.kind() & 0xff) == libc::NFT_MSG_NEWGEN {
             self.end(message, events);
-        } else if let Some(touched) = touched(message, kind)
+        } else if let Some(touched) = touched(message)
             && !self.touched.contains(&touched)
         {
-            if self.touched.len() < SUBJECTS_MAX {
+            if self.touched.len() < TABLES_MAX {
                 self.touched.push(touched);
             } else {
                 self.overflow = true;
@@ -202,30 +164,12 @@ impl Pending {
             process_id: attributes.be32(generation::PROCESS_ID).unwrap_or(0),
             name: attributes.string(generation::PROCESS_NAME).unwrap_or("").to_owned(),
         };
-        events.extend(
-            self.touched.drain(..).map(|(family, table, subject)| {
-                Event::Changed(Notice { family, table, subject, actor: actor.clone() })
-            }),
-        );
+        let notice = |(family, table)| Event::Changed(Notice { family, table, actor: actor.clone() });
+        events.extend(self.touched.drain(..).map(notice));
     }
 }
 
-/// What a notification is about. The table's name is the first attribute of all kinds of objects, and that of the set the
-/// second one of sets and of elements.
-fn touched(message: Message<'_>, kind: libc::c_int) -> Option<(Family, String, Subject)> {
-    let family = Family::from_number(message.family())?;
-    let table = message.attributes().string(1)?.to_owned();
-    let set = || message.attributes().string(2).map(str::to_owned);
-    let subject = match kind {
-        libc::NFT_MSG_NEWTABLE | libc::NFT_MSG_DELTABLE | DESTROY_TABLE => Subject::Table,
-        libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN | DESTROY_CHAIN => Subject::Chain,
-        libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE | DESTROY_RULE => Subject::Rule,
-        libc::NFT_MSG_NEWSET | libc::NFT_MSG_DELSET | DESTROY_SET => Subject::Set(set()?),
-        libc::NFT_MSG_NEWSETELEM | libc::NFT_MSG_DELSETELEM | DESTROY_ELEMENT => Subject::Elements(set()?),
-        NEW_OBJECT | DELETE_OBJECT | DESTROY_OBJECT | NEW_FLOWTABLE | DELETE_FLOWTABLE | DESTROY_FLOWTABLE => {
-            Subject::Other
-        }
-        _ => return None,
-    };
-    Some((family, table, subject))
+/// The table that a notification is about: its name is the first attribute of each kind of object.
+fn touched(message: Message<'_>) -> Option<(Family, String)> {
+    Some((Family::from_number(message.family())?, message.attributes().string(1)?.to_owned()))
 }

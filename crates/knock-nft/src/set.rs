@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use knock_proto::SetName;
 use nftnl::MsgType;
@@ -265,11 +264,4 @@ fn element(set: &SetName, address: IpAddr, timeout: Option<Timeout>, comment: &[
 /// A name for C. The names of tables and sets have no NUL.
 fn c_name(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
-}
-
-impl Lifetime {
-    /// The whole of a timeout.
-    pub const fn whole(timeout: Duration) -> Lifetime {
-        Lifetime { timeout, remaining: timeout }
-    }
 }

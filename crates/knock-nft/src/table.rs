@@ -254,11 +254,6 @@ impl ManagedTable {
         self.adopted
     }
 
-    /// The specification that the table was last set up with.
-    pub fn spec(&self) -> &TableSpec {
-        &self.spec
-    }
-
     /// The netlink port from which the table is changed, for [`crate::Monitor::ignore`].
     pub fn port_id(&self) -> u32 {
         self.connection.port_id()

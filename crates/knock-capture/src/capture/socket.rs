@@ -18,14 +18,14 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)?)
 }
 
-/// Asks for a receive queue of `bytes` and returns what it became.
-pub(super) fn enlarge_queue(socket: &OwnedFd, bytes: usize) -> Result<usize, Error> {
-    let failed = |option| move |source: rustix::io::Errno| Error::SocketOption { option, source: source.into() };
+/// Asks for a receive queue of `bytes`.
+pub(super) fn enlarge_queue(socket: &OwnedFd, bytes: usize) -> Result<(), Error> {
     if sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_err() {
         // Without CAP_NET_ADMIN; the kernel cuts this silently to net.core.rmem_max.
-        sockopt::set_socket_recv_buffer_size(socket, bytes).map_err(failed("SO_RCVBUF"))?;
+        sockopt::set_socket_recv_buffer_size(socket, bytes)
+            .map_err(|source| Error::SocketOption { option: "SO_RCVBUF", source: source.into() })?;
     }
-    sockopt::socket_recv_buffer_size(socket).map_err(failed("SO_RCVBUF"))
+    Ok(())
 }
 
 /// Spares the kernel a clone of each packet that this host sends. The filter drops them too, so a kernel without the
