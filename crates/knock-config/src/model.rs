@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_proto::{InterfaceName, Knock, Port, RuleId, SetName, TableName, TcpFlags};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A whole configuration, every rule of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,10 +106,13 @@ pub struct Stop {
     pub on_stop: StopOnStop,
 }
 
-/// What happens to a pending stop command when the daemon is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens to a pending `stop_command` when the daemon stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"run\" or \"keep\"")]
+#[schemars(rename = "stop_on_stop")]
 pub enum StopOnStop {
     /// It runs at once.
+    #[default]
     Run,
     /// It stays on disk and runs when it is due, or at the next start where that is later.
     Keep,
@@ -157,9 +162,12 @@ pub struct Nftables {
 }
 
 /// What becomes of the managed table when the daemon is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"remove\" or \"keep\"")]
+#[schemars(rename = "on_stop")]
 pub enum OnStop {
     /// It is removed: the guarded ports are as if there were no daemon.
+    #[default]
     Remove,
     /// It stays: live grants expire in time, nobody new gets in.
     Keep,
@@ -188,7 +196,9 @@ pub struct Log {
 }
 
 /// Where the log goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"stderr\", \"syslog\" or \"journal\"")]
+#[schemars(rename = "log_target")]
 pub enum LogTarget {
     /// Standard error, a line each.
     Stderr,

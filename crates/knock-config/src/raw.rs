@@ -9,6 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::model::{LogTarget, OnStop, StopOnStop};
+
 /// The configuration of knockd.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
@@ -82,7 +84,7 @@ pub(crate) struct RawRule {
     /// What happens to a pending `stop_command` when the daemon stops: it runs at once, or it is kept on disk until
     /// it is due.
     #[schemars(extend("default" = "run"))]
-    pub(crate) on_stop: Option<RawStopOnStop>,
+    pub(crate) on_stop: Option<StopOnStop>,
     /// A command is killed, with its process group, after this.
     #[schemars(extend("default" = 30))]
     pub(crate) command_timeout: Option<RawDuration>,
@@ -127,7 +129,7 @@ pub(crate) struct RawNftables {
     pub(crate) table: Option<String>,
     /// Whether the table is removed or kept when the daemon is stopped.
     #[schemars(extend("default" = "remove"))]
-    pub(crate) on_stop: Option<RawOnStop>,
+    pub(crate) on_stop: Option<OnStop>,
     /// Packets that come in on these interfaces pass without a grant.
     #[schemars(extend("default" = ["lo"]))]
     pub(crate) exempt_interfaces: Option<Vec<String>>,
@@ -135,24 +137,6 @@ pub(crate) struct RawNftables {
     /// the gate.
     #[schemars(extend("default" = true))]
     pub(crate) owner: Option<bool>,
-}
-
-/// What becomes of the managed table when the daemon is stopped.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase", expecting = "\"remove\" or \"keep\"")]
-#[schemars(rename = "on_stop")]
-pub(crate) enum RawOnStop {
-    Remove,
-    Keep,
-}
-
-/// What happens to a pending `stop_command` when the daemon stops.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase", expecting = "\"run\" or \"keep\"")]
-#[schemars(rename = "stop_on_stop")]
-pub(crate) enum RawStopOnStop {
-    Run,
-    Keep,
 }
 
 /// What bounds memory and work.
@@ -180,20 +164,10 @@ pub(crate) struct RawLimits {
 #[schemars(rename = "log")]
 pub(crate) struct RawLog {
     /// Default: the journal where standard error is connected to it, else standard error.
-    pub(crate) target: Option<RawLogTarget>,
+    pub(crate) target: Option<LogTarget>,
     /// Nothing below this level is logged.
     #[schemars(extend("default" = "info"))]
     pub(crate) level: Option<RawLogLevel>,
-}
-
-/// Where the log goes.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase", expecting = "\"stderr\", \"syslog\" or \"journal\"")]
-#[schemars(rename = "log_target")]
-pub(crate) enum RawLogTarget {
-    Stderr,
-    Syslog,
-    Journal,
 }
 
 /// How much is logged.

@@ -9,12 +9,12 @@ use knock_proto::{Knock, RuleId, SEQUENCE_MAX, TcpFlags};
 use crate::allow::allow;
 use crate::checker::Checker;
 use crate::duration::MILLISECOND;
-use crate::model::{Command, Rule, Stop, StopOnStop, Trigger};
+use crate::model::{Command, Rule, Stop, Trigger};
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 use crate::port::port;
 use crate::problem::{Cause, excerpt};
-use crate::raw::{RawKnock, RawRule, RawStopOnStop};
+use crate::raw::{RawKnock, RawRule};
 use crate::tcp_flags::tcp_flags;
 use crate::validate::{absolute_path, optional_duration};
 
@@ -94,10 +94,7 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
     let timeout = seconds(raw.timeout.as_ref(), "timeout").unwrap_or(timeout);
     let stop_after = seconds(raw.stop_after.as_ref(), "stop_after");
     let command_timeout = seconds(raw.command_timeout.as_ref(), "command_timeout").unwrap_or(COMMAND_TIMEOUT);
-    let on_stop = match raw.on_stop {
-        Some(RawStopOnStop::Keep) => StopOnStop::Keep,
-        Some(RawStopOnStop::Run) | None => StopOnStop::Run,
-    };
+    let on_stop = raw.on_stop.unwrap_or_default();
     let mut text = |raw: Option<String>, key| command_text(raw, &path.key(key), checker);
     let command6 = text(raw.command6, "command6");
     let stop_command6 = text(raw.stop_command6, "stop_command6");

@@ -14,12 +14,10 @@ use serde_json::Value;
 use crate::checker::Checker;
 use crate::document::kind;
 use crate::duration::{Least, MILLISECOND, duration};
-use crate::model::{Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop};
+use crate::model::{Config, Interfaces, Limits, Log, Nftables};
 use crate::path::FieldPath;
 use crate::problem::{Cause, excerpt};
-use crate::raw::{
-    RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawLogTarget, RawNftables, RawOnStop,
-};
+use crate::raw::{RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawNftables};
 use crate::rules;
 
 /// The time for a sequence where nothing else is said.
@@ -128,10 +126,7 @@ fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nf
     let exempt = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
     Nftables {
         table: table.unwrap_or_default(),
-        on_stop: match raw.on_stop {
-            Some(RawOnStop::Keep) => OnStop::Keep,
-            Some(RawOnStop::Remove) | None => OnStop::Remove,
-        },
+        on_stop: raw.on_stop.unwrap_or_default(),
         exempt_interfaces: interface_names(exempt.iter().map(String::as_str), &path.key("exempt_interfaces"), checker),
         owner: raw.owner.unwrap_or(true),
     }
@@ -169,11 +164,7 @@ fn count(value: &Value, max: u32) -> Result<u32, Cause> {
 
 fn log(raw: &RawLog) -> Log {
     Log {
-        target: raw.target.map(|target| match target {
-            RawLogTarget::Stderr => LogTarget::Stderr,
-            RawLogTarget::Syslog => LogTarget::Syslog,
-            RawLogTarget::Journal => LogTarget::Journal,
-        }),
+        target: raw.target,
         level: match raw.level {
             Some(RawLogLevel::Error) => log::LevelFilter::Error,
             Some(RawLogLevel::Warn) => log::LevelFilter::Warn,

@@ -95,8 +95,11 @@ fn describe(property: &Value, target: &Value) -> String {
     if let Some(values) = values {
         add(&values.split_whitespace().collect::<Vec<_>>().join(" "));
     }
-    if let Some(words) = target.get("enum").and_then(Value::as_array) {
-        let words: Vec<String> = words.iter().filter(|word| !word.is_null()).map(Value::to_string).collect();
+    // Words alone, or each with a description of its own.
+    let choices = target.get("enum").or(target.get("oneOf")).and_then(Value::as_array).into_iter().flatten();
+    let words = choices.filter_map(|choice| if choice.is_object() { choice.get("const") } else { Some(choice) });
+    let words: Vec<String> = words.filter(|word| !word.is_null()).map(Value::to_string).collect();
+    if !words.is_empty() {
         add(&format!("One of {}.", words.join(", ")));
     }
     let object = |value: &Value| value.as_object().cloned().unwrap_or_default();

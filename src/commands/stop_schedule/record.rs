@@ -24,17 +24,9 @@ pub(super) struct Record {
     pub(super) timeout_ms: u64,
     /// The rule's `stop_after`. The due time is never later than this.
     pub(super) after_ms: u64,
-    #[serde(with = "OnStop")]
     pub(super) on_stop: StopOnStop,
     pub(super) due_boottime_ns: u64,
     pub(super) due_unix_ms: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "StopOnStop", rename_all = "lowercase")]
-enum OnStop {
-    Run,
-    Keep,
 }
 
 impl Record {
