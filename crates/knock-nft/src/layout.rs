@@ -10,8 +10,8 @@ use crate::connection::Connection;
 use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key, read_port};
 use crate::error::{Error, Operation};
 use crate::rules::{CHAINS, rules};
-use crate::ruleset::{COMMENT, FAMILY, FLAG_OWNER, GRANTS4, GRANTS6, GUARDED, MARK, sets};
 use crate::spec::TableSpec;
+use crate::writer::{COMMENT, FAMILY, FLAG_OWNER, GRANTS4, GRANTS6, GUARDED, MARK, sets};
 
 /// How an error names the managed table.
 pub(crate) fn object(table: &str) -> String {

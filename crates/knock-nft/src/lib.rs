@@ -16,10 +16,10 @@ mod layout;
 mod message;
 mod monitor;
 mod rules;
-mod ruleset;
 mod set;
 mod spec;
 mod table;
+mod writer;
 
 pub use element::{AddressElement, Element, ElementKey, Lifetime};
 pub use error::{Error, Operation, UnusableSet};

@@ -53,8 +53,8 @@ use knock_proto::{Family, Protocol};
 use nftnl::Hook;
 
 use crate::expression::{Expression, Field, REGISTER_1, register};
-use crate::ruleset::{GRANTS4, GRANTS6, GUARDED};
 use crate::spec::TableSpec;
+use crate::writer::{GRANTS4, GRANTS6, GUARDED};
 
 /// A chain.
 #[derive(Clone, Copy)]

@@ -13,8 +13,8 @@ use crate::element::{AddressElement, KeyBytes, Lifetime, comment_record, millise
 use crate::error::{Error, Operation, UnusableSet};
 use crate::layout::elements_request;
 use crate::message::{ElementsMessage, Timeout};
-use crate::ruleset::{TYPE_IPV4, TYPE_IPV6};
 use crate::table::{ManagedTable, REVOKE_ATTEMPTS};
+use crate::writer::{TYPE_IPV4, TYPE_IPV6};
 
 /// `NFT_SET_OBJECT` (linux/netfilter/nf_tables.h), a map to objects.
 const SET_OBJECT: libc::c_int = 0x40;
