@@ -41,22 +41,7 @@ pub(crate) struct InterfaceState {
 }
 
 /// Why the wire can't be listened on.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The socket or the links.
-    #[error(transparent)]
-    Capture(#[from] knock_capture::Error),
-    /// The filter.
-    #[error(transparent)]
-    Filter(#[from] knock_capture::filter::TooLong),
-}
-
-impl Error {
-    /// Whether the kernel refused for lack of a capability.
-    pub(crate) fn is_permission(&self) -> bool {
-        matches!(self, Error::Capture(error) if error.is_permission())
-    }
-}
+pub(crate) type Error = knock_capture::Error;
 
 impl Wire {
     /// Opens a socket for each of the interfaces. One that is not there is waited for.
@@ -67,7 +52,7 @@ impl Wire {
     pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<Wire, Error> {
         let mut wire = Wire {
             links: Links::open()?,
-            program: program(watches)?,
+            program: program(watches),
             listeners: Vec::new(),
             changes: Vec::new(),
             next_number: 0,
@@ -84,7 +69,7 @@ impl Wire {
     ///
     /// As [`Wire::open`]; everything stays as it was then.
     pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
-        let program = program(watches)?;
+        let program = program(watches);
         // What can fail comes first, and is undone where it does.
         let added = self.missing(interfaces, &program)?;
         for index in 0..self.listeners.len() {
@@ -191,7 +176,7 @@ impl Wire {
             self.take_up(&change);
         }
         self.changes = changes;
-        Ok(result?)
+        result
     }
 
     fn take_up(&mut self, change: &LinkChange) {
@@ -311,7 +296,7 @@ impl Listener {
     }
 }
 
-fn program(watches: &[Watch]) -> Result<Program, Error> {
+fn program(watches: &[Watch]) -> Program {
     let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
-    Ok(Program::new(&FilterSpec { classes: watches.iter().map(class).collect() })?)
+    Program::new(&FilterSpec { classes: watches.iter().map(class).collect() })
 }

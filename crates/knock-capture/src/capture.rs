@@ -22,13 +22,6 @@ pub const RECEIVE_BUFFER: usize = 16 << 20;
 /// long extension headers fills more than a few hundred bytes, and what does not fit is cut.
 const READ_BUFFER: usize = 4096;
 
-/// The lengths to which a program is shortened where the kernel lacks memory for it, tried one after the other.
-/// `net.core.optmem_max` was 20 kB before Linux 6.7, an instruction takes 8 to 16 bytes.
-const SHORTER_PROGRAMS: [usize; 3] = [1024, 512, LEAST_PROGRAM];
-
-/// Enough for the coarsest program of any specification.
-const LEAST_PROGRAM: usize = 192;
-
 /// How many packets passed the filter since the socket was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -131,44 +124,36 @@ impl Capture {
 
     /// Replaces the filter. Each packet meets either the old or the new one; what is queued stays queued.
     ///
-    /// Where the kernel lacks memory for the program (`net.core.optmem_max`), a [coarse](Program::coarse) one for the
-    /// same packets takes its place.
+    /// Where the kernel lacks memory for the program (`net.core.optmem_max`, 20 kB before Linux 6.7; an instruction
+    /// takes 8 to 16 bytes), the [coarse](Program::to_coarse) one for the same packets takes its place.
     pub fn set_filter(&mut self, program: &Program) -> Result<(), Error> {
-        match socket::attach(&self.socket, program.instructions()) {
-            Ok(()) => {
-                self.coarse = program.coarse();
-                return Ok(());
-            }
-            Err(error) if error.is_out_of_memory() => {}
-            Err(error) => return Err(error),
+        if self.attach(program)? {
+            return Ok(());
         }
         // The old program counts until the new one has taken its place: put a short one between. The last resort lets
         // nothing pass, for the microseconds until the next one is attached.
-        match self.attach_within(program, LEAST_PROGRAM) {
-            Err(error) if error.is_out_of_memory() => {
-                socket::attach(&self.socket, Program::default().instructions())?;
-            }
-            result => result?,
+        let coarse = program.to_coarse();
+        if !self.attach(&coarse)? {
+            socket::attach(&self.socket, Program::default().instructions())?;
+            socket::attach(&self.socket, coarse.instructions())?;
+            self.coarse = true;
         }
-        for limit in [program.instructions().len()].into_iter().chain(SHORTER_PROGRAMS) {
-            match self.attach_within(program, limit) {
-                Err(error) if error.is_out_of_memory() => {}
-                result => return result,
-            }
+        if !program.coarse() {
+            self.attach(program)?;
         }
-        Err(Error::AttachFilter { instructions: LEAST_PROGRAM, source: io::Error::from_raw_os_error(libc::ENOMEM) })
+        Ok(())
     }
 
-    fn attach_within(&mut self, program: &Program, limit: usize) -> Result<(), Error> {
-        let Ok(shorter) = Program::within(program.spec(), limit) else {
-            return Err(Error::AttachFilter {
-                instructions: limit,
-                source: io::Error::from_raw_os_error(libc::EINVAL),
-            });
-        };
-        socket::attach(&self.socket, shorter.instructions())?;
-        self.coarse = shorter.coarse();
-        Ok(())
+    /// Whether the kernel had memory for the program.
+    fn attach(&mut self, program: &Program) -> Result<bool, Error> {
+        match socket::attach(&self.socket, program.instructions()) {
+            Ok(()) => {
+                self.coarse = program.coarse();
+                Ok(true)
+            }
+            Err(error) if error.is_out_of_memory() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the filter in force is [coarse](Program::coarse).

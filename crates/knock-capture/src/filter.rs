@@ -34,16 +34,6 @@ pub struct FilterClass {
     pub ports: Vec<Knock>,
 }
 
-/// Why a program could not be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the packet filter needs at least {needed} instructions, and {allowed} are allowed")]
-pub struct TooLong {
-    /// The length of the coarsest program.
-    pub needed: usize,
-    /// The limit that was given.
-    pub allowed: usize,
-}
-
 /// A filter program, ready to be attached.
 ///
 /// It accepts a packet if and only if
@@ -66,29 +56,21 @@ pub struct Program {
 
 impl Program {
     /// Builds the program for `spec`, exact where [`INSTRUCTIONS_MAX`] instructions suffice, else coarse.
-    pub fn new(spec: &FilterSpec) -> Result<Program, TooLong> {
-        Program::within(spec, INSTRUCTIONS_MAX)
+    pub fn new(spec: &FilterSpec) -> Program {
+        let exact = Program { spec: spec.clone(), instructions: compile::exact(spec), coarse: false };
+        if exact.instructions.len() <= INSTRUCTIONS_MAX { exact } else { exact.to_coarse() }
     }
 
-    /// Builds a program of at most `limit` instructions (never more than [`INSTRUCTIONS_MAX`]).
-    ///
-    /// Where the exact one is longer, neighbouring ports are taken together, nearest first, and last of all the
-    /// flags of the classes, until it fits: such a program is [coarse](Program::coarse).
-    pub fn within(spec: &FilterSpec, limit: usize) -> Result<Program, TooLong> {
-        let allowed = limit.min(INSTRUCTIONS_MAX);
-        let (instructions, coarse) = compile::compile(spec, allowed)?;
-        Ok(Program { spec: spec.clone(), instructions, coarse })
+    /// The short program for the same packets, [coarse](Program::coarse): it takes all ports from the lowest to the
+    /// highest, and the TCP flags that all classes demand. It has less than 200 instructions.
+    pub fn to_coarse(&self) -> Program {
+        Program { spec: self.spec.clone(), instructions: compile::coarse(&self.spec), coarse: true }
     }
 
-    /// Whether it accepts more than the specification says, because the exact program would be too long. It never
+    /// Whether it accepts more than the specification says, because the exact program is too long. It never
     /// accepts less; the cost is a wake-up for packets that are no knock.
     pub fn coarse(&self) -> bool {
         self.coarse
-    }
-
-    /// What it was built from.
-    pub fn spec(&self) -> &FilterSpec {
-        &self.spec
     }
 
     /// The instructions, first to last.

@@ -251,7 +251,7 @@ fn tcp_flags_are_those_of_the_class_and_udp_needs_none() {
                 FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports: vec![Knock::tcp(2000), Knock::tcp(SENTINEL)] },
             ],
         };
-        let program = knock_capture::Program::new(&spec).expect("a program");
+        let program = knock_capture::Program::new(&spec);
         let mut capture = Capture::open(&program).expect("a packet socket");
         capture.bind(0).expect("bound");
         let sender = Sender::new("far");

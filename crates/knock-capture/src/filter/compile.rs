@@ -6,7 +6,7 @@ use knock_proto::{Protocol, TcpFlags};
 
 use super::assembler::{Assembler, Instruction, Label, op};
 use super::ports::PortSet;
-use super::{FilterSpec, TRANSPORT_BYTES, TooLong};
+use super::{FilterSpec, TRANSPORT_BYTES};
 
 /// Ancillary loads (`linux/filter.h`): `SKF_AD_OFF` is -0x1000.
 const SKF_AD_PROTOCOL: u32 = 0xffff_f000;
@@ -67,53 +67,28 @@ impl Sets {
         }
     }
 
-    fn most_ranges(&self) -> usize {
-        self.tcp.iter().map(|(_, ports)| ports.ranges()).chain([self.udp.ranges()]).max().unwrap_or(0)
+    fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.tcp.iter().all(|(_, ports)| ports.is_empty())
     }
 
-    fn merged_to(&self, ranges: usize) -> Sets {
-        Sets {
-            tcp: self.tcp.iter().map(|(flags, ports)| (*flags, ports.merged_to(ranges))).collect(),
-            udp: self.udp.merged_to(ranges),
-        }
-    }
-
-    /// All TCP classes as one: the flags that all of them demand, and every port between the lowest and the highest.
-    fn flags_only(&self) -> Sets {
-        let set = self.tcp.iter().fold(0xff, |bits, (flags, _)| bits & flags.set);
-        let clear = self.tcp.iter().fold(0xff, |bits, (flags, _)| bits & flags.clear);
-        let bounds = self.tcp.iter().flat_map(|(_, ports)| ports.merged_to(1).boundaries());
-        let ports = match (bounds.clone().min(), bounds.max()) {
-            (Some(low), Some(high)) => PortSet::new((low..high).filter_map(|port| u16::try_from(port).ok())),
-            _ => PortSet::default(),
-        };
-        let tcp = if self.tcp.is_empty() { Vec::new() } else { vec![(TcpFlags { set, clear }, ports)] };
-        Sets { tcp, udp: self.udp.merged_to(1) }
+    /// All TCP classes as one: the flags that all of them demand. All ports from the lowest to the highest one.
+    fn coarse(&self) -> Sets {
+        let flags = |of: fn(&TcpFlags) -> u8| self.tcp.iter().fold(0xff, |bits, (flags, _)| bits & of(flags));
+        let flags = TcpFlags { set: flags(|flags| flags.set), clear: flags(|flags| flags.clear) };
+        let tcp = PortSet::cover(self.tcp.iter().map(|(_, ports)| ports));
+        let tcp = if tcp.is_empty() { Vec::new() } else { vec![(flags, tcp)] };
+        Sets { tcp, udp: PortSet::cover([&self.udp]) }
     }
 }
 
-/// The exact program where it has at most `allowed` instructions, else the finest coarse one that has; and whether
-/// it is coarse.
-pub(super) fn compile(spec: &FilterSpec, allowed: usize) -> Result<(Vec<Instruction>, bool), TooLong> {
-    let sets = Sets::new(spec);
-    let exact = assemble(&sets);
-    if exact.len() <= allowed {
-        return Ok((exact, false));
-    }
-    let (mut low, mut high) = (0, sets.most_ranges());
-    let mut best = None;
-    while high - low > 1 {
-        let middle = low.midpoint(high);
-        let program = assemble(&sets.merged_to(middle));
-        if program.len() <= allowed {
-            best = Some(program);
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    let program = best.unwrap_or_else(|| assemble(&sets.flags_only()));
-    if program.len() <= allowed { Ok((program, true)) } else { Err(TooLong { needed: program.len(), allowed }) }
+/// The program that accepts what `spec` says and nothing else.
+pub(super) fn exact(spec: &FilterSpec) -> Vec<Instruction> {
+    assemble(&Sets::new(spec))
+}
+
+/// A short program, whatever `spec` says, that accepts that and more.
+pub(super) fn coarse(spec: &FilterSpec) -> Vec<Instruction> {
+    assemble(&Sets::new(spec).coarse())
 }
 
 /// The program of no ports.
@@ -125,7 +100,7 @@ pub(super) fn reject_all() -> Vec<Instruction> {
 
 /// Written from the last instruction to the first; read the blocks from the bottom up.
 fn assemble(sets: &Sets) -> Vec<Instruction> {
-    if sets.most_ranges() == 0 {
+    if sets.is_empty() {
         return reject_all();
     }
     let mut asm = Assembler::default();

@@ -21,31 +21,14 @@ impl PortSet {
         PortSet(ranges)
     }
 
-    pub(super) fn ranges(&self) -> usize {
-        self.0.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    /// The least superset of at most `most` ranges, found by closing the narrowest gaps.
-    pub(super) fn merged_to(&self, most: usize) -> PortSet {
-        let most = most.max(1);
-        if self.0.len() <= most {
-            return self.clone();
-        }
-        let mut gaps: Vec<(u16, usize)> =
-            self.0.windows(2).enumerate().map(|(at, pair)| (pair[1].start() - pair[0].end(), at)).collect();
-        gaps.sort_unstable();
-        let mut closed = vec![false; gaps.len()];
-        for &(_, at) in gaps.iter().take(self.0.len() - most) {
-            closed[at] = true;
-        }
-        let mut merged: Vec<RangeInclusive<u16>> = Vec::with_capacity(most);
-        for (at, range) in self.0.iter().enumerate() {
-            match merged.last_mut() {
-                Some(last) if at > 0 && closed[at - 1] => *last = *last.start()..=*range.end(),
-                _ => merged.push(range.clone()),
-            }
-        }
-        PortSet(merged)
+    /// All ports from the lowest to the highest one of these sets.
+    pub(super) fn cover<'a>(sets: impl IntoIterator<Item = &'a PortSet>) -> PortSet {
+        let ranges = sets.into_iter().flat_map(|set| set.0.iter().cloned());
+        PortSet(ranges.reduce(|a, b| *a.start().min(b.start())..=*a.end().max(b.end())).into_iter().collect())
     }
 
     /// The values at which membership changes, ascending: the first port of each range and the one after its last.
@@ -66,11 +49,9 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_gaps_are_closed_first() {
-        let set = PortSet::new([1, 10, 12, 1000]);
-        assert_eq!(set.merged_to(3), PortSet(vec![1..=1, 10..=12, 1000..=1000]));
-        assert_eq!(set.merged_to(2), PortSet(vec![1..=12, 1000..=1000]));
-        assert_eq!(set.merged_to(0), PortSet(vec![1..=1000]));
-        assert_eq!(set.merged_to(4), set);
+    fn sets_are_covered_by_one_range() {
+        let (low, high) = (PortSet::new([1, 10, 12]), PortSet::new([5, 1000]));
+        assert_eq!(PortSet::cover([&low, &high]), PortSet(vec![1..=1000]));
+        assert!(PortSet::cover([&PortSet::default()]).is_empty());
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn program(ports: &[Knock]) -> Program {
     let mut ports = ports.to_vec();
     ports.push(Knock::tcp(SENTINEL));
     let spec = FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }] };
-    Program::new(&spec).expect("a program")
+    Program::new(&spec)
 }
 
 /// A socket for these knocks and the sentinel on an interface, or on `any`.
