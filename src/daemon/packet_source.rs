@@ -79,7 +79,7 @@ impl Wire {
                         log::error!("{error}");
                     }
                 }
-                return Err(error.into());
+                return Err(error);
             }
         }
         self.program = program;
