@@ -1,12 +1,14 @@
 //! The daemon: everything that it holds, and the loop that waits for the next thing to happen.
 
 pub(crate) mod args;
+mod config_source;
 mod dispatch;
 mod handlers;
 mod observer;
 pub(crate) mod packet_source;
 pub(crate) mod plan;
-pub(crate) mod reload;
+mod reload;
+mod reload_thread;
 pub(crate) mod startup;
 
 use std::io;
@@ -22,10 +24,10 @@ use crate::commands::Commands;
 use crate::commands::hooks;
 use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
+use crate::daemon::config_source::ConfigSource;
 use crate::daemon::packet_source::Wire;
 use crate::daemon::plan::ActiveConfig;
-use crate::daemon::reload::Reloads;
-use crate::daemon::startup::ConfigSource;
+use crate::daemon::reload_thread::Reloads;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, moment, now, slept};
 use crate::os::poller::Poller;

@@ -13,7 +13,7 @@ use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
 use crate::daemon::plan::guarded_ports;
-use crate::daemon::reload::NotReloaded;
+use crate::daemon::reload_thread::NotReloaded;
 use crate::logging;
 use crate::os::clock::now;
 use crate::os::privileges::Protections;

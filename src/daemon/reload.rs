@@ -4,133 +4,20 @@
 //! when that is done. One read runs at a time. A reload that is asked for meanwhile is another one, since the file may have
 //! changed after it was read: it begins when the first has ended, for all who asked in between.
 
-use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use knock_config::{Config, Loaded};
-use knock_proto::Watch;
-use rustix::event::{EventfdFlags, eventfd};
+use knock_config::Config;
 
 use crate::commands::hooks;
 use crate::control;
 use crate::daemon::Daemon;
-use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
-use crate::daemon::startup::{ConfigSource, open_stops};
+use crate::daemon::config_source::open_stops;
+use crate::daemon::plan::{ActiveConfig, policy};
+use crate::daemon::reload_thread::{NotReloaded, Prepared};
 use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::privileges::Needs;
-use crate::triggers::sequences::SequencePlan;
-
-/// Why the configuration was not read anew: the reasons, a line each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NotReloaded {
-    /// The file is not valid.
-    Invalid(String),
-    /// What it asks for could not be had.
-    Failed(String),
-}
-
-impl NotReloaded {
-    fn invalid(reasons: impl fmt::Display) -> NotReloaded {
-        NotReloaded::Invalid(reasons.to_string())
-    }
-
-    fn failed(reasons: impl fmt::Display) -> NotReloaded {
-        NotReloaded::Failed(reasons.to_string())
-    }
-}
-
-impl fmt::Display for NotReloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (NotReloaded::Invalid(reasons) | NotReloaded::Failed(reasons)) = self;
-        f.write_str(reasons)
-    }
-}
-
-/// A configuration, and what the triggers need of it and of the files that it names.
-struct Prepared {
-    loaded: Loaded,
-    sequences: SequencePlan,
-    watches: Vec<Watch>,
-}
-
-impl Prepared {
-    fn read(source: &ConfigSource) -> Result<Prepared, NotReloaded> {
-        let loaded = source.load().map_err(NotReloaded::invalid)?;
-        let settings = engine_settings(&loaded.config);
-        let sequences = SequencePlan::load(&loaded.config, settings, source.owners).map_err(NotReloaded::invalid)?;
-        let watches = sequences.watches();
-        Ok(Prepared { loaded, sequences, watches })
-    }
-}
-
-/// The reload that is under way, and the one after it.
-pub(crate) struct Reloads {
-    /// Readable when the thread is done.
-    done: Arc<OwnedFd>,
-    running: Option<Running>,
-    /// Those who wait for the one after it, where there is to be one: connections to the control socket, by their slots.
-    next: Option<Vec<usize>>,
-}
-
-struct Running {
-    thread: JoinHandle<Result<Prepared, NotReloaded>>,
-    askers: Vec<usize>,
-    /// A one-time sequence was used meanwhile, so what was read of its file is old.
-    outdated: bool,
-}
-
-impl Reloads {
-    /// # Errors
-    ///
-    /// Where there are no more descriptors.
-    pub(crate) fn new() -> io::Result<Reloads> {
-        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Reloads { done: Arc::new(done), running: None, next: None })
-    }
-
-    /// A file of one-time sequences was changed by the daemon itself.
-    pub(crate) fn sequence_was_used(&mut self) {
-        if let Some(running) = &mut self.running {
-            running.outdated = true;
-        }
-    }
-
-    fn start(&mut self, source: ConfigSource, askers: Vec<usize>) -> Result<(), (NotReloaded, Vec<usize>)> {
-        let done = Done(self.done.clone());
-        let read = move || {
-            let _done = done;
-            Prepared::read(&source)
-        };
-        match thread::Builder::new().name("reload".to_owned()).spawn(read) {
-            Ok(thread) => {
-                self.running = Some(Running { thread, askers, outdated: false });
-                Ok(())
-            }
-            Err(error) => Err((NotReloaded::failed(format_args!("cannot start a thread: {error}")), askers)),
-        }
-    }
-}
-
-impl AsFd for Reloads {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.done.as_fd()
-    }
-}
-
-/// Tells the loop that a thread is done, whether it has come to its end or has panicked.
-struct Done(Arc<OwnedFd>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        // It fails only where the counter is full, and then it is readable.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
-}
 
 impl Daemon {
     /// Has the configuration file read, to take up what it says now. Where it is not valid, or the kernel refuses what it
@@ -153,23 +40,19 @@ impl Daemon {
     /// Takes up what was read, answers those who asked for it, and begins the reload that was asked for meanwhile.
     /// Nothing happens where the thread is not done.
     pub(crate) fn finish_reload(&mut self) {
-        let mut count = [0; 8];
-        if rustix::io::read(&self.reloads.done, &mut count).is_err() {
-            return;
-        }
-        let Some(running) = self.reloads.running.take() else { return };
-        let panicked = |_| Err(NotReloaded::failed("the thread that reads the configuration has panicked"));
-        let read = running.thread.join().unwrap_or_else(panicked);
-        if running.outdated && read.is_ok() {
+        let Some(mut running) = self.reloads.take_done() else { return };
+        let (askers, outdated) = (std::mem::take(&mut running.askers), running.outdated);
+        let read = running.join();
+        if outdated && read.is_ok() {
             // Those who asked meanwhile have what they want too: this one begins now.
-            let askers = running.askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
+            let askers = askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
             if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
                 self.end_reload(&Err(error), &askers);
             }
             return;
         }
         let result = read.and_then(|prepared| self.take_up_configuration(prepared));
-        self.end_reload(&result, &running.askers);
+        self.end_reload(&result, &askers);
         if let Some(askers) = self.reloads.next.take() {
             self.begin_reload(askers);
         }
