@@ -140,7 +140,7 @@ fn a_tripwire_breaks_the_knock() {
 fn without_tripwires_the_neighbours_are_invisible() {
     let settings = Settings { tripwires: false, ..settings() };
     let mut bench = Bench::new(vec![]);
-    bench.engine = Engine::new(vec![rule(&[1000, 2000, 3000])], &settings);
+    bench.engine = Engine::new(vec![numbered(0, &[1000, 2000, 3000])], &settings);
     assert_eq!(bench.knocks(&[1000, 1001, 2000, 3000]), [0]);
 }
 
