@@ -179,6 +179,13 @@ fn a_reload_by_knockctl_tells_why_a_file_is_refused() {
     let client = network.client().address(at4(22).ip());
     knock(&wire(&network), client, &[7000, 9000, 8000]);
     wait_for_grant(&network.server, client, ("tcp", 22));
+
+    // The two grants of a rule that is gone are revoked, and counted as that.
+    fs::write(&file, valid).expect("written");
+    printed(&knockctl(&daemon, &["reload"]));
+    assert_eq!(element(&network.server, client, ("tcp", 22)), None);
+    let status = status(&daemon);
+    assert_eq!((&status["grants"], &status["counters"]["revoked"]), (&json!(0), &json!(2)));
 }
 
 #[test]
@@ -306,18 +313,16 @@ fn a_hundred_thousand_grants_are_listed_while_knocks_go_on() {
     let client = network.client().address(at4(22).ip());
     knock(&wire(&network), client, &[7000, 9000, 8000]);
     daemon.wait_for_log(&format!("granted to {client}"));
-    let started = Instant::now();
-    let listed: Value = serde_json::from_str(&printed(&knockctl(&daemon, &["grants", "--json"]))).expect("a document");
-    let took = started.elapsed();
-    assert_eq!(listed["grants"].as_array().map(Vec::len), Some(GRANTS as usize + 1));
-    assert!(took < Duration::from_secs(10), "{took:?} in a debug build");
-    let grown = daemon.status("VmRSS").saturating_sub(before);
-    assert!(grown < 40 << 10, "the answers, of 11 MiB each, are not held as text: {grown} KiB more");
-
+    // It has five seconds for all of it.
     let mut rest = String::from(char::from(first[0]));
     BufReader::new(slow).read_line(&mut rest).expect("the rest");
-    let answer: Value = serde_json::from_str(&rest).expect("the slow reader has it all too");
+    let answer: Value = serde_json::from_str(&rest).expect("the slow reader has it all");
     assert_eq!(answer["result"]["grants"].as_array().map(Vec::len), Some(GRANTS as usize), "as it was when it asked");
+
+    let listed: Value = serde_json::from_str(&printed(&knockctl(&daemon, &["grants", "--json"]))).expect("a document");
+    assert_eq!(listed["grants"].as_array().map(Vec::len), Some(GRANTS as usize + 1));
+    let grown = daemon.status("VmRSS").saturating_sub(before);
+    assert!(grown < 40 << 10, "the answers, of 11 MiB each, are not held as text: {grown} KiB more");
     assert_eq!(printed(&knockctl(&daemon, &["revoke", "--all"])), format!("{} grants revoked\n", GRANTS + 1));
     assert_eq!(element(server, client, ("tcp", 22)), None);
 }

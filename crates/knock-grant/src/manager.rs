@@ -171,7 +171,12 @@ impl<E: Enforcer> GrantManager<E> {
 
     /// What has happened, the oldest first; `None` when all was told.
     pub fn poll_event(&mut self) -> Option<GrantEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            // All grants may have ended at once: their memory goes back.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// The record of live grants.

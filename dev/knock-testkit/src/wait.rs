@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine that does much else; nothing waits this long when all is well.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Something that holds (`true`, `Some`) or not yet.
 pub trait Held {
