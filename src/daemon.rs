@@ -169,7 +169,7 @@ impl Daemon {
             self.tick(now());
             if sleep.is_over(slept()) {
                 // The timeouts of the kernel's elements stood still, those of the grants did not.
-                log::info!("the machine has slept; comparing what is granted with what the kernel has");
+                log::info!("the machine was suspended; knockd compares its grants with the elements in the kernel");
                 self.grants.after_sleep(now());
                 self.observe_grants(now());
             }

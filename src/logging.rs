@@ -242,8 +242,8 @@ impl Line {
 
     fn about(left_out: u64) -> Line {
         let text = match left_out {
-            1 => "1 log line was left out: the log did not take it".to_owned(),
-            _ => format!("{left_out} log lines were left out: the log did not take them"),
+            1 => "1 log line was left out, because the log did not accept it in time".to_owned(),
+            _ => format!("{left_out} log lines were left out, because the log did not accept them in time"),
         };
         let target = "knockd".to_owned();
         Line { level: Level::Warn, text, fields: Vec::new(), target, file: None, module: None, number: None }

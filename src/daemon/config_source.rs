@@ -74,7 +74,7 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopS
     }
     let pending = stops.pending_count();
     if pending > 0 {
-        log::info!("{pending} stop commands are pending from before");
+        log::info!("{pending} stop commands are pending from an earlier run");
     }
     (has_stop_command(config) || pending > 0).then_some(stops)
 }

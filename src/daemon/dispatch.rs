@@ -65,7 +65,7 @@ impl Daemon {
     fn follow_next_sequences(&mut self, now: Time) {
         self.sequences.follow_next(now);
         if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
-            log::error!("packets of the next one-time sequence are not received: {error}");
+            log::error!("cannot receive the packets of the next one-time sequence: {error}");
         }
     }
 

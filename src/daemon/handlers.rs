@@ -235,8 +235,8 @@ impl Daemon {
 
 /// What is wrong with a configuration quotes from it, and so may hold a sequence: not for a member of the socket's group,
 /// who need not be one who may read the file.
-const NOT_FOR_THE_GROUP: &str = "the configuration is not valid, and the old one goes on; as it is secret, only root is \
-                                 told more: sudo knockd --check -c FILE, or the log";
+const NOT_FOR_THE_GROUP: &str = "the configuration is not valid, and the old one stays in force; as it is secret, only \
+                                 root sees the error: sudo knockd --check -c FILE, or the log";
 
 /// The warnings about a configuration, which quote from it too.
 fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
@@ -245,7 +245,7 @@ fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
         0 => Vec::new(),
         count => {
             let warnings = if count == 1 { "warning" } else { "warnings" };
-            vec![format!("{count} {warnings}; as the configuration is secret, only root is told more: see the log")]
+            vec![format!("{count} {warnings}; as the configuration is secret, only root sees them: see the log")]
         }
     }
 }

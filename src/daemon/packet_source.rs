@@ -115,7 +115,7 @@ impl Wire {
         for mut listener in added {
             if listener.bind(&self.links).is_none() {
                 let name = listener.name.as_deref().unwrap_or("any");
-                log::warn!("interface {name} is not there; knocks are heard on it as soon as it appears");
+                log::warn!("interface {name} does not exist; knockd receives knocks on it as soon as it appears");
             }
             self.listeners.push(listener);
         }
@@ -189,19 +189,19 @@ impl Wire {
                 log::info!("interface {name} appeared (index {index})");
             }
             LinkChange::Disappeared { index, name } if concerns(*index, name) => {
-                log::warn!("interface {name} is gone; knocks are heard on it again when it is back");
+                log::warn!("interface {name} was deleted; knockd receives knocks on it again when it exists again");
             }
             LinkChange::Up { index, name } if concerns(*index, name) => {
-                log::info!("interface {name} is up; knocks are heard on it");
+                log::info!("interface {name} is up; knockd receives knocks on it");
             }
             LinkChange::Down { index, name } if concerns(*index, name) => {
-                log::warn!("interface {name} is down; knocks are heard on it again when it is up");
+                log::warn!("interface {name} is down; knockd receives knocks on it again when it is up");
             }
             LinkChange::Renamed { index, from, to } if concerns(*index, from) || concerns(*index, to) => {
-                log::warn!("interface {from} is now called {to}; knocks are still heard on it");
+                log::warn!("interface {from} is now called {to}; knockd still receives knocks on it");
             }
             LinkChange::AddressAdded { name, address, .. } => {
-                log::debug!("interface {name} has the address {address} now");
+                log::debug!("interface {name} now has the address {address}");
             }
             LinkChange::AddressRemoved { name, address, .. } => {
                 log::debug!("interface {name} no longer has the address {address}");

@@ -95,7 +95,7 @@ impl Daemon {
         self.observe_grants(now);
         self.sequences.apply(now, sequences);
         for field in fixed_at_start(&self.config, &config) {
-            log::warn!("{field} has another value now, which a restart puts in force, not a reload");
+            log::warn!("{field} has changed, but a reload does not apply it; restart knockd");
         }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;

@@ -81,7 +81,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     if !args.check {
         // What is secret in the configuration stays in memory; nobody but root shall read it there, or in a core dump.
         let private = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-        private.map_err(|errno| Failure::Other(format!("cannot keep its memory from others: {errno}")))?;
+        private.map_err(|errno| {
+            Failure::Other(format!("cannot protect the memory of the daemon from other processes: {errno}"))
+        })?;
     }
     let loaded = source.load();
     start_log(args, loaded.as_ref().ok())?;
@@ -166,7 +168,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
     let needs = Needs::of(&config, stops.is_some());
     if needs != Needs::of(&config, false) {
         log::warn!(
-            "no rule has a command, but stop commands are pending from before; knockd keeps the privileges that they need \
+            "no rule has a command, but stop commands are pending from an earlier run; knockd keeps the privileges that they need \
              until it is started again"
         );
     }

@@ -67,9 +67,9 @@ impl std::error::Error for GivenUp {}
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lacking = [
-            (self.0.commands, "a rule has a command, and there was none"),
-            (self.0.nftables, "a rule has `allow`, and none had"),
-            (self.0.sockets, "it names interfaces, and did not"),
+            (self.0.commands, "a rule has a command, and no rule had one at start"),
+            (self.0.nftables, "a rule has `allow`, and no rule had one at start"),
+            (self.0.sockets, "it names interfaces, and the configuration at start did not"),
         ];
         let lacking: Vec<&str> = lacking.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
         write!(
@@ -81,7 +81,7 @@ impl fmt::Display for GivenUp {
 }
 
 impl Needs {
-    /// What this configuration needs; `pending`: stop commands are pending from before, whatever it says.
+    /// What this configuration needs; `pending`: stop commands are pending from an earlier run, whatever it says.
     pub(crate) fn of(config: &Config, pending: bool) -> Needs {
         let mut rules = config.rules.iter();
         let runs = |rule: &knock_config::Rule| {
@@ -212,8 +212,8 @@ mod tests {
         let error = needs("any", GRANTS).check(needs("eth0", &both)).expect_err("commands and sockets were given up");
         assert_eq!(
             error.to_string(),
-            "the privileges for it were given up at start (a rule has a command, and there was none; it names \
-             interfaces, and did not); restart knockd; `systemctl restart` keeps the gate and live grants"
+            "the privileges for it were given up at start (a rule has a command, and no rule had one at start; it names \
+             interfaces, and the configuration at start did not); restart knockd; `systemctl restart` keeps the gate and live grants"
         );
     }
 }

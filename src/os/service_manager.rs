@@ -150,7 +150,7 @@ fn offer(message: &str) -> bool {
     match send(&place, message) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
         Err(error) => {
-            log::debug!("the service manager was not told: {error}");
+            log::debug!("cannot notify the service manager: {error}");
             true
         }
         Ok(()) => true,

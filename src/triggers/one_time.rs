@@ -99,7 +99,7 @@ pub(crate) enum Warning {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpendError {
     /// The file could not be read or written; the sequence is still the current one.
-    #[error("cannot {attempt}: {source}; the knock is not answered, since its sequence might open again")]
+    #[error("cannot {attempt}: {source}; the completion is ignored, because the sequence could complete again")]
     Write {
         /// What was attempted, with the file's name.
         attempt: String,
@@ -107,12 +107,12 @@ pub(crate) enum SpendError {
         source: io::Error,
     },
     /// The file is not usable any more; the sequence is still the current one.
-    #[error("{0}; the knock is not answered")]
+    #[error("{0}; the completion is ignored")]
     File(#[from] OneTimeError),
     /// The sequence is not among the unused ones of the file any more. The current one is now the first that is.
     #[error(
-        "{}: the sequence that was knocked is not among the unused lines any more, so somebody changed the file; \
-         the knock is not answered", path.display()
+        "{}: the completed sequence is no longer among the unused lines, so the file was changed; the completion is \
+         ignored", path.display()
     )]
     Gone {
         /// The file.

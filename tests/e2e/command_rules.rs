@@ -381,7 +381,7 @@ fn after_a_crash_what_is_due_closes_at_once_and_the_rest_in_time() {
     bring_forward(directory.path(), "short", 1.0);
     bring_forward(directory.path(), "long", in_time);
     let daemon = Daemon::start_again(&network.server, directory);
-    daemon.wait_for_log("2 stop commands are pending from before");
+    daemon.wait_for_log("2 stop commands are pending from an earlier run");
     wait_until("the short one closes", || files.text("log").contains("close short"));
     wait_until("the long one closes", || files.text("log").contains("close long"));
     let closed = time_of(&files, "close long 198.18.0.1 ");

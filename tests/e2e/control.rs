@@ -511,7 +511,7 @@ fn no_answer_tells_a_member_of_the_sockets_group_what_is_knocked() {
         assert_ne!(wrong, valid, "{from}");
         fs::write(&file, wrong).expect("written");
         let said = told(&["reload"], 78);
-        assert!(said.contains("only root is told more"), "{said}");
+        assert!(said.contains("only root sees the error"), "{said}");
         let said = complaint(&knockctl(&daemon, &["reload"]));
         assert!(
             ["28731", "4219", "17660", "h1dd3n"].iter().any(|secret| said.contains(secret)),

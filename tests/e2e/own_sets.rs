@@ -59,18 +59,18 @@ fn a_set_that_comes_later_is_waited_for_and_gets_what_was_granted_meanwhile() {
     for set in [SET4, SET6] {
         assert!(daemon.log().contains(&format!("set {set}")), "{}", daemon.log());
     }
-    assert!(daemon.log().contains("its rules work as soon as it is there"), "{}", daemon.log());
+    assert!(daemon.log().contains("its rules work as soon as it exists"), "{}", daemon.log());
     let addresses = [IpAddr::from(client.v4), client.v6.into()];
     for address in addresses {
         knock(&wire(&network), address, &SEQUENCE);
-        daemon.wait_for_log(&format!("the grant of rule ssh to {address} waits for it"));
+        daemon.wait_for_log(&format!("the grant of rule ssh to {address} waits for the set"));
     }
     let files = daemon.open_files();
     load(server, ADDRESSES4, ADDRESSES6);
     for address in addresses {
         wait_until("the grant is in the set", || remaining(server, address));
     }
-    daemon.wait_for_log(&format!("set {SET4} is there now"));
+    daemon.wait_for_log(&format!("set {SET4} exists now"));
     client.wait_until_open(at4(22));
     client.wait_until_open(at6(22));
     assert_eq!(daemon.open_files(), files);
@@ -190,7 +190,7 @@ fn a_set_that_has_become_one_of_ranges_gets_no_address() {
     assert!(!listing.contains("elements"), "one address would open a range:\n{listing}");
     // And when it is as it should be again, so is the rule.
     load(server, ADDRESSES4, ADDRESSES6);
-    daemon.wait_for_log_after(mark, &format!("set {SET4} is there now"));
+    daemon.wait_for_log_after(mark, &format!("set {SET4} exists now"));
     knock(&wire(&network), client.v4.into(), &SEQUENCE);
     wait_until("it is granted", || remaining(server, client.v4.into()));
 }

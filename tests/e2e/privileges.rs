@@ -107,7 +107,7 @@ fn stop_commands_from_before_run_and_the_next_start_has_every_protection() {
     let directory = Daemon::start(&network.server, json!({ "rules": [ssh()] })).kill();
     leave_stops(directory.path(), &[format!("touch {}", closed.display())]);
     let daemon = Daemon::start_again(&network.server, directory);
-    daemon.wait_for_log("no rule has a command, but stop commands are pending from before");
+    daemon.wait_for_log("no rule has a command, but stop commands are pending from an earlier run");
     assert_eq!(status(daemon.pid(), "Seccomp"), "0");
     wait_until("it closes", || closed.exists());
     wait_until("the state file goes", || !daemon.path("state/stops.json").exists());
@@ -169,6 +169,6 @@ fn a_reload_does_not_give_back_what_was_given_up() {
     let mark = daemon.log_mark();
     daemon.reload(json!({ "rules": [ssh(), run] }));
     let line = daemon.wait_for_log_after(mark, "not reloaded");
-    assert!(line.contains("a rule has a command, and there was none"), "{line}");
+    assert!(line.contains("a rule has a command, and no rule had one at start"), "{line}");
     assert!(line.contains("restart knockd"), "{line}");
 }

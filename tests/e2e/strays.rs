@@ -11,7 +11,7 @@ use crate::support::{Daemon, element, elements, knock, network, own_set, wait_fo
 const SEQUENCE: [u16; 3] = [7000, 9000, 8000];
 
 fn reports(daemon: &Daemon, address: &str) -> usize {
-    let needle = format!("that no grant explains: {address},");
+    let needle = format!("which belongs to no grant: {address},");
     daemon.log().lines().filter(|line| line.contains(&needle)).count()
 }
 
@@ -31,12 +31,12 @@ fn a_stray_in_a_watched_table_is_reported_once_and_deleted() {
     let strays = "198.18.1.1 . tcp . 22, 198.18.1.2 . tcp . 22 timeout 1h comment \"ssh\"";
     server.namespace.nft(&format!("add element inet knockd grants4 {{ {strays} }}")).expect("anybody may");
     for address in ["198.18.1.1", "198.18.1.2"] {
-        daemon.wait_for_log(&format!("that no grant explains: {address}, 22/tcp in table inet knockd"));
+        daemon.wait_for_log(&format!("which belongs to no grant: {address}, 22/tcp in table inet knockd"));
     }
     wait_until("the strays are gone", || elements(server, "grants4").len() == 1);
     // What comes later finds nothing more to report.
     server.namespace.nft("add element inet knockd grants4 { 198.18.1.3 . tcp . 22 }").expect("anybody may");
-    daemon.wait_for_log("that no grant explains: 198.18.1.3,");
+    daemon.wait_for_log("which belongs to no grant: 198.18.1.3,");
     for address in ["198.18.1.1", "198.18.1.2", "198.18.1.3"] {
         assert_eq!(reports(&daemon, address), 1, "{}", daemon.log());
     }
@@ -69,7 +69,7 @@ fn in_a_user_set_only_what_bears_a_rules_name_is_a_stray_and_no_element_outlasts
                 198.18.1.2 timeout 1h comment \"office\", 198.18.1.3 timeout 1h }}"
         ))
         .expect("the administrator may");
-    daemon.wait_for_log("that no grant explains: 198.18.1.1, set inet filter knock4");
+    daemon.wait_for_log("which belongs to no grant: 198.18.1.1, set inet filter knock4");
     daemon.wait_for_log_after(mark, &format!("the grant to {client} has ended"));
     assert!(!held(&client.to_string()), "what the log says has ended is closed");
     assert!(!held("198.18.1.1") && held("198.18.1.2") && held("198.18.1.3"));

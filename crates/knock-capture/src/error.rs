@@ -47,10 +47,10 @@ pub enum Error {
     },
     /// The interface that the packet socket is bound to went down. Reported once; the socket receives again by
     /// itself when the interface is up.
-    #[error("the captured interface is down; capture goes on when it is up again")]
+    #[error("the captured interface is down; capture continues when it is up again")]
     LinkDown,
     /// The interface that the packet socket was bound to is deleted. Reported once; bind again when there is a new one.
-    #[error("the captured interface was deleted; bind again when it has been made anew")]
+    #[error("the captured interface was deleted; bind again when it exists again")]
     LinkGone,
     /// Reading from the packet socket failed.
     #[error("cannot read from the packet socket: {source}")]
@@ -59,7 +59,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The rtnetlink socket of the link follower failed.
-    #[error("cannot follow the network's links: {attempted}: {source}")]
+    #[error("cannot watch the network interfaces: {attempted}: {source}")]
     Netlink {
         /// What was tried.
         attempted: &'static str,

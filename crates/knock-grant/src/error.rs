@@ -13,7 +13,7 @@ pub enum Error {
     Full(#[from] Full),
     /// Another knockd serves the managed table.
     #[error(
-        "table inet {table} is served by another knockd (process {process_id}): stop it, or set another name as \
+        "table inet {table} is managed by another knockd (process {process_id}): stop it, or set another name as \
          `nftables.table`"
     )]
     Served {

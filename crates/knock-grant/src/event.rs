@@ -241,20 +241,20 @@ impl fmt::Display for GrantEvent {
             }
             GrantEvent::NotExpired { grant: Grant { rule, address, .. }, pause, error } => write!(
                 f,
-                "rule {rule}: the time of the grant to {address} is over, but it may still be open; trying again in {} s: \
-                 {error}",
+                "rule {rule}: the grant to {address} has expired, but its access may still be open, because it could not be \
+                 removed; trying again in {} s: {error}",
                 pause.as_secs()
             ),
             GrantEvent::Stray { rule, address, place } => {
                 let of = rule.as_ref().map_or(String::new(), |rule| format!(" of rule {rule}"));
-                write!(f, "deleted an element{of} that no grant explains: {address}, {place}")
+                write!(f, "deleted a stray element{of}, which belongs to no grant: {address}, {place}")
             }
             GrantEvent::RevokedStrays { rule: Some(rule), address: Some(address), cause, .. } => {
-                write!(f, "rule {rule}: {address} was open without a grant; it is closed ({cause})")
+                write!(f, "rule {rule}: {address} had access without a grant; the access is removed ({cause})")
             }
             GrantEvent::RevokedStrays { count, address, cause, .. } => {
                 let of = address.map_or(String::new(), |address| format!(" of {address}"));
-                write!(f, "deleted {count} elements{of} that no grant explained ({cause})")
+                write!(f, "deleted {count} stray elements{of}, which belong to no grant ({cause})")
             }
             GrantEvent::TableRestored { table, by } => {
                 write!(f, "table inet {table} was changed by {by}; it is restored with its live grants")
@@ -266,7 +266,7 @@ impl fmt::Display for GrantEvent {
                 write!(f, "the gate may be open or incomplete; trying again: {error}")
             }
             GrantEvent::Shortened { elements } => {
-                write!(f, "{elements} elements would have outlasted their grants; they end in time now")
+                write!(f, "{elements} elements had a longer timeout than their grants; knockd shortened it")
             }
             GrantEvent::Note { text, .. } => f.write_str(text),
         }

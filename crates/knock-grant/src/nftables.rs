@@ -106,7 +106,7 @@ impl Enforcer for Nftables {
         self.policy = policy.clone();
         // The new policy is in force: an error would leave everybody else with the old one.
         if let Err(error) = self.watch() {
-            log::error!("changes by others are not noticed: {error}");
+            log::error!("cannot watch nftables, so changes by other programs are not noticed: {error}");
         }
         Ok(())
     }

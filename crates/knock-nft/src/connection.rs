@@ -182,7 +182,7 @@ impl Connection {
                 return Ok(found);
             }
         }
-        log::warn!("the nftables ruleset kept changing while it was read; going on with the last reading");
+        log::warn!("the nftables ruleset changed repeatedly while knockd read it; knockd uses the last reading");
         Ok(found)
     }
 

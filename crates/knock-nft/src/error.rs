@@ -93,7 +93,7 @@ pub enum Error {
     },
     /// There is a table of the managed table's name that knockd did not make.
     #[error(
-        "table inet {table} exists and was not made by knockd (its comment does not say so): it is left alone; \
+        "table inet {table} exists and was not made by knockd (its comment does not say so), so knockd does not change it; \
          delete it with `nft delete table inet {table}`, or set another name as `nftables.table`"
     )]
     Foreign {
@@ -213,20 +213,20 @@ fn advice(operation: Operation, errno: Errno) -> &'static str {
             "the kernel lacks a part that the rules need (nft_fib_inet, nft_ct or nft_counter): load the module, \
              or the table was deleted in the meantime"
         }
-        (Operation::AddTable, Errno::EXIST) => "somebody else has just made a table of that name",
-        (_, Errno::NOENT) => "it is not there; somebody deleted it, or it was never made",
+        (Operation::AddTable, Errno::EXIST) => "another program has just created a table of that name",
+        (_, Errno::NOENT) => "it does not exist; it was deleted, or never created",
         (Operation::AddElement, Errno::NFILE) => {
             "the set is full; wait until elements expire, or give it a greater size"
         }
         (_, Errno::NFILE) => "a limit of the kernel on objects is reached",
         (Operation::AddElement, Errno::EXIST) => {
-            "the element clashes with one that is there, or the set has another type"
+            "the element conflicts with an existing one, or the set has another type"
         }
-        (_, Errno::EXIST) => "something of that name is there, of another type",
+        (_, Errno::EXIST) => "an object of that name exists, of another type",
         (Operation::AddElement | Operation::DeleteElement, Errno::INVAL) => {
             "the set has another key type, or no `flags timeout`"
         }
-        (_, Errno::INVAL) => "the kernel takes the request for malformed; it may be too old",
+        (_, Errno::INVAL) => "the kernel rejects the request as malformed; it may be too old",
         (_, Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) => {
             "the kernel does not have this; it needs nf_tables with inet tables (Linux 5.10 or later, modules nf_tables, nft_fib_inet, nft_ct)"
         }
@@ -237,7 +237,7 @@ fn advice(operation: Operation, errno: Errno) -> &'static str {
         (_, Errno::NOMEM) => "the kernel has no memory for it",
         (_, Errno::RANGE) => "a timeout is out of the kernel's range",
         (_, Errno::MFILE) => "this process has too many files open; raise LimitNOFILE",
-        (_, Errno::INTR) => "the ruleset changed again and again while it was read; try again",
+        (_, Errno::INTR) => "the ruleset changed repeatedly while it was read; try again",
         _ => "see the kernel log (dmesg)",
     }
 }
@@ -264,7 +264,7 @@ mod tests {
     fn each_errno_says_what_was_attempted_and_what_to_do() {
         for (operation, errno, parts) in [
             (Operation::AddElement, Errno::NFILE, ["cannot add an element to", "the set is full"]),
-            (Operation::AddElement, Errno::NOENT, ["cannot add an element to", "it is not there"]),
+            (Operation::AddElement, Errno::NOENT, ["cannot add an element to", "it does not exist"]),
             (Operation::AddSet, Errno::EXIST, ["cannot add a set to", "of another type"]),
             (Operation::AddElement, Errno::INVAL, ["cannot add an element to", "flags timeout"]),
             (Operation::AddTable, Errno::OPNOTSUPP, ["cannot add or claim", "Linux 5.10 or later"]),

@@ -121,7 +121,9 @@ impl ManagedTable {
                 // is no longer guarded, or a granted packet would be dropped.
                 Ok(_) => {
                     if let Err(error) = self.revoke(remove) {
-                        log::error!("grants that should end now last their time: {error}");
+                        log::error!(
+                            "cannot delete grants that the new configuration does not have; they expire at their time: {error}"
+                        );
                     }
                 }
                 // Only what goes makes room for what comes.

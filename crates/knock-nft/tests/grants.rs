@@ -126,7 +126,7 @@ fn a_table_that_is_gone_is_a_distinct_error() {
         assert_eq!(
             error.to_string(),
             "cannot add an element to table inet knockd: No such file or directory: \
-             it is not there; somebody deleted it, or it was never made"
+             it does not exist; it was deleted, or never created"
         );
         assert!(table.list().expect_err("gone").is_missing());
         assert!(!table.intact().expect("read"));

@@ -21,12 +21,12 @@ pub(crate) enum LineError {
     #[error("the file begins with a byte order mark; save it as UTF-8 without one")]
     ByteOrderMark,
     /// Another line has the same sequence.
-    #[error("line {0} has the same sequence, which is used or will be; each opens once, so write another one")]
+    #[error("line {0} has the same sequence, and each sequence works once; write another one")]
     Duplicate(usize),
     /// When used, the first character of a line becomes `#`. Without it, another line's sequence looks the same.
     #[error(
-        "it is told from line {0} only by a first digit, which `#` takes the place of when a line is used; begin the \
-         lines with a blank, or write another sequence"
+        "it differs from line {0} only in the first digit, and `#` replaces the first character of a used line; begin \
+         both lines with a blank, or write another sequence"
     )]
     Ambiguous(usize),
 }

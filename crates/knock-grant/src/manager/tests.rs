@@ -162,7 +162,7 @@ fn revoking_deletes_what_no_grant_explains_and_tells_of_it() {
         [
             "rule ssh: 192.0.2.1 was open without a grant; it is closed (by uid 7)",
             "rule ssh: 192.0.2.1 has no grant to revoke (by uid 7)",
-            "deleted 2 elements of 192.0.2.1 that no grant explained (by uid 7)",
+            "deleted 2 stray elements of 192.0.2.1, which belong to no grant (by uid 7)",
         ]
     );
     grant(&mut manager, "set", 1, HOUR).expect("granted");
@@ -224,9 +224,9 @@ fn what_others_change_is_restored_with_what_remains() {
     assert_eq!(
         events(&mut manager),
         [
-            "deleted an element of rule ssh that no grant explains: 192.0.2.7, 80/tcp in table inet knockd",
+            "deleted a stray element of rule ssh, which belongs to no grant: 192.0.2.7, 80/tcp in table inet knockd",
             "table inet knockd was changed by nft; it is restored with its live grants",
-            "deleted an element of rule ssh that no grant explains: 192.0.2.8, set inet filter ssh4",
+            "deleted a stray element of rule ssh, which belongs to no grant: 192.0.2.8, set inet filter ssh4",
             "nft removed 1 live grants from user sets; they are restored",
         ]
     );

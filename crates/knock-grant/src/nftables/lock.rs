@@ -26,12 +26,14 @@ pub(super) fn lock(table: &str) -> Result<Option<OwnedFd>, Error> {
                 Err(Error::Served { table: table.to_owned(), process_id })
             }
             other => {
-                log::warn!("the lock of table inet {table} is held by a stranger ({other:?}); going on without it");
+                log::warn!(
+                    "another program ({other:?}) holds the lock of table inet {table}; knockd continues without the lock"
+                );
                 Ok(None)
             }
         },
         Err(error) => {
-            log::warn!("cannot take the lock of table inet {table}: {error}; going on without it");
+            log::warn!("cannot lock table inet {table}: {error}; knockd continues without the lock");
             Ok(None)
         }
     }

@@ -43,7 +43,7 @@ impl Nftables {
                     }
                 }
                 if let Some(Err(error)) = previous.map(ManagedTable::remove) {
-                    log::error!("the table of the name before is left: {error}");
+                    log::error!("cannot delete the managed table of the previous name: {error}");
                 }
                 Ok(())
             }

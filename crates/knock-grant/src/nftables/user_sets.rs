@@ -81,10 +81,10 @@ impl UserSets {
             let problem = connection.inspect(&set.name, set.version).err();
             match (&set.problem, &problem) {
                 (before, Some(problem)) if before.as_ref() != Some(problem) => {
-                    let wait = if problem.is_missing() { "; its rules work as soon as it is there" } else { "" };
+                    let wait = if problem.is_missing() { "; its rules work as soon as it exists" } else { "" };
                     log::warn!("{problem}{wait}");
                 }
-                (Some(_), None) => log::info!("set {} is there now; its rules work", set.name),
+                (Some(_), None) => log::info!("set {} exists now; its rules work", set.name),
                 _ => {}
             }
             set.problem = problem;
@@ -155,7 +155,7 @@ impl UserSets {
                     note(Level::Info, text);
                 }
                 Err(error) if error.is_missing() => {
-                    note(Level::Warn, format!("{error}; the grant of rule {comment} to {address} waits for it"));
+                    note(Level::Warn, format!("{error}; the grant of rule {comment} to {address} waits for the set"));
                 }
                 Err(error) => result = Err(error.into()),
             }
