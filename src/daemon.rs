@@ -25,7 +25,7 @@ use crate::commands::hooks;
 use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
-use crate::daemon::packet_source::Wire;
+use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::ActiveConfig;
 use crate::daemon::reload_thread::Reloads;
 use crate::logging::events::{Event, EventLog};
@@ -93,7 +93,7 @@ pub(crate) struct Daemon {
     pub(crate) source: ConfigSource,
     pub(crate) config: Rc<ActiveConfig>,
     pub(crate) sequences: Sequences,
-    pub(crate) wire: Wire,
+    pub(crate) packets: PacketSource,
     pub(crate) grants: GrantManager<Nftables>,
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
@@ -125,10 +125,10 @@ impl Daemon {
         poller.watch(&self.hand_over, Ready::HandOver)?;
         poller.watch(&self.reload, Ready::Reload)?;
         poller.watch(&self.reloads, Ready::Loaded)?;
-        poller.watch(self.wire.links(), Ready::Links)?;
+        poller.watch(self.packets.links(), Ready::Links)?;
         self.watch_replaceable(&mut poller)?;
 
-        let states = self.wire.states();
+        let states = self.packets.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
         let names = self.config.rule_names();
         let message = format_args!("ready: listening on {interfaces}; rules: {names:.200}");
@@ -153,7 +153,7 @@ impl Daemon {
                     }
                     Ready::Control => self.serve(),
                     Ready::Links => {
-                        if let Err(error) = self.wire.follow() {
+                        if let Err(error) = self.packets.follow() {
                             log::error!("{error}");
                         }
                         let status = self.status_line();
@@ -181,7 +181,7 @@ impl Daemon {
 
     /// Watches what a reload may have replaced. What is watched already stays so.
     fn watch_replaceable(&self, poller: &mut Poller<Ready>) -> io::Result<()> {
-        for listener in self.wire.listeners() {
+        for listener in self.packets.listeners() {
             poller.watch(listener.capture(), Ready::Listener(listener.number()))?;
         }
         if let Some(control) = &self.control {
@@ -196,12 +196,12 @@ impl Daemon {
     /// Takes packets from an interface, and does at once what they ask for.
     fn drain(&mut self, listener: usize, completions: &mut Vec<Completion>) {
         for _ in 0..PACKETS_IN_A_ROW {
-            let Some(bytes) = self.wire.next(listener) else { return };
+            let Some(bytes) = self.packets.next(listener) else { return };
             self.counters.packets += 1;
             match knock_proto::parse(bytes) {
                 Ok(packet) => {
                     let now = now();
-                    let local = self.wire.is_local(packet.destination);
+                    let local = self.packets.is_local(packet.destination);
                     self.sequences.handle(now, &packet, local, completions);
                     if !completions.is_empty() {
                         self.carry_out(now, completions);
@@ -217,7 +217,7 @@ impl Daemon {
 
     /// What `systemctl status` shows.
     pub(crate) fn status_line(&self) -> String {
-        let states = self.wire.states();
+        let states = self.packets.states();
         let heard = states.iter().filter(|interface| interface.state == "up").count();
         let (rules, interfaces) = (self.config.rules.len(), states.len());
         let counted = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });

@@ -64,7 +64,7 @@ impl Daemon {
     /// Follows the one-time sequences that are next.
     fn follow_next_sequences(&mut self, now: Time) {
         self.sequences.follow_next(now);
-        if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
+        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
             log::error!("cannot receive the packets of the next one-time sequence: {error}");
         }
     }

@@ -94,7 +94,7 @@ impl Daemon {
             uptime_seconds: now.since(self.started).as_secs_f64(),
             configuration: std::path::absolute(file).as_ref().unwrap_or(file).display().to_string(),
             rules: config.rules.len(),
-            interfaces: self.wire.states().into_iter().map(interface).collect(),
+            interfaces: self.packets.states().into_iter().map(interface).collect(),
             protections: Protections::of_this_process().ok(),
             table: self.grants.enforcer().owned().map(table),
             sets: self.grants.enforcer().sets().into_iter().map(set).collect(),
@@ -107,11 +107,11 @@ impl Daemon {
     }
 
     fn all_counters(&mut self) -> Counters {
-        let (engine, wire, own) = (self.sequences.counters(), self.wire.statistics(), self.counters);
+        let (engine, kernel, own) = (self.sequences.counters(), self.packets.statistics(), self.counters);
         let commands = self.commands.counters();
         Counters {
-            kernel_received: wire.received,
-            kernel_dropped: wire.dropped,
+            kernel_received: kernel.received,
+            kernel_dropped: kernel.dropped,
             packets: own.packets,
             malformed: own.malformed,
             ignored: engine.ignored,

@@ -1,4 +1,4 @@
-//! The wire: the packet sockets and the interfaces that they listen on.
+//! The packet source: the packet sockets and the interfaces that they listen on.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use knock_proto::Watch;
 
 /// The packet sockets, each bound to its interface for as long as there is one.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct PacketSource {
     links: Links,
     program: Program,
     listeners: Vec<Listener>,
@@ -40,17 +40,17 @@ pub(crate) struct InterfaceState {
     pub(crate) state: &'static str,
 }
 
-/// Why the wire can't be listened on.
+/// Why packets can't be received.
 pub(crate) type Error = knock_capture::Error;
 
-impl Wire {
+impl PacketSource {
     /// Opens a socket for each of the interfaces. One that is not there is waited for.
     ///
     /// # Errors
     ///
     /// Where packet sockets are not permitted, or the kernel takes no filter.
-    pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<Wire, Error> {
-        let mut wire = Wire {
+    pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<PacketSource, Error> {
+        let mut packets = PacketSource {
             links: Links::open()?,
             program: program(watches),
             listeners: Vec::new(),
@@ -58,16 +58,16 @@ impl Wire {
             next_number: 0,
             past: Statistics::default(),
         };
-        let added = wire.missing(interfaces, &wire.program)?;
-        wire.listen(interfaces, added);
-        Ok(wire)
+        let added = packets.missing(interfaces, &packets.program)?;
+        packets.listen(interfaces, added);
+        Ok(packets)
     }
 
     /// Listens for other ports and on other interfaces. No packet to a port of both is lost on an interface of both.
     ///
     /// # Errors
     ///
-    /// As [`Wire::open`]; everything stays as it was then.
+    /// As [`PacketSource::open`]; everything stays as it was then.
     pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
         let program = program(watches);
         // What can fail comes first, and is undone where it does.
@@ -148,7 +148,7 @@ impl Wire {
 
     /// The next packet of the listener with that number, from its IP header on.
     ///
-    /// `None` where nothing is queued. An interface that went down or away is logged when [`Wire::follow`] hears of it.
+    /// `None` where nothing is queued. An interface that went down or away is logged when [`PacketSource::follow`] hears of it.
     pub(crate) fn next(&mut self, listener: usize) -> Option<&[u8]> {
         let listener = self.listeners.iter_mut().find(|other| other.number == listener)?;
         match listener.capture.next() {
@@ -263,7 +263,7 @@ fn names(interfaces: &Interfaces) -> Vec<Option<String>> {
 }
 
 impl Listener {
-    /// Its number, for [`Wire::next`].
+    /// Its number, for [`PacketSource::next`].
     pub(crate) fn number(&self) -> usize {
         self.number
     }

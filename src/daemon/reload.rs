@@ -82,9 +82,9 @@ impl Daemon {
         let now = now();
 
         // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
-        self.wire.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
+        self.packets.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
         if let Err(error) = self.grants.apply(now, Rc::new(policy(&config))) {
-            if let Err(error) = self.wire.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
+            if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
                 log::error!("{error}");
             }
             return Err(match error.is_configuration() {

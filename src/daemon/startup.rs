@@ -15,7 +15,7 @@ use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
 use crate::daemon::config_source::{ConfigSource, open_stops};
-use crate::daemon::packet_source::Wire;
+use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::{Counters, Daemon, End};
@@ -141,7 +141,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
     let config = Rc::new(ActiveConfig::new(loaded.config));
     let sequences = Sequences::new(sequences);
     let control = open_control(&config)?;
-    let wire = Wire::open(&config.interfaces, &sequences.watches())
+    let packets = PacketSource::open(&config.interfaces, &sequences.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
     let policy = Rc::new(policy(&config));
@@ -184,7 +184,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
         source,
         config,
         sequences,
-        wire,
+        packets,
         grants,
         commands,
         stops,
