@@ -54,8 +54,8 @@ enum Ready {
     Monitor,
     /// The control socket, or a connection to it.
     Control,
-    /// The listener of that number.
-    Listener(usize),
+    /// The packet socket of that number.
+    Socket(usize),
 }
 
 /// Why the daemon ends.
@@ -148,7 +148,7 @@ impl Daemon {
                     Ready::Stop | Ready::HandOver | Ready::Reload => {}
                     Ready::Loaded => {
                         self.finish_reload();
-                        // One that failed may have closed a listener too, and opened another in its place.
+                        // One that failed may have closed a socket too, and opened another in its place.
                         self.watch_replaceable(&mut poller)?;
                     }
                     Ready::Control => self.serve(),
@@ -163,7 +163,7 @@ impl Daemon {
                         self.grants.reconcile(now());
                         self.observe_grants(now());
                     }
-                    Ready::Listener(listener) => self.drain(listener, &mut completions),
+                    Ready::Socket(socket) => self.drain(socket, &mut completions),
                 }
             }
             self.tick(now());
@@ -181,8 +181,8 @@ impl Daemon {
 
     /// Watches what a reload may have replaced. What is watched already stays so.
     fn watch_replaceable(&self, poller: &mut Poller<Ready>) -> io::Result<()> {
-        for listener in self.packets.listeners() {
-            poller.watch(listener.capture(), Ready::Listener(listener.number()))?;
+        for socket in self.packets.sockets() {
+            poller.watch(socket.capture(), Ready::Socket(socket.number()))?;
         }
         if let Some(control) = &self.control {
             poller.watch(control, Ready::Control)?;
@@ -194,9 +194,9 @@ impl Daemon {
     }
 
     /// Takes packets from an interface, and does at once what they ask for.
-    fn drain(&mut self, listener: usize, completions: &mut Vec<Completion>) {
+    fn drain(&mut self, socket: usize, completions: &mut Vec<Completion>) {
         for _ in 0..PACKETS_IN_A_ROW {
-            let Some(bytes) = self.packets.next(listener) else { return };
+            let Some(bytes) = self.packets.next(socket) else { return };
             self.counters.packets += 1;
             match knock_proto::parse(bytes) {
                 Ok(packet) => {

@@ -11,9 +11,9 @@ use knock_proto::Watch;
 pub(crate) struct PacketSource {
     links: Links,
     program: Program,
-    listeners: Vec<Listener>,
+    sockets: Vec<PacketSocket>,
     changes: Vec<LinkChange>,
-    /// The number of the next listener.
+    /// The number of the next socket.
     next_number: usize,
     /// What the sockets lost that were closed since.
     past: Statistics,
@@ -21,8 +21,8 @@ pub(crate) struct PacketSource {
 
 /// A packet socket.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    /// The same as long as the listener lives, whatever a reload does to the others.
+pub(crate) struct PacketSocket {
+    /// The same as long as the socket lives, whatever a reload does to the others.
     number: usize,
     /// The name in the configuration; `None`: every interface.
     name: Option<String>,
@@ -53,7 +53,7 @@ impl PacketSource {
         let mut packets = PacketSource {
             links: Links::open()?,
             program: program(watches),
-            listeners: Vec::new(),
+            sockets: Vec::new(),
             changes: Vec::new(),
             next_number: 0,
             past: Statistics::default(),
@@ -72,10 +72,10 @@ impl PacketSource {
         let program = program(watches);
         // What can fail comes first, and is undone where it does.
         let added = self.missing(interfaces, &program)?;
-        for index in 0..self.listeners.len() {
-            if let Err(error) = self.listeners[index].capture.set_filter(&program) {
-                for listener in &mut self.listeners[..=index] {
-                    if let Err(error) = listener.capture.set_filter(&self.program) {
+        for index in 0..self.sockets.len() {
+            if let Err(error) = self.sockets[index].capture.set_filter(&program) {
+                for socket in &mut self.sockets[..=index] {
+                    if let Err(error) = socket.capture.set_filter(&self.program) {
                         log::error!("{error}");
                     }
                 }
@@ -87,43 +87,43 @@ impl PacketSource {
         Ok(())
     }
 
-    /// New listeners, for the interfaces that have none.
-    fn missing(&self, interfaces: &Interfaces, program: &Program) -> Result<Vec<Listener>, Error> {
+    /// New sockets, for the interfaces that have none.
+    fn missing(&self, interfaces: &Interfaces, program: &Program) -> Result<Vec<PacketSocket>, Error> {
         let mut added = Vec::new();
         for name in names(interfaces) {
-            if !self.listeners.iter().any(|listener| listener.name == name) {
+            if !self.sockets.iter().any(|socket| socket.name == name) {
                 let number = self.next_number + added.len();
-                added.push(Listener { number, name, capture: Capture::open(program)?, bound: None });
+                added.push(PacketSocket { number, name, capture: Capture::open(program)?, bound: None });
             }
         }
         Ok(added)
     }
 
-    /// Closes the listeners of other interfaces, and begins to use those that are `added`.
-    fn listen(&mut self, interfaces: &Interfaces, added: Vec<Listener>) {
+    /// Closes the sockets of other interfaces, and begins to use those that are `added`.
+    fn listen(&mut self, interfaces: &Interfaces, added: Vec<PacketSocket>) {
         let wanted = names(interfaces);
         let (kept, closed) =
-            std::mem::take(&mut self.listeners).into_iter().partition(|listener| wanted.contains(&listener.name));
-        self.listeners = kept;
-        for mut listener in closed as Vec<Listener> {
-            if let Ok(statistics) = listener.capture.statistics() {
+            std::mem::take(&mut self.sockets).into_iter().partition(|socket| wanted.contains(&socket.name));
+        self.sockets = kept;
+        for mut socket in closed as Vec<PacketSocket> {
+            if let Ok(statistics) = socket.capture.statistics() {
                 self.past.received += statistics.received;
                 self.past.dropped += statistics.dropped;
             }
         }
         self.next_number += added.len();
-        for mut listener in added {
-            if listener.bind(&self.links).is_none() {
-                let name = listener.name.as_deref().unwrap_or("any");
+        for mut socket in added {
+            if socket.bind(&self.links).is_none() {
+                let name = socket.name.as_deref().unwrap_or("any");
                 log::warn!("interface {name} does not exist; knockd receives knocks on it as soon as it appears");
             }
-            self.listeners.push(listener);
+            self.sockets.push(socket);
         }
         self.warn_if_coarse();
     }
 
     fn warn_if_coarse(&self) {
-        if self.listeners.iter().any(|listener| listener.capture.coarse()) {
+        if self.sockets.iter().any(|socket| socket.capture.coarse()) {
             log::warn!(
                 "there are too many knock ports for an exact kernel filter, or too little memory for it \
                  (sysctl net.core.optmem_max): packets to other ports wake the daemon too, which then ignores them"
@@ -137,8 +137,8 @@ impl PacketSource {
     }
 
     /// What to poll for packets.
-    pub(crate) fn listeners(&self) -> &[Listener] {
-        &self.listeners
+    pub(crate) fn sockets(&self) -> &[PacketSocket] {
+        &self.sockets
     }
 
     /// Whether the address is one of this host.
@@ -146,15 +146,15 @@ impl PacketSource {
         self.links.is_local(address)
     }
 
-    /// The next packet of the listener with that number, from its IP header on.
+    /// The next packet of the socket with that number, from its IP header on.
     ///
     /// `None` where nothing is queued. An interface that went down or away is logged when [`PacketSource::follow`] hears of it.
-    pub(crate) fn next(&mut self, listener: usize) -> Option<&[u8]> {
-        let listener = self.listeners.iter_mut().find(|other| other.number == listener)?;
-        match listener.capture.next() {
+    pub(crate) fn next(&mut self, socket: usize) -> Option<&[u8]> {
+        let socket = self.sockets.iter_mut().find(|other| other.number == socket)?;
+        match socket.capture.next() {
             Ok(packet) => packet,
             Err(error) if error.is_link_state() => {
-                log::debug!("{}: {error}", listener.name.as_deref().unwrap_or("any"));
+                log::debug!("{}: {error}", socket.name.as_deref().unwrap_or("any"));
                 None
             }
             Err(error) => {
@@ -173,16 +173,16 @@ impl PacketSource {
         let mut changes = std::mem::take(&mut self.changes);
         let result = self.links.read(&mut changes);
         for change in changes.drain(..) {
-            self.take_up(&change);
+            self.on_link_change(&change);
         }
         self.changes = changes;
         result
     }
 
-    fn take_up(&mut self, change: &LinkChange) {
-        let any = self.listeners.iter().any(|listener| listener.name.is_none());
+    fn on_link_change(&mut self, change: &LinkChange) {
+        let any = self.sockets.iter().any(|socket| socket.name.is_none());
         let concerns = |index: u32, name: &str| {
-            any || self.listeners.iter().any(|l| l.bound == Some(index) || l.name.as_deref() == Some(name))
+            any || self.sockets.iter().any(|socket| socket.bound == Some(index) || socket.name.as_deref() == Some(name))
         };
         match change {
             LinkChange::Appeared { index, name } if concerns(*index, name) => {
@@ -209,25 +209,25 @@ impl PacketSource {
             _ => {}
         }
         if let LinkChange::Disappeared { index, .. } = change {
-            for listener in &mut self.listeners {
-                if listener.bound == Some(*index) {
-                    listener.bound = None;
+            for socket in &mut self.sockets {
+                if socket.bound == Some(*index) {
+                    socket.bound = None;
                 }
             }
         }
         if let LinkChange::Appeared { .. } | LinkChange::Renamed { .. } | LinkChange::Disappeared { .. } = change {
-            for listener in &mut self.listeners {
-                listener.bind(&self.links);
+            for socket in &mut self.sockets {
+                socket.bind(&self.links);
             }
         }
     }
 
     /// The state of each interface that is listened on.
     pub(crate) fn states(&self) -> Vec<InterfaceState> {
-        let state = |listener: &Listener| {
-            let name = listener.name.clone().unwrap_or_else(|| "any".to_owned());
-            let link = self.links.interfaces().find(|link| listener.bound == Some(link.index));
-            let state = match (listener.bound, link) {
+        let state = |socket: &PacketSocket| {
+            let name = socket.name.clone().unwrap_or_else(|| "any".to_owned());
+            let link = self.links.interfaces().find(|link| socket.bound == Some(link.index));
+            let state = match (socket.bound, link) {
                 (Some(0), _) => "up",
                 (_, Some(link)) if link.up => "up",
                 (_, Some(_)) => "down",
@@ -235,14 +235,14 @@ impl PacketSource {
             };
             InterfaceState { name, state }
         };
-        self.listeners.iter().map(state).collect()
+        self.sockets.iter().map(state).collect()
     }
 
     /// What the kernel counted at all sockets, those that were closed too.
     pub(crate) fn statistics(&mut self) -> Statistics {
         let mut sum = self.past;
-        for listener in &mut self.listeners {
-            match listener.capture.statistics() {
+        for socket in &mut self.sockets {
+            match socket.capture.statistics() {
                 Ok(statistics) => {
                     sum.received += statistics.received;
                     sum.dropped += statistics.dropped;
@@ -262,7 +262,7 @@ fn names(interfaces: &Interfaces) -> Vec<Option<String>> {
     }
 }
 
-impl Listener {
+impl PacketSocket {
     /// Its number, for [`PacketSource::next`].
     pub(crate) fn number(&self) -> usize {
         self.number
