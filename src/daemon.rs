@@ -31,7 +31,7 @@ use crate::daemon::reload_thread::Reloads;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, moment, now, slept};
 use crate::os::poller::Poller;
-use crate::os::privileges::Needs;
+use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::triggers::sequences::Sequences;
@@ -109,7 +109,7 @@ pub(crate) struct Daemon {
     pub(crate) reload: Signal,
     pub(crate) reloads: Reloads,
     /// What it has kept the privileges for.
-    pub(crate) needs: Needs,
+    pub(crate) privileges: RequiredPrivileges,
     pub(crate) notifier: Notifier,
 }
 

@@ -17,7 +17,7 @@ use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::{NotReloaded, Prepared};
 use crate::logging::events::Event;
 use crate::os::clock::now;
-use crate::os::privileges::Needs;
+use crate::os::privileges::RequiredPrivileges;
 
 impl Daemon {
     /// Has the configuration file read, to take up what it says now. Where it is not valid, or the kernel refuses what it
@@ -77,7 +77,7 @@ impl Daemon {
             log::warn!("{warning}");
         }
         let config = Rc::new(ActiveConfig::new(loaded.config));
-        self.needs.check(Needs::of(&config, false)).map_err(NotReloaded::failed)?;
+        self.privileges.check(RequiredPrivileges::of(&config, false)).map_err(NotReloaded::failed)?;
         let socket = self.other_control_socket(&config).map_err(NotReloaded::failed)?;
         let now = now();
 

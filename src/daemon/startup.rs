@@ -22,7 +22,7 @@ use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
 use crate::os::clock::now;
-use crate::os::privileges::Needs;
+use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::os::trusted::Owners;
@@ -165,17 +165,17 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
     if !setups.is_empty() {
         notifier.starting(hooks::time_limit(&setups) + REST_OF_START);
     }
-    let needs = Needs::of(&config, stops.is_some());
-    if needs != Needs::of(&config, false) {
+    let privileges = RequiredPrivileges::of(&config, stops.is_some());
+    if privileges != RequiredPrivileges::of(&config, false) {
         log::warn!(
             "no rule has a command, but stop commands are pending from an earlier run; knockd keeps the privileges that they need \
              until it is started again"
         );
     }
-    let given_up = needs.give_up_others().map_err(|error| error.to_string());
+    let dropped = privileges.drop_unneeded().map_err(|error| error.to_string());
     // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
     let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
-    if let Err(error) = given_up.and_then(|()| logs()) {
+    if let Err(error) = dropped.and_then(|()| logs()) {
         grants.abandon();
         return Err(Failure::Other(error));
     }
@@ -196,7 +196,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
         control,
         reload,
         reloads,
-        needs,
+        privileges,
         notifier,
     };
     daemon.observe_grants(now());

@@ -1,7 +1,7 @@
 //! Least privilege: once everything is open, the daemon keeps only what it will need, for good.
 //!
-//! What that is follows from the configuration that it starts with, see [`Needs`]; a reload that needs more is refused
-//! ([`Needs::check`]), and a restart, during which the gate stands, gives it.
+//! What that is follows from the configuration that it starts with, see [`RequiredPrivileges`]; a reload that needs more is refused
+//! ([`RequiredPrivileges::check`]), and a restart, during which the gate stands, gives it.
 //!
 //! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
 //! `no_new_privs` is set, and a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in
@@ -30,7 +30,7 @@ pub(crate) use protections::Protections;
 
 /// What the daemon needs after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub(crate) struct RequiredPrivileges {
     /// `CAP_NET_ADMIN`: rules grant over netlink.
     nftables: bool,
     /// `CAP_NET_RAW`, for socket(2) only: a reload may name another interface. The socket for all interfaces hears
@@ -60,34 +60,34 @@ pub(crate) enum Error {
 
 /// What a new configuration needs and the daemon has given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GivenUp(Needs);
+pub(crate) struct Dropped(RequiredPrivileges);
 
-impl std::error::Error for GivenUp {}
+impl std::error::Error for Dropped {}
 
-impl fmt::Display for GivenUp {
+impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lacking = [
+        let missing = [
             (self.0.commands, "a rule has a command, and no rule had one at start"),
             (self.0.nftables, "a rule has `allow`, and no rule had one at start"),
             (self.0.sockets, "it names interfaces, and the configuration at start did not"),
         ];
-        let lacking: Vec<&str> = lacking.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
+        let missing: Vec<&str> = missing.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
         write!(
             f,
             "the privileges for it were given up at start ({}); restart knockd; `systemctl restart` keeps the gate and live grants",
-            lacking.join("; ")
+            missing.join("; ")
         )
     }
 }
 
-impl Needs {
+impl RequiredPrivileges {
     /// What this configuration needs; `pending`: stop commands are pending from an earlier run, whatever it says.
-    pub(crate) fn of(config: &Config, pending: bool) -> Needs {
+    pub(crate) fn of(config: &Config, pending: bool) -> RequiredPrivileges {
         let mut rules = config.rules.iter();
         let runs = |rule: &knock_config::Rule| {
             rule.command.is_some() || rule.stop.is_some() || rule.setup.is_some() || rule.teardown.is_some()
         };
-        Needs {
+        RequiredPrivileges {
             nftables: rules.any(|rule| rule.allow.is_some()),
             sockets: matches!(config.interfaces, Interfaces::Named(_)),
             commands: pending || config.rules.iter().any(runs),
@@ -99,14 +99,14 @@ impl Needs {
     /// # Errors
     ///
     /// What was given up.
-    pub(crate) fn check(self, wanted: Needs) -> Result<(), GivenUp> {
-        let lacking = Needs {
+    pub(crate) fn check(self, wanted: RequiredPrivileges) -> Result<(), Dropped> {
+        let missing = RequiredPrivileges {
             nftables: wanted.nftables && !self.nftables,
             sockets: wanted.sockets && !self.sockets,
             commands: wanted.commands && !self.commands,
         };
-        let none = Needs { nftables: false, sockets: false, commands: false };
-        if lacking == none { Ok(()) } else { Err(GivenUp(lacking)) }
+        let none = RequiredPrivileges { nftables: false, sockets: false, commands: false };
+        if missing == none { Ok(()) } else { Err(Dropped(missing)) }
     }
 
     /// The capabilities that the daemon itself keeps, of those that it has.
@@ -127,7 +127,7 @@ impl Needs {
     /// # Errors
     ///
     /// Where the kernel refuses; something may be given up already.
-    pub(crate) fn give_up_others(self) -> Result<(), Error> {
+    pub(crate) fn drop_unneeded(self) -> Result<(), Error> {
         let root = geteuid().is_root();
         let mut keep = self.capabilities(root);
         if self.commands {
@@ -183,33 +183,34 @@ mod tests {
     const GRANTS: &str = r#"{"name": "ssh", "sequence": [7000, 9000, 8000], "allow": {"ports": [22], "timeout": 60}}"#;
     const RUNS: &str = r#"{"name": "run", "sequence": [7100, 9100, 8100], "command": "true"}"#;
 
-    fn needs(interface: &str, rules: &str) -> Needs {
+    fn required(interface: &str, rules: &str) -> RequiredPrivileges {
         let text = format!(r#"{{"interface": "{interface}", "rules": [{rules}]}}"#);
-        Needs::of(&knock_config::parse("test.json", &text).expect("a valid configuration").config, false)
+        RequiredPrivileges::of(&knock_config::parse("test.json", &text).expect("a valid configuration").config, false)
     }
 
     #[test]
     fn rules_without_allow_need_no_net_admin() {
-        assert_eq!(needs("any", RUNS).capabilities(false), CapsHashSet::new());
-        assert_eq!(needs("any", GRANTS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
+        assert_eq!(required("any", RUNS).capabilities(false), CapsHashSet::new());
+        assert_eq!(required("any", GRANTS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
     }
 
     #[test]
     fn every_interface_needs_no_further_socket() {
-        assert_eq!(needs("eth0", RUNS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_RAW]));
+        assert_eq!(required("eth0", RUNS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_RAW]));
     }
 
     #[test]
     fn root_can_still_end_what_its_commands_started() {
-        let kept = needs("any", RUNS).capabilities(true);
+        let kept = required("any", RUNS).capabilities(true);
         assert_eq!(kept, CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_KILL]));
     }
 
     #[test]
     fn a_reload_that_needs_what_was_given_up_says_what() {
         let both = format!("{GRANTS}, {RUNS}");
-        assert_eq!(needs("any", &both).check(needs("any", GRANTS)), Ok(()));
-        let error = needs("any", GRANTS).check(needs("eth0", &both)).expect_err("commands and sockets were given up");
+        assert_eq!(required("any", &both).check(required("any", GRANTS)), Ok(()));
+        let error =
+            required("any", GRANTS).check(required("eth0", &both)).expect_err("commands and sockets were given up");
         assert_eq!(
             error.to_string(),
             "the privileges for it were given up at start (a rule has a command, and no rule had one at start; it names \

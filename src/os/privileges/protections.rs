@@ -81,9 +81,9 @@ impl Protections {
         };
         let has =
             if self.capabilities.is_empty() { "no capabilities".to_owned() } else { self.capabilities.join(", ") };
-        let (in_force, lacking) = (named(true), named(false));
+        let (in_force, missing) = (named(true), named(false));
         let in_force = if in_force.is_empty() { "none".to_owned() } else { in_force };
-        (format!("{in_force}; user {}, {has}", self.user), (!lacking.is_empty()).then_some(lacking))
+        (format!("{in_force}; user {}, {has}", self.user), (!missing.is_empty()).then_some(missing))
     }
 }
 
@@ -105,13 +105,13 @@ mod tests {
         let found = Protections::of(std::slice::from_ref(&protected));
         assert_eq!((found.user, found.capabilities.as_slice()), (998, &["CAP_NET_ADMIN".to_owned()][..]));
         assert!(found.system_call_filter && found.no_new_privileges && found.bounded);
-        for (other, lacking) in [
+        for (other, missing) in [
             (thread(net_admin, net_admin, 1, 0), "system call filter"),
             (thread(net_admin, net_admin, 0, 2), "no new privileges"),
             (thread(net_admin, all, 0, 2), "no new privileges, bounded capabilities"),
         ] {
             let found = Protections { memory_is_private: true, ..Protections::of(&[protected.clone(), other]) };
-            assert_eq!(found.in_words().1.as_deref(), Some(lacking));
+            assert_eq!(found.in_words().1.as_deref(), Some(missing));
         }
         let unknown = Protections::of(&["Name:\tknockd\n".to_owned()]);
         assert!(!unknown.system_call_filter && !unknown.no_new_privileges && !unknown.bounded);
