@@ -29,7 +29,7 @@ use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::ActiveConfig;
 use crate::daemon::reload_thread::Reloads;
 use crate::logging::events::{Event, EventLog};
-use crate::os::clock::{Sleep, moment, now, slept};
+use crate::os::clock::{Sleep, clock_reading, now, slept};
 use crate::os::poller::Poller;
 use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
@@ -272,7 +272,7 @@ impl Daemon {
         if let Some(stops) = &self.stops
             && !hand_over
         {
-            for job in stops.at_stop(moment()) {
+            for job in stops.at_stop(clock_reading()) {
                 let _ = self.commands.submit(job);
             }
         }

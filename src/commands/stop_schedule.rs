@@ -24,14 +24,14 @@ mod record;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use knock_config::{Stop, StopOnStop};
 use knock_proto::Time;
 
 use crate::commands::{Job, Kind, Outcome, substitute};
 use crate::logging::events::EventLog;
-use crate::os::clock::now;
+use crate::os::clock::{ClockReading, now};
 use disk::{Disk, Opened};
 pub(crate) use disk::{DiskError, Problem};
 use entries::{Entries, Entry};
@@ -52,15 +52,6 @@ const PUT_OFF_WRITE: Duration = Duration::from_secs(1);
 /// The time until a stop command is tried again that could not be started, and until the next look at one that was
 /// handed out. It doubles each time, up to 64 times as long.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// One point in time on two clocks: the monotonic one decides; the wall clock serves after a reboot.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    /// `CLOCK_BOOTTIME`.
-    pub boottime: Time,
-    /// `CLOCK_REALTIME`.
-    pub wall: SystemTime,
-}
 
 /// The stop command can't be kept, so the command must not run: nothing would undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +89,12 @@ impl StopSchedule {
     /// Reads the pending stop commands in `state_dir`, which is made where it is missing. `boot` ([`boot_id`]) is the
     /// same as long as the monotonic clock is the same. No content of the directory prevents the start of the daemon;
     /// the problems are for the log.
-    pub(crate) fn open(state_dir: &Path, at: Moment, boot: &str, log: EventLog) -> (Arc<StopSchedule>, Vec<Problem>) {
+    pub(crate) fn open(
+        state_dir: &Path,
+        at: ClockReading,
+        boot: &str,
+        log: EventLog,
+    ) -> (Arc<StopSchedule>, Vec<Problem>) {
         let Opened { disk, found, problems } = Disk::open(state_dir, at.wall, boot);
         let mut entries = Entries::default();
         let same_boot = !boot.is_empty() && found.boot_id == boot;
@@ -126,7 +122,7 @@ impl StopSchedule {
     /// # Errors
     ///
     /// Where the stop command can't be kept; the command must not run then.
-    pub(crate) fn arm(self: &Arc<Self>, at: Moment, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
+    pub(crate) fn arm(self: &Arc<Self>, at: ClockReading, start: Job, stop: &Stop) -> Result<Option<Job>, NotArmed> {
         let (rule, source) = (Arc::clone(&start.rule), start.source);
         let line: Arc<str> = substitute(stop.command.line(source), source).into();
         if line.len() > COMMAND_MAX {
@@ -202,7 +198,7 @@ impl StopSchedule {
 
     /// The daemon stops: the jobs to submit. The other stop commands stay on disk, and so do those for which no time is
     /// left; they run when the daemon starts again.
-    pub(crate) fn at_stop(self: &Arc<Self>, at: Moment) -> Vec<Job> {
+    pub(crate) fn at_stop(self: &Arc<Self>, at: ClockReading) -> Vec<Job> {
         let mut entries = self.entries();
         let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();

@@ -8,7 +8,7 @@ use knock_config::{Config, ConfigError, Interfaces, Loaded};
 
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::logging::events::EventLog;
-use crate::os::clock::moment;
+use crate::os::clock::clock_reading;
 use crate::os::trusted::{Owners, Untrusted};
 
 /// Where the configuration comes from: the file, and what the command line says instead.
@@ -68,7 +68,7 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopS
     if !uses_stops(config, &directory) {
         return None;
     }
-    let (stops, problems) = StopSchedule::open(&directory, moment(), &boot_id(), events.clone());
+    let (stops, problems) = StopSchedule::open(&directory, clock_reading(), &boot_id(), events.clone());
     for problem in problems {
         log::error!("{problem}");
     }

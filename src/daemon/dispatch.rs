@@ -10,7 +10,7 @@ use log::Level;
 use crate::commands::{Job, Kind};
 use crate::daemon::Daemon;
 use crate::logging::events::Event;
-use crate::os::clock::moment;
+use crate::os::clock::clock_reading;
 
 impl Daemon {
     /// Does what follows when rules are completed, and leaves no completion: first what is used up by it, then the grant
@@ -82,7 +82,7 @@ impl Daemon {
         );
         let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
         let job = match (&rule.stop, &self.stops) {
-            (Some(stop), Some(stops)) => match stops.arm(moment(), job, stop) {
+            (Some(stop), Some(stops)) => match stops.arm(clock_reading(), job, stop) {
                 Ok(Some(job)) => job,
                 Ok(None) => return,
                 Err(error) => return self.events.line(now, Level::Error, name, format_args!("rule {name}: {error}")),

@@ -5,11 +5,18 @@ use std::time::{Duration, SystemTime};
 use knock_proto::Time;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::commands::stop_schedule::Moment;
+/// One point in time on two clocks: the monotonic one decides; the wall clock serves after a reboot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClockReading {
+    /// `CLOCK_BOOTTIME`.
+    pub(crate) boottime: Time,
+    /// `CLOCK_REALTIME`.
+    pub(crate) wall: SystemTime,
+}
 
-/// Now, on both clocks. The wall clock is for what must outlive a reboot, and for nothing else.
-pub(crate) fn moment() -> Moment {
-    Moment { boottime: now(), wall: SystemTime::now() }
+/// Now, on both clocks. Only times that must outlive a reboot use the wall clock.
+pub(crate) fn clock_reading() -> ClockReading {
+    ClockReading { boottime: now(), wall: SystemTime::now() }
 }
 
 /// Now, on `CLOCK_BOOTTIME` (clock_gettime(2)): no step of the wall clock moves it, and it goes on while the machine

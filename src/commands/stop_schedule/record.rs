@@ -8,9 +8,9 @@ use knock_config::StopOnStop;
 use knock_proto::Time;
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
 use super::entries::Key;
 use super::journal::LINE_REST;
+use crate::os::clock::ClockReading;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +40,7 @@ impl Record {
     }
 
     /// Makes it due `left` after `at`.
-    pub(super) fn set_due(&mut self, at: Moment, left: Duration) {
+    pub(super) fn set_due(&mut self, at: ClockReading, left: Duration) {
         self.due_boottime_ns = at.boottime.after(left).as_nanos();
         self.due_unix_ms = unix_milliseconds(at.wall).saturating_add(milliseconds(left));
     }
@@ -53,7 +53,7 @@ impl Record {
 
     /// Adapts the times to the clocks of a daemon that starts. The wall clock decides only where the monotonic clock is
     /// another one; where it was set back meanwhile, nothing is put off for longer than `stop_after`.
-    pub(super) fn translate(&mut self, at: Moment, same_boot: bool) {
+    pub(super) fn translate(&mut self, at: ClockReading, same_boot: bool) {
         let left = if same_boot {
             self.due().since(at.boottime)
         } else {

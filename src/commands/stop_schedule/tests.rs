@@ -32,13 +32,13 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `seconds` after the start of the boot, with the wall clock at 1,000,000 then.
-fn at(seconds: u64) -> Moment {
+fn at(seconds: u64) -> ClockReading {
     moment(seconds, 1_000_000 + seconds)
 }
 
-fn moment(boottime: u64, wall: u64) -> Moment {
+fn moment(boottime: u64, wall: u64) -> ClockReading {
     let wall = std::time::UNIX_EPOCH + Duration::from_secs(wall);
-    Moment { boottime: Time::from_millis(boottime * 1000), wall }
+    ClockReading { boottime: Time::from_millis(boottime * 1000), wall }
 }
 
 fn seconds(seconds: u64) -> Time {
@@ -58,12 +58,12 @@ fn run(line: &str) -> Stop {
     stop(line, StopOnStop::Run)
 }
 
-fn open_once(directory: &Path, at: Moment, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
+fn open_once(directory: &Path, at: ClockReading, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
     StopSchedule::open(directory, at, boot, EventLog::default())
 }
 
 /// A process that another test starts in this moment has the descriptors of this one, and so its locks, until execve(2).
-fn try_open(directory: &Path, at: Moment, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
+fn try_open(directory: &Path, at: ClockReading, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let (stops, problems) = open_once(directory, at, boot);
@@ -75,7 +75,7 @@ fn try_open(directory: &Path, at: Moment, boot: &str) -> (Arc<StopSchedule>, Vec
     }
 }
 
-fn open(directory: &Path, at: Moment, boot: &str) -> Arc<StopSchedule> {
+fn open(directory: &Path, at: ClockReading, boot: &str) -> Arc<StopSchedule> {
     let (stops, problems) = try_open(directory, at, boot);
     assert!(problems.is_empty(), "{problems:?}");
     stops
