@@ -238,7 +238,7 @@ impl Daemon {
             }
         }
         self.events.summarise(now);
-        self.notifier.feed(now);
+        self.notifier.ping(now);
     }
 
     fn next_stop(&self) -> Option<Time> {
@@ -252,7 +252,7 @@ impl Daemon {
             self.sequences.next_deadline(),
             self.next_stop(),
             self.events.next_summary(),
-            self.notifier.next_feeding(),
+            self.notifier.next_ping(),
         ];
         deadlines.into_iter().flatten().min()
     }

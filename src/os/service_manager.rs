@@ -38,7 +38,7 @@ struct Watchdog {
 }
 
 impl Notifier {
-    /// A notifier that feeds the watchdog, where the service manager keeps one (`WatchdogSec=` of systemd.service(5)).
+    /// A notifier that pings the watchdog, where the service manager has one (`WatchdogSec=` of systemd.service(5)).
     pub(crate) fn new(now: Time) -> Notifier {
         Notifier {
             watchdog: sd_notify::watchdog_enabled().and_then(|time| Watchdog::new(now, time)),
@@ -79,13 +79,13 @@ impl Notifier {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), limit]);
     }
 
-    /// When the watchdog has to be fed next, or a message sent again.
-    pub(crate) fn next_feeding(&self) -> Option<Time> {
+    /// When the next ping to the watchdog is due, or a message is sent again.
+    pub(crate) fn next_ping(&self) -> Option<Time> {
         self.watchdog.map(|watchdog| watchdog.due).into_iter().chain(self.retry_due).min()
     }
 
-    /// Feeds the watchdog where it is time, and sends again what was not taken.
-    pub(crate) fn feed(&mut self, now: Time) {
+    /// Pings the watchdog where it is time, and sends again the messages that the service manager did not accept.
+    pub(crate) fn ping(&mut self, now: Time) {
         if self.retry_due.is_some_and(|due| due <= now) {
             self.send_waiting(now);
         }
@@ -122,7 +122,7 @@ impl Notifier {
 }
 
 impl Watchdog {
-    /// Half of its time, as sd_watchdog_enabled(3) advises: one feeding may be late.
+    /// Half of its time, as sd_watchdog_enabled(3) advises: one ping may be late.
     fn new(now: Time, time: Duration) -> Option<Watchdog> {
         let interval = time / 2;
         (!interval.is_zero()).then(|| Watchdog { interval, due: now.after(interval) })
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn without_a_watchdog_nothing_wakes_the_daemon() {
         let mut notifier = Notifier::default();
-        notifier.feed(Time::from_millis(1));
-        assert_eq!(notifier.next_feeding(), None);
+        notifier.ping(Time::from_millis(1));
+        assert_eq!(notifier.next_ping(), None);
     }
 
     #[test]
@@ -181,12 +181,12 @@ mod tests {
         let start = Time::from_millis(1_000);
         let watchdog = Watchdog::new(start, Duration::from_secs(30));
         let mut notifier = Notifier { watchdog, ..Notifier::default() };
-        assert_eq!(notifier.next_feeding(), Some(start.after(Duration::from_secs(15))));
-        notifier.feed(start.after(Duration::from_secs(14)));
-        assert_eq!(notifier.next_feeding(), Some(start.after(Duration::from_secs(15))));
+        assert_eq!(notifier.next_ping(), Some(start.after(Duration::from_secs(15))));
+        notifier.ping(start.after(Duration::from_secs(14)));
+        assert_eq!(notifier.next_ping(), Some(start.after(Duration::from_secs(15))));
         let late = start.after(Duration::from_secs(16));
-        notifier.feed(late);
-        assert_eq!(notifier.next_feeding(), Some(late.after(Duration::from_secs(15))));
+        notifier.ping(late);
+        assert_eq!(notifier.next_ping(), Some(late.after(Duration::from_secs(15))));
     }
 
     #[test]
