@@ -39,8 +39,8 @@ use crate::triggers::sequences::Sequences;
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
 
-/// How long commands may go on when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
-const LAST_COMMANDS: Duration = Duration::from_secs(30);
+/// How long commands may continue when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
+const SHUTDOWN_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +276,7 @@ impl Daemon {
                 let _ = self.commands.submit(job);
             }
         }
-        self.commands.drain(LAST_COMMANDS);
+        self.commands.drain(SHUTDOWN_COMMAND_TIMEOUT);
         self.events.say_what_is_left_out();
         if let Some(stops) = &self.stops
             && let Err(error) = stops.flush()
@@ -289,6 +289,6 @@ impl Daemon {
 
     /// The longest that stopping can take: the last commands, then each teardown.
     fn time_to_stop(&self) -> Duration {
-        hooks::time_limit(&hooks::teardowns(&self.config)) + 2 * LAST_COMMANDS
+        hooks::time_limit(&hooks::teardowns(&self.config)) + 2 * SHUTDOWN_COMMAND_TIMEOUT
     }
 }

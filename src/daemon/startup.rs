@@ -35,8 +35,8 @@ const EXIT_NOT_PERMITTED: u8 = 77;
 /// Anything else.
 const EXIT_OTHER: u8 = 1;
 
-/// What the service manager is told that start-up takes beside the setup commands; far more than it does.
-const REST_OF_START: Duration = Duration::from_secs(30);
+/// The time for start-up beside the setup commands that the daemon asks the service manager for; it takes far less.
+const STARTUP_MARGIN: Duration = Duration::from_secs(30);
 
 /// Why the daemon does not run.
 enum Failure {
@@ -163,7 +163,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
     let notifier = Notifier::new(now());
     let setups = hooks::setups(&config);
     if !setups.is_empty() {
-        notifier.starting(hooks::time_limit(&setups) + REST_OF_START);
+        notifier.starting(hooks::time_limit(&setups) + STARTUP_MARGIN);
     }
     let privileges = RequiredPrivileges::of(&config, stops.is_some());
     if privileges != RequiredPrivileges::of(&config, false) {

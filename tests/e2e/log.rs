@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::{Daemon, Options, knock, network, syns, table_exists, wait_for_grant, wait_until, wire};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn configuration(target: &str) -> Value {
     json!({
@@ -93,7 +93,7 @@ fn serves_with_a_socket_that_nobody_reads(target: &str) {
 
 /// The next message that is not empty: the first one of the journal's client is.
 fn received(socket: &UnixDatagram, buffer: &mut [u8]) -> String {
-    socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    socket.set_read_timeout(Some(RECEIVE_TIMEOUT)).expect("a time limit");
     loop {
         let length = socket.recv(buffer).expect("a message");
         if length > 0 {
@@ -131,7 +131,8 @@ fn a_pipe_that_nobody_reads_does_not_stop_the_daemon_and_its_reader_is_told_what
         let _ = told.send(lines.find(|line| line.contains("log lines were left out")));
         lines.for_each(drop);
     });
-    let line = line.recv_timeout(PATIENCE).expect("the reader reads").expect("a line about those that are missing");
+    let line =
+        line.recv_timeout(RECEIVE_TIMEOUT).expect("the reader reads").expect("a line about those that are missing");
     assert!(line.starts_with("warning: "), "{line}");
     assert!(daemon.stop().success());
 }

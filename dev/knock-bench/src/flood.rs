@@ -16,8 +16,8 @@ use crate::statistics::{Openings, Summary};
 /// The spoofed sources: 100.64.0.0/12, of the shared address space (RFC 6598).
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 const SOURCES: u32 = 1_000_000;
-/// When a knock counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// After this time a knock counts as lost.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A flood and the knocks in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -108,7 +108,7 @@ fn one_pass(candidate: &mut Candidate, plan: Plan, pass: u32, tally: &mut Tally)
             // Over the whole of it: what is bounded fills up as it goes on.
             let pause = plan.time.saturating_sub(plan.lead) / knocks.max(1);
             for number in 1..=knocks {
-                tally.openings.add(candidate.knock(PATIENCE)?);
+                tally.openings.add(candidate.knock(OPENING_TIMEOUT)?);
                 thread::sleep((plan.lead + pause * number).saturating_sub(start.elapsed()));
             }
             Ok(())

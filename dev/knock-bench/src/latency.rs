@@ -8,8 +8,8 @@ use crate::candidate::Candidate;
 use crate::error::Result;
 use crate::statistics::{Openings, Summary};
 
-/// When a knock counts as lost.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// After this time a knock counts as lost.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How fast a candidate opened.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +27,7 @@ pub(crate) fn measure(candidates: &mut [&mut Candidate], knocks: u32) -> Result<
     }
     for _ in 0..knocks {
         for (candidate, openings) in candidates.iter_mut().zip(&mut openings) {
-            openings.add(candidate.knock_when_closed(PATIENCE)?);
+            openings.add(candidate.knock_when_closed(OPENING_TIMEOUT)?);
         }
     }
     let row = |(candidate, openings): (&&mut Candidate, &Openings)| Row {

@@ -10,8 +10,8 @@ use crate::wire::Wire;
 
 /// The source port of the knocks and probes.
 const SOURCE_PORT: u16 = 45_000;
-/// When a round is given up.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// After this time a round counts as failed.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client sees of a port that opens. Both times count from the moment before the last knock is handed to the
 /// kernel.
@@ -54,9 +54,9 @@ impl Latency {
         }
         let knock = |port: &u16| Packet::syn(source, SocketAddr::new(self.server, *port), 1);
         let knocks: Vec<Packet> = self.sequence.iter().map(knock).collect();
-        opening(wire, &knocks, source, guarded, self.interval, PATIENCE)?.ok_or_else(|| Error::TimedOut {
+        opening(wire, &knocks, source, guarded, self.interval, OPENING_TIMEOUT)?.ok_or_else(|| Error::TimedOut {
             what: format!("the opening of {guarded} for {source}"),
-            seconds: PATIENCE.as_secs_f32(),
+            seconds: OPENING_TIMEOUT.as_secs_f32(),
         })
     }
 }

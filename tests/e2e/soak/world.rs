@@ -16,7 +16,7 @@ use super::{Expected, Model, OWN_PORT, PORTS, Tally};
 use crate::support::{Daemon, Siege, at, elements_of, own_set, syns, table_exists, wait_until};
 
 /// How long everything may take to agree where it does not at once.
-const PATIENCE: Duration = Duration::from_secs(10);
+const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The administrator's ruleset, as `nft -f` loads it.
 const ADMINISTRATORS: &str = "add table inet filter
     add set inet filter own4 { type ipv4_addr; flags timeout; }
@@ -384,7 +384,7 @@ impl World<'_> {
             if wrong.is_empty() {
                 break;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > AGREEMENT_TIMEOUT {
                 self.disagree(wrong.join("; "));
                 break;
             }

@@ -9,7 +9,7 @@ use knock_testkit::{Answer, Host, Reach, Session, Wire, wait_until};
 
 /// How long an ordinary connection waits for an answer before its port counts as filtered: below TCP's first
 /// retransmission, far above the round trip between two namespaces.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// What a test asks of a client host.
 pub(crate) trait Client {
@@ -25,11 +25,11 @@ pub(crate) trait Client {
 
 impl Client for Host {
     fn tcp(&self, to: SocketAddr) -> Reach {
-        self.namespace.run(|| knock_testkit::tcp(to, PATIENCE)).and_then(|reach| reach).expect("a TCP connection")
+        self.namespace.run(|| knock_testkit::tcp(to, PROBE_TIMEOUT)).and_then(|reach| reach).expect("a TCP connection")
     }
 
     fn udp(&self, to: SocketAddr) -> Reach {
-        self.namespace.run(|| knock_testkit::udp(to, PATIENCE)).and_then(|reach| reach).expect("a UDP probe")
+        self.namespace.run(|| knock_testkit::udp(to, PROBE_TIMEOUT)).and_then(|reach| reach).expect("a UDP probe")
     }
 
     fn session(&self, to: SocketAddr) -> Session {

@@ -49,7 +49,7 @@ const OPTIONS: [&str; 18] = [
 const IMAGE: &str = "busybox";
 
 /// How long Docker may take to answer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running dockerd. It and its containers end when this is dropped, and when this process dies.
 pub(crate) struct Docker<'a> {
@@ -195,7 +195,7 @@ impl Docker<'_> {
         );
         let exchange = || {
             let mut stream = UnixStream::connect(self.socket())?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
             stream.write_all(head.as_bytes())?;
             stream.write_all(body)?;
             let mut answer = Vec::new();
