@@ -142,7 +142,7 @@ impl Connection {
             match receive(&self.socket, &mut self.received) {
                 Ok(datagram) => {
                     for message in Messages(datagram) {
-                        self.batch.judge(message, &mut acknowledged, &mut failures);
+                        self.batch.classify_answer(message, &mut acknowledged, &mut failures);
                     }
                 }
                 Err(Errno::AGAIN) => break,
@@ -242,7 +242,7 @@ impl Connection {
 
 impl Batch {
     /// Sorts an answer to the transaction; those to others are stale.
-    fn judge(&self, message: Message<'_>, acknowledged: &mut bool, failures: &mut Vec<Failure>) {
+    fn classify_answer(&self, message: Message<'_>, acknowledged: &mut bool, failures: &mut Vec<Failure>) {
         if libc::c_int::from(message.kind()) != libc::NLMSG_ERROR {
             return;
         }

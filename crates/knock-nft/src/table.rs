@@ -76,12 +76,12 @@ impl ManagedTable {
         let name = spec.c_name();
         let mut table = ManagedTable { connection, spec, name, owned: false, adopted: false, layout: None };
         let Some(layout) = table.read_own()? else {
-            let initial = fitting(initial.to_vec(), table.spec.max_grants);
+            let initial = truncate_to_limit(initial.to_vec(), table.spec.max_grants);
             table.build(None, Plan::Create, &initial)?;
             return Ok((table, Vec::new()));
         };
         let grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
-        let grants = fitting(grants, table.spec.max_grants);
+        let grants = truncate_to_limit(grants, table.spec.max_grants);
         table.build(Some(&layout), Plan::Rebuild, &grants)?;
         table.adopted = true;
         Ok((table, grants))
@@ -116,7 +116,7 @@ impl ManagedTable {
                 writer.replace(spec);
                 add.iter().for_each(|element| writer.grant(element));
             };
-            match self.without_missing(&[], replace_and_grant) {
+            match self.delete_existing(&[], replace_and_grant) {
                 // A packet may meet the old guarded ports and the new grants: what is no longer granted goes after what
                 // is no longer guarded, or a granted packet would be dropped.
                 Ok(_) => {
@@ -128,17 +128,17 @@ impl ManagedTable {
                 }
                 // Only what goes makes room for what comes.
                 Err(error) if error.is_full() && !remove.is_empty() => {
-                    self.without_missing(remove, replace_and_grant)?;
+                    self.delete_existing(remove, replace_and_grant)?;
                 }
                 // As in `transact`: what does not fit follows.
                 Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
-                    self.without_missing(&[], |writer, spec| writer.replace(spec))?;
+                    self.delete_existing(&[], |writer, spec| writer.replace(spec))?;
                     self.revoke(remove)?;
                     add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
                 }
                 Err(error) => return Err(error),
             }
-            self.remember();
+            self.snapshot_layout();
             return Ok(());
         }
         let others = remove.iter().chain(add.iter().map(|element| &element.key));
@@ -146,7 +146,7 @@ impl ManagedTable {
         let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
         grants.retain(|grant| !others.contains(&grant.key));
         grants.extend_from_slice(add);
-        let grants = fitting(grants, self.spec.max_grants);
+        let grants = truncate_to_limit(grants, self.spec.max_grants);
         self.build(None, Plan::Rebuild, &grants)
     }
 
@@ -159,7 +159,7 @@ impl ManagedTable {
     pub fn restore(&mut self, elements: &[Element]) -> Result<(), Error> {
         let plan = if self.read_state()?.is_some() { Plan::Rebuild } else { Plan::Create };
         let alive = elements.iter().filter(|element| element.remaining > Duration::ZERO).cloned().collect();
-        let elements = fitting(alive, self.spec.max_grants);
+        let elements = truncate_to_limit(alive, self.spec.max_grants);
         self.build(None, plan, &elements)
     }
 
@@ -198,7 +198,7 @@ impl ManagedTable {
     pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<Vec<ElementKey>, Error> {
         let mut revoked = Vec::new();
         for keys in keys.chunks(SMALL_TRANSACTION) {
-            revoked.extend(self.without_missing(keys, |_, _| ())?);
+            revoked.extend(self.delete_existing(keys, |_, _| ())?);
         }
         Ok(revoked)
     }
@@ -295,13 +295,13 @@ impl ManagedTable {
         let mut unsupported = Errno::OPNOTSUPP;
         for &flags in flags {
             let plan = match layout {
-                Some(layout) if layout.fits(&self.spec) => replaceable(layout.table().flags, flags).unwrap_or(plan),
+                Some(layout) if layout.fits(&self.spec) => in_place_plan(layout.table().flags, flags).unwrap_or(plan),
                 _ => plan,
             };
             match self.transact(plan, flags, grants) {
                 Ok(()) => {
                     self.owned = flags & FLAG_OWNER != 0;
-                    self.remember();
+                    self.snapshot_layout();
                     return Ok(());
                 }
                 Err(refusal) => {
@@ -326,7 +326,7 @@ impl ManagedTable {
                 self.transact_with(plan, flags, &[])?;
                 grants.chunks(SMALL_TRANSACTION).try_for_each(|grants| {
                     self.connection.begin();
-                    Writer { connection: &mut self.connection, name: &self.name }.carry_over(grants);
+                    Writer { connection: &mut self.connection, name: &self.name }.add_elements(grants);
                     self.connection.commit()
                 })
             }
@@ -350,13 +350,13 @@ impl ManagedTable {
                 writer.replace(&self.spec);
             }
         }
-        writer.carry_over(grants);
+        writer.add_elements(grants);
         self.connection.commit()
     }
 
     /// Carries out a transaction that deletes the grants of `keys` and does `also`, without those of them that the
     /// kernel does not find. Returns the others.
-    fn without_missing(
+    fn delete_existing(
         &mut self,
         keys: &[ElementKey],
         also: impl Fn(&mut Writer<'_>, &TableSpec),
@@ -401,7 +401,7 @@ impl ManagedTable {
 
     /// Takes down how the table is now, for [`ManagedTable::intact`]. Where it cannot be read, or somebody was quicker, that
     /// will find it damaged.
-    fn remember(&mut self) {
+    fn snapshot_layout(&mut self) {
         let layout = Layout::read(&mut self.connection, &self.spec.name).ok().flatten();
         self.layout = layout.filter(|layout| layout.is_made_of(&self.spec));
     }
@@ -409,7 +409,7 @@ impl ManagedTable {
 
 /// How a table with these flags becomes one with the wanted ones, where that goes without rebuilding: the kernel lets a
 /// persistent table without an owner be claimed, and changes nothing else.
-fn replaceable(flags: u32, wanted: u32) -> Option<Plan> {
+fn in_place_plan(flags: u32, wanted: u32) -> Option<Plan> {
     match flags {
         _ if flags == wanted => Some(Plan::Replace { claim: false }),
         FLAG_PERSIST if wanted & FLAG_OWNER != 0 => Some(Plan::Replace { claim: true }),
@@ -420,7 +420,7 @@ fn replaceable(flags: u32, wanted: u32) -> Option<Plan> {
 }
 
 /// At most `bound` grants to each IP version, those that last longest; 0: no bound.
-fn fitting(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
+fn truncate_to_limit(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
     let bound = bound as usize;
     if bound == 0 || grants.len() <= bound {
         return grants;

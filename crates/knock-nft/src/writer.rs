@@ -139,7 +139,7 @@ impl Writer<'_> {
     }
 
     /// Adds grants to sets that hold none of them; many to a message.
-    pub(crate) fn carry_over<'e>(&mut self, elements: impl IntoIterator<Item = &'e Element>) {
+    pub(crate) fn add_elements<'e>(&mut self, elements: impl IntoIterator<Item = &'e Element>) {
         let mut messages = [GRANTS4, GRANTS6].map(|set| (set, ElementsMessage::new(FAMILY, self.name, set)));
         for element in elements {
             let wanted = grants_of(element.key.address);
