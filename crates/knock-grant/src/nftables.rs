@@ -99,7 +99,7 @@ impl Enforcer for Nftables {
     ) -> Result<(), Error> {
         let sets = UserSets::open(policy)?;
         if let Err(error) = self.apply_to_table(policy, before, after) {
-            self.take_back_table(before);
+            self.restore_previous(before);
             return Err(error);
         }
         self.sets.change_to(sets, &self.policy, before, after, events);

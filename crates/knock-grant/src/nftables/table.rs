@@ -52,7 +52,7 @@ impl Nftables {
 
     /// After a change that failed: where it cost the table, makes it again for the policy that stays in force. A change of
     /// the table itself has been carried out as a whole or not at all.
-    pub(super) fn take_back_table(&mut self, before: &[Element]) {
+    pub(super) fn restore_previous(&mut self, before: &[Element]) {
         let (None, Some(spec)) = (&self.table, self.policy.table.clone()) else { return };
         match adopt(spec, before) {
             Ok(table) => self.table = Some(table),
