@@ -24,7 +24,7 @@ impl Daemon {
             if matches!(rule.trigger, Trigger::OneTime(_)) {
                 (used, cause) = (true, Cause::OneTime);
                 // Each opens once, ever: where that can't be noted, it does not open.
-                if !self.spend(now, &rule.name) {
+                if !self.consume_one_time(now, &rule.name) {
                     continue;
                 }
             }
@@ -44,7 +44,7 @@ impl Daemon {
     }
 
     /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
-    fn spend(&mut self, now: Time, name: &RuleId) -> bool {
+    fn consume_one_time(&mut self, now: Time, name: &RuleId) -> bool {
         self.reloads.sequence_was_used();
         match self.sequences.consume(name) {
             Ok(warnings) => {

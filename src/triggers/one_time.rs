@@ -97,7 +97,7 @@ pub(crate) enum Warning {
 
 /// Why a use could not be noted. Nothing may be done for that knock.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SpendError {
+pub(crate) enum ConsumeError {
     /// The file could not be read or written; the sequence is still the current one.
     #[error("cannot {attempt}: {source}; the completion is ignored, because the sequence could complete again")]
     Write {
@@ -159,15 +159,15 @@ impl OneTime {
     /// # Errors
     ///
     /// Where the mark cannot be written, or the sequence is no longer there to be marked.
-    pub(crate) fn spend(&mut self) -> Result<Vec<Warning>, SpendError> {
-        let gone = || SpendError::Gone { path: self.path.clone() };
+    pub(crate) fn consume(&mut self) -> Result<Vec<Warning>, ConsumeError> {
+        let gone = || ConsumeError::Gone { path: self.path.clone() };
         let (file, mut text) = read(&self.path, self.owners)?;
-        let spent = self.current.clone().ok_or_else(gone)?;
+        let used = self.current.clone().ok_or_else(gone)?;
         // An administrator may have moved it: the content counts, not the place.
         let place = lines(&text)
-            .find(|line| !line.is_used() && line.sequence().is_ok_and(|sequence| sequence == spent))
+            .find(|line| !line.is_used() && line.sequence().is_ok_and(|sequence| sequence == used))
             .map(|line| line.offset);
-        let is_known_as_used = lines(&text).any(|line| line.has_spent(&spent));
+        let is_known_as_used = lines(&text).any(|line| line.has_used(&used));
         let mut warnings = Vec::new();
         let result = match place {
             Some(offset) => {
@@ -184,10 +184,10 @@ impl OneTime {
         result.map(|()| warnings)
     }
 
-    fn mark(&self, file: &File, offset: usize) -> Result<(), SpendError> {
+    fn mark(&self, file: &File, offset: usize) -> Result<(), ConsumeError> {
         let failed = |attempt: &str| {
             let attempt = format!("{attempt} {}", self.path.display());
-            move |source| SpendError::Write { attempt, source }
+            move |source| ConsumeError::Write { attempt, source }
         };
         file.write_all_at(b"#", offset as u64).map_err(failed("mark the used sequence in"))?;
         file.sync_all().map_err(failed("sync"))?;
@@ -257,7 +257,7 @@ fn check(path: &Path, text: &[u8]) -> Result<Option<Vec<Knock>>, OneTimeError> {
 fn first_unused(path: &Path, text: &[u8], warnings: &mut Vec<Warning>) -> Option<Vec<Knock>> {
     for line in lines(text).filter(|line| !line.is_used()) {
         let reason = match line.sequence() {
-            Ok(sequence) => match lines(text).find(|used| used.has_spent(&sequence)) {
+            Ok(sequence) => match lines(text).find(|used| used.has_used(&sequence)) {
                 None => return Some(sequence),
                 Some(used) => LineError::Duplicate(used.number),
             },

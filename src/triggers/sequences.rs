@@ -6,7 +6,7 @@ use knock_config::{Config, Trigger};
 use knock_proto::{Completion, Counters, Engine, Packet, Rule, RuleId, Settings, Time, Watch};
 
 use crate::os::trusted::Owners;
-use crate::triggers::one_time::{OneTime, OneTimeError, SpendError, Warning};
+use crate::triggers::one_time::{ConsumeError, OneTime, OneTimeError, Warning};
 
 /// What sequences need of the configuration and of the files that it names.
 pub(crate) struct SequencePlan {
@@ -85,9 +85,9 @@ impl Sequences {
     /// # Errors
     ///
     /// Where it can't be noted.
-    pub(crate) fn consume(&mut self, rule: &RuleId) -> Result<Vec<Warning>, SpendError> {
+    pub(crate) fn consume(&mut self, rule: &RuleId) -> Result<Vec<Warning>, ConsumeError> {
         let Some(one_time) = self.one_time.get_mut(rule) else { return Ok(Vec::new()) };
-        let result = one_time.spend();
+        let result = one_time.consume();
         if let Some(rule) = self.rules.iter_mut().find(|other| other.id == *rule) {
             rule.sequence = one_time.current().unwrap_or_default().to_vec();
         }

@@ -78,7 +78,7 @@ impl Line<'_> {
     }
 
     /// Whether it is used and may have held that sequence.
-    pub(super) fn has_spent(&self, sequence: &[Knock]) -> bool {
+    pub(super) fn has_used(&self, sequence: &[Knock]) -> bool {
         // The mark leaves the last knock alone where it is not the first too, and that is quickly compared.
         let last = || self.text.rsplit(|byte| *byte == b',' || byte.is_ascii_whitespace()).next();
         let last = || last().and_then(|last| str::from_utf8(last).ok()?.parse::<Knock>().ok());

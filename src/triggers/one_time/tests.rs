@@ -56,12 +56,12 @@ fn each_sequence_opens_once_in_the_order_of_the_file() {
     let file = Sequences::new("# mine\n\n 1000,2000,3000\n4000:udp, 5000 6000/tcp\n");
     let mut one_time = file.load();
     assert_eq!(current(&one_time), tcp([1000, 2000, 3000]));
-    assert_eq!(one_time.spend().expect("marked"), []);
+    assert_eq!(one_time.consume().expect("marked"), []);
     assert_eq!(file.text(), "# mine\n\n#1000,2000,3000\n4000:udp, 5000 6000/tcp\n");
     let second = vec![Knock::udp(4000), Knock::tcp(5000), Knock::tcp(6000)];
     assert_eq!(current(&one_time), second);
     assert_eq!(current(&file.load()), second, "after a restart too");
-    assert_eq!(one_time.spend().expect("marked"), [Warning::Exhausted { path: file.path.clone() }]);
+    assert_eq!(one_time.consume().expect("marked"), [Warning::Exhausted { path: file.path.clone() }]);
     assert_eq!(file.text(), "# mine\n\n#1000,2000,3000\n#000:udp, 5000 6000/tcp\n");
 }
 
@@ -69,9 +69,9 @@ fn each_sequence_opens_once_in_the_order_of_the_file() {
 fn exhaustion_disables_the_rule_and_nothing_else() {
     let file = Sequences::new("1000,2000");
     let mut one_time = file.load();
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
     assert_eq!(one_time.current(), None);
-    assert!(matches!(one_time.spend(), Err(SpendError::Gone { .. })));
+    assert!(matches!(one_time.consume(), Err(ConsumeError::Gone { .. })));
     assert_eq!(file.load().current(), None);
     file.write(format!("{}\n7000,8000\n", file.text()));
     assert_eq!(current(&file.load()), tcp([7000, 8000]), "new lines count at a reload");
@@ -91,7 +91,7 @@ fn an_empty_file_is_exhausted() {
 fn a_longer_next_line_is_the_next_sequence_and_no_more() {
     let file = Sequences::new("1000,2000\n1000,2000,3000\n");
     let mut one_time = file.load();
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
     assert_eq!(current(&one_time), tcp([1000, 2000, 3000]));
 }
 
@@ -100,7 +100,7 @@ fn line_ends_of_other_systems_and_a_missing_last_one_are_kept() {
     let file = Sequences::new(" 1000,2000\r\n 3000,4000\t\r\n 5000,6000");
     let mut one_time = file.load();
     for _ in 0..3 {
-        one_time.spend().expect("marked");
+        one_time.consume().expect("marked");
     }
     assert_eq!(file.text(), "#1000,2000\r\n#3000,4000\t\r\n#5000,6000");
     assert_eq!(one_time.current(), None);
@@ -154,7 +154,7 @@ fn a_valid_file_stays_valid_however_many_of_its_lines_are_used() {
     while let Some(sequence) = one_time.current().map(<[Knock]>::to_vec) {
         assert!(!opened.contains(&sequence));
         opened.push(sequence);
-        one_time.spend().expect("marked");
+        one_time.consume().expect("marked");
         assert_eq!(file.load().current(), one_time.current());
     }
     assert_eq!(opened.len(), 8);
@@ -165,7 +165,7 @@ fn a_line_that_becomes_invalid_is_skipped_and_replays_nothing() {
     let file = Sequences::new(" 1000,2000\n 3000,4000\n 5000,6000\n");
     let mut one_time = file.load();
     file.write(" 1000,2000\n oops\n 5000,6000\n");
-    let warnings = one_time.spend().expect("marked");
+    let warnings = one_time.consume().expect("marked");
     assert!(matches!(&warnings[..], [Warning::Skipped { line: 2, .. }]), "{warnings:?}");
     assert_eq!(current(&one_time), tcp([5000, 6000]));
     assert_eq!(file.text(), "#1000,2000\n oops\n 5000,6000\n");
@@ -175,9 +175,9 @@ fn a_line_that_becomes_invalid_is_skipped_and_replays_nothing() {
 fn a_used_sequence_that_is_written_anew_while_running_is_skipped() {
     let file = Sequences::new(" 1000,2000\n 3000,4000\n");
     let mut one_time = file.load();
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
     file.write("#1000,2000\n 3000,4000\n 1000,2000\n");
-    let warnings = one_time.spend().expect("marked");
+    let warnings = one_time.consume().expect("marked");
     assert!(matches!(&warnings[..], [Warning::Skipped { line: 3, .. }, Warning::Exhausted { .. }]), "{warnings:?}");
     assert_eq!(one_time.current(), None);
 }
@@ -189,7 +189,7 @@ fn a_line_is_found_where_an_editor_moved_it() {
     let new = file.path.with_extension("new");
     fs::write(&new, "# a heading\n 5000,6000\n 1000,2000\n").expect("a file");
     fs::rename(new, &file.path).expect("as editors do");
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
     assert_eq!(file.text(), "# a heading\n 5000,6000\n#1000,2000\n");
     assert_eq!(current(&one_time), tcp([5000, 6000]));
 }
@@ -200,7 +200,7 @@ fn a_sequence_that_somebody_took_out_or_marked_opens_nothing() {
         let file = Sequences::new(" 1000,2000\n 3000,4000\n");
         let mut one_time = file.load();
         file.write(text);
-        assert!(matches!(one_time.spend(), Err(SpendError::Gone { .. })), "{text}");
+        assert!(matches!(one_time.consume(), Err(ConsumeError::Gone { .. })), "{text}");
         assert_eq!(current(&one_time), tcp([3000, 4000]), "the rule goes on");
     }
 }
@@ -210,10 +210,10 @@ fn without_its_file_a_sequence_opens_nothing_and_stays_current() {
     let file = Sequences::new(" 1000,2000\n");
     let mut one_time = file.load();
     fs::remove_file(&file.path).expect("removed");
-    assert!(matches!(one_time.spend(), Err(SpendError::File(OneTimeError::Open { .. }))));
+    assert!(matches!(one_time.consume(), Err(ConsumeError::File(OneTimeError::Open { .. }))));
     assert_eq!(current(&one_time), tcp([1000, 2000]));
     file.write(" 1000,2000\n");
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
 }
 
 #[test]
@@ -244,8 +244,8 @@ fn a_file_that_others_can_read_is_warned_of_and_one_that_they_can_change_is_refu
         assert!(error.ends_with(&format!("chmod go-w {}", file.path.display())), "{error}");
     }
     // Also where that came about while the daemon ran: nothing opens, and nothing is used up.
-    assert!(matches!(one_time.spend(), Err(SpendError::File(OneTimeError::Untrusted(_)))));
+    assert!(matches!(one_time.consume(), Err(ConsumeError::File(OneTimeError::Untrusted(_)))));
     mode(0o600);
     assert_eq!(current(&one_time), tcp([1000]));
-    one_time.spend().expect("marked");
+    one_time.consume().expect("marked");
 }
