@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::packet::Packet;
+use crate::packet::{Packet, RETRANSMITTED};
 use crate::ports::PortSet;
+use crate::recent::Recent;
 use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
@@ -115,6 +116,7 @@ pub struct Engine {
     knock_ports: PortSet,
     tripwires: PortSet,
     sources: Sources,
+    recent: Recent,
     capacity: usize,
     longest_timeout: Duration,
     seen_most: usize,
@@ -133,6 +135,7 @@ impl Engine {
             knock_ports: PortSet::default(),
             tripwires: PortSet::default(),
             sources: Sources::new(settings.sources),
+            recent: Recent::new(settings.sources),
             capacity: settings.sources,
             longest_timeout: Duration::ZERO,
             seen_most: 0,
@@ -147,6 +150,7 @@ impl Engine {
     pub fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
         if self.capacity != settings.sources {
             self.sources = Sources::new(settings.sources);
+            self.recent.resize(settings.sources);
             self.capacity = settings.sources;
         }
         self.compile(rules, Some(now), settings);
@@ -231,11 +235,20 @@ impl Engine {
     pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
         let is_knock = self.knock_ports.contains(packet.knock);
         let mut looked_at = false;
+        let mut counted_before = None;
         if is_knock || self.tripwires.contains(packet.knock) {
             for target in [local.then_some(None), Some(Some(packet.destination))].into_iter().flatten() {
                 for track in self.targets.get(&target).cloned().unwrap_or_default() {
                     if self.tracks[track].accepts(packet) {
                         looked_at = true;
+                        // Asked once, before any rule counts it.
+                        let known = counted_before.get_or_insert_with(|| {
+                            self.recent.knows(now, packet.source, packet.knock, packet.identity)
+                        });
+                        if *known && is_knock {
+                            self.counters.retransmissions += 1;
+                            continue;
+                        }
                         self.handle_in_track(now, packet, track, is_knock, completions);
                     }
                 }
@@ -252,7 +265,7 @@ impl Engine {
         is_knock: bool,
         completions: &mut Vec<Completion>,
     ) {
-        let Self { matchers, sources, counters, longest_timeout, seen_most, .. } = self;
+        let Self { matchers, sources, recent, counters, longest_timeout, seen_most, .. } = self;
         let track = &self.tracks[track];
         let tree = &track.tree;
         let key = Key { address: packet.source, track: track.number };
@@ -271,7 +284,7 @@ impl Engine {
             }
         };
         sources.update(place, |source| {
-            if source.is_retransmission(packet.knock, packet.identity, !is_knock, *seen_most) {
+            if source.is_retransmission(now, packet, !is_knock, *seen_most) {
                 counters.retransmissions += 1;
                 return;
             }
@@ -285,21 +298,30 @@ impl Engine {
                 let Matcher { rule, runs, since } = &matchers[&number];
                 Requirement { runs, timeout: rule.timeout, since: *since }
             };
-            source.knock(now, packet.knock, tree, requirement, |number| {
+            let counted = source.knock(now, packet.knock, packet.identity, tree, requirement, |number| {
                 counters.completed += 1;
                 completions.push(Completion { rule: matchers[&number].rule.id.clone(), source: packet.source });
             });
+            for (knock, identity) in counted {
+                recent.note(now, packet.source, knock, identity);
+            }
         });
     }
 
-    /// Forgets the sources of which nothing can come any more.
+    /// Forgets the sources of which nothing can come any more, retransmissions included.
     pub fn forget_silent(&mut self, now: Time) {
-        self.sources.forget_silent(now, self.longest_timeout);
+        self.sources.forget_silent(now, self.silence());
+        self.recent.forget_old(now);
     }
 
-    /// When [`Engine::forget_silent`] has something to do; `None` while no source is remembered.
+    /// When [`Engine::forget_silent`] has something to do; `None` while nothing is remembered.
     pub fn next_silent(&self) -> Option<Time> {
-        self.sources.next_silent(self.longest_timeout)
+        [self.sources.next_silent(self.silence()), self.recent.next_old()].into_iter().flatten().min()
+    }
+
+    /// After how long a source has no progress any more and retransmits nothing.
+    fn silence(&self) -> Duration {
+        self.longest_timeout.max(RETRANSMITTED)
     }
 
     /// The sources that are remembered.

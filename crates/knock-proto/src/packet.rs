@@ -4,11 +4,19 @@
 //! is allocated, and every loop is bounded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::{Knock, Protocol};
 
 /// The most IPv6 extension headers that are followed. RFC 8200 (section 4.1) recommends at most eight in a packet.
 const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// How long after a SYN its sender may retransmit it. With the default of six retries Linux does so until 63 seconds
+/// after the first, or 67 (tcp(7), `tcp_syn_retries` and `tcp_syn_linear_timeouts`), and gives up at 127 or 131.
+pub(crate) const RETRANSMITTED: Duration = Duration::from_secs(130);
+
+/// How long after a datagram a second copy of it may be captured: nothing retransmits it.
+const COPIED: Duration = Duration::from_secs(5);
 
 /// A TCP segment or UDP datagram that may be a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,26 @@ pub struct Identity {
     pub source_port: u16,
     /// The TCP sequence number, or the IPv4 identification and the UDP checksum.
     pub number: u32,
+}
+
+impl Identity {
+    /// The part of the number that a sender changes from packet to packet. `None`: it is 0, which is what programs
+    /// send that leave it out.
+    pub(crate) fn serial(self, protocol: Protocol) -> Option<u32> {
+        let serial = match protocol {
+            Protocol::Tcp => self.number,
+            Protocol::Udp => self.number,
+        };
+        (serial != 0).then_some(serial)
+    }
+
+    /// How long a second packet with this identity may be a copy of the first.
+    pub(crate) fn lifetime(self, protocol: Protocol) -> Duration {
+        match protocol {
+            Protocol::Tcp => RETRANSMITTED,
+            Protocol::Udp => COPIED,
+        }
+    }
 }
 
 /// Why a packet is no knock.

@@ -45,7 +45,7 @@ impl Shares {
     }
 
     /// Adds a member to the groups of that path, the outermost first. Returns what [`Shares::remove`] takes.
-    pub(crate) fn insert(&mut self, path: &[u64], member: u32) -> u32 {
+    pub(crate) fn insert(&mut self, path: &[u64], member: u64) -> u32 {
         let group = path.iter().fold(ROOT, |parent, &key| match self.groups.get(&(parent, key)) {
             Some(&group) => group,
             None => {
@@ -54,7 +54,7 @@ impl Shares {
                 group
             }
         });
-        let node = self.add_node(group, member.into());
+        let node = self.add_node(group, member);
         self.clock += 1;
         self.for_each_around(node, |shares, node| {
             shares.node(node).members += 1;
@@ -85,12 +85,12 @@ impl Shares {
     }
 
     /// The member that gives up its place first.
-    pub(crate) fn fullest(&self) -> Option<u32> {
+    pub(crate) fn fullest(&self) -> Option<u64> {
         let mut node = ROOT;
         while let Some(&child) = self.nodes[node as usize].children.first() {
             node = child;
         }
-        (node != ROOT).then(|| u32::try_from(self.nodes[node as usize].key).unwrap_or(u32::MAX))
+        (node != ROOT).then(|| self.nodes[node as usize].key)
     }
 
     fn node(&mut self, node: u32) -> &mut Node {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     /// A member, its path, and when it was active.
-    type Member = (u32, Vec<u64>, u64);
+    type Member = (u64, Vec<u64>, u64);
 
     /// Whether that member may go first: each group that it is in is a fullest one of its parent, and in the smallest
     /// it is idle longest. By looking at all members each time.
@@ -223,9 +223,8 @@ mod tests {
                         members[which].2 = time;
                     }
                     _ => {
-                        let member = u32::try_from(time).expect("few steps");
-                        nodes.insert(member, shares.insert(&path, member));
-                        members.push((member, path, time));
+                        nodes.insert(time, shares.insert(&path, time));
+                        members.push((time, path, time));
                     }
                 }
                 let first = shares.fullest();
@@ -243,12 +242,12 @@ mod tests {
         let mut shares = Shares::new();
         let mut nodes = vec![shares.insert(&[1, 1], 0)];
         for member in 1..100 {
-            nodes.push(shares.insert(&[2, u64::from(member)], member));
+            nodes.push(shares.insert(&[2, member], member));
         }
         for expected in 1..99 {
             let member = shares.fullest().expect("there are members");
             assert_eq!(member, expected, "the longest idle of the fullest group");
-            shares.remove(nodes[member as usize]);
+            shares.remove(nodes[usize::try_from(member).expect("few members")]);
         }
     }
 }

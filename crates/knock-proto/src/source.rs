@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::packet::Identity;
+use crate::packet::{Identity, Packet};
+use crate::seen::Seen;
 use crate::sequence::{Run, SequenceTree};
 use crate::{Knock, Time};
 
@@ -14,18 +15,10 @@ struct Event {
     /// Strictly later than that of the event before, so that a time also names an event.
     at: Time,
     knock: Knock,
+    identity: Identity,
     /// The position in its run of knocks at the same port, from 1; the events of a run that no sequence can need
     /// are not kept.
     run: u16,
-}
-
-/// A packet that was seen, so that a retransmission of it is known as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    knock: Knock,
-    identity: Identity,
-    /// Its port is in no sequence.
-    tripwire: bool,
 }
 
 /// A rule that was completed: what came until then is used up for it.
@@ -39,7 +32,7 @@ struct Completion {
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     events: SmallVec<[Event; 2]>,
-    seen: SmallVec<[Seen; 2]>,
+    seen: Seen,
     completions: Vec<Completion>,
     /// Its runs that begin a sequence.
     progress: u8,
@@ -80,29 +73,9 @@ impl Source {
         self.newest = Time::ZERO;
     }
 
-    /// Notes the packet; true where it is a retransmission of one that what was knocked so far rests on, or of the
-    /// tripwire that it touched last. Of that one alone: with more of them, a scan that sends the same packets again
-    /// would touch none.
-    ///
-    /// When the progress is lost or has reached its end, the packets that made it are forgotten: a client may knock
-    /// again with the very same packets, as those do that build their own.
-    ///
-    /// At most `most` packets are remembered, the newest.
-    pub(crate) fn is_retransmission(&mut self, knock: Knock, identity: Identity, tripwire: bool, most: usize) -> bool {
-        let seen = Seen { knock, identity, tripwire };
-        if self.seen.contains(&seen) {
-            return true;
-        }
-        if tripwire {
-            self.seen.retain(|seen| !seen.tripwire);
-        } else if self.events.is_empty() {
-            self.seen.retain(|seen| seen.tripwire);
-        }
-        if self.seen.len() >= most {
-            self.seen.remove(0);
-        }
-        self.seen.push(seen);
-        false
+    /// Notes the packet; true where it is a retransmission: see [`Seen::is_retransmission`].
+    pub(crate) fn is_retransmission(&mut self, now: Time, packet: &Packet, tripwire: bool, most: usize) -> bool {
+        self.seen.is_retransmission(now, packet.knock, packet.identity, tripwire, most)
     }
 
     /// A tripwire was touched: what was knocked counts no more.
@@ -111,17 +84,19 @@ impl Source {
         self.forget_before(self.events.len());
     }
 
-    /// Notes a knock, and calls `completed` for each rule that it completes.
+    /// Notes a knock, and calls `completed` for each rule that it completes. Returns the packets that counted for these,
+    /// as far as a retransmission of one can be told from another packet.
     pub(crate) fn knock<'a>(
         &mut self,
         now: Time,
         knock: Knock,
+        identity: Identity,
         tree: &SequenceTree,
         requirement: impl Fn(u64) -> Requirement<'a>,
         mut completed: impl FnMut(u64),
-    ) {
+    ) -> SmallVec<[(Knock, Identity); 4]> {
         self.newest = now;
-        self.push(now, knock, tree.longest_run(knock));
+        self.push(now, knock, identity, tree.longest_run(knock));
         // From each beginning of a run, the oldest first: where a longer sequence can follow, the progress starts,
         // and where one ends, its rules may be complete.
         let mut keep_from = None;
@@ -136,19 +111,24 @@ impl Source {
             }
             ends.extend(reached.rules.iter().map(|&rule| (start, rule)));
         }
+        let mut counted = self.events.len();
         for (start, rule) in ends {
-            if self.completes(start, now, rule, &requirement(rule)) {
+            if let Some(begin) = self.completes(start, now, rule, &requirement(rule)) {
+                counted = counted.min(begin);
                 self.completions.retain(|completion| completion.rule != rule);
                 let at = self.events.last().map_or(now, |event| event.at);
                 self.completions.push(Completion { rule, at });
                 completed(rule);
             }
         }
+        let counted = self.events[counted..].iter().map(|event| (event.knock, event.identity));
+        let counted = counted.filter(|&(knock, identity)| !self.seen.is_ambiguous(knock, identity)).collect();
         self.forget_before(keep_from.unwrap_or(self.events.len()));
+        counted
     }
 
-    fn push(&mut self, now: Time, knock: Knock, longest_run: u16) {
-        let mut event = Event { at: now, knock, run: 1 };
+    fn push(&mut self, now: Time, knock: Knock, identity: Identity, longest_run: u16) {
+        let mut event = Event { at: now, knock, identity, run: 1 };
         if let Some(last) = self.events.last() {
             event.at = now.max(last.at.after(Duration::from_nanos(1)));
             if last.knock == knock {
@@ -173,22 +153,21 @@ impl Source {
         (start..self.events.len()).filter(move |&i| i == start || self.begins_run(i)).map(|i| self.events[i].knock)
     }
 
-    /// Whether the events from the run that begins at `start` complete the rule, whose ports they have.
-    fn completes(&self, start: usize, now: Time, rule: u64, requirement: &Requirement<'_>) -> bool {
-        let Some((first, others)) = requirement.runs.split_first() else { return false };
+    /// Where the events from the run that begins at `start`, which have the ports of the rule, complete it: the first
+    /// that counts for that.
+    fn completes(&self, start: usize, now: Time, rule: u64, requirement: &Requirement<'_>) -> Option<usize> {
+        let (first, others) = requirement.runs.split_first()?;
         let after_first_run =
             (start..self.events.len()).find(|&i| i > start && self.begins_run(i)).unwrap_or(self.events.len());
         // The first run may be longer than it need be: its last knocks count.
-        let Some(begin) = after_first_run.checked_sub(usize::from(first.count)).filter(|&begin| begin >= start) else {
-            return false;
-        };
-        let begin = self.events[begin].at;
+        let first = after_first_run.checked_sub(usize::from(first.count)).filter(|&first| first >= start)?;
+        let begin = self.events[first].at;
         if now.since(begin) > requirement.timeout || requirement.since.is_some_and(|since| begin <= since) {
-            return false;
+            return None;
         }
         let used_up = |completion: &Completion| completion.rule == rule && begin <= completion.at;
         if self.completions.iter().any(used_up) {
-            return false;
+            return None;
         }
         let mut end = after_first_run;
         for (position, run) in others.iter().enumerate() {
@@ -199,18 +178,14 @@ impl Source {
             // the rule when it is long enough, not again with each further knock.
             let enough = if run.count == 1 && !last { true } else { count == run.count };
             if !enough {
-                return false;
+                return None;
             }
         }
-        end == self.events.len()
+        (end == self.events.len()).then_some(first)
     }
 
     fn forget_before(&mut self, start: usize) {
         self.events.drain(..start);
-        if self.events.is_empty() {
-            let newest = self.seen.last().copied();
-            self.seen.retain(|seen| seen.tripwire || Some(*seen) == newest);
-        }
         let runs = (0..self.events.len()).filter(|&i| self.begins_run(i)).count();
         self.progress = u8::try_from(runs).unwrap_or(u8::MAX);
         match self.events.first().map(|event| event.at) {

@@ -58,15 +58,19 @@ fn groups(key: &Key, (progress, first): Standing) -> SmallVec<[u64; 4]> {
     let knock = first.map_or(0, |knock| u64::from(knock.protocol.number()) << 16 | u64::from(knock.port));
     let first = u64::from(key.track) << 32 | u64::from(key.address.is_ipv4()) << 31 | knock;
     let mut groups: SmallVec<[u64; 4]> = smallvec![progress.into(), first];
-    match key.address {
-        IpAddr::V4(address) => groups.push(u64::from(address.to_bits() >> 8)),
+    groups.extend(networks(key.address));
+    groups
+}
+
+/// The networks that an address is in, the largest first.
+pub(crate) fn networks(address: IpAddr) -> SmallVec<[u64; 2]> {
+    match address {
+        IpAddr::V4(address) => smallvec![u64::from(address.to_bits() >> 8)],
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments().map(u64::from);
-            let site = a << 32 | b << 16 | c;
-            groups.extend([site, d]);
+            smallvec![a << 32 | b << 16 | c, d]
         }
     }
-    groups
 }
 
 impl Sources {
@@ -133,7 +137,7 @@ impl Sources {
         if entry.share != NONE {
             self.shares.remove(entry.share);
         }
-        entry.share = self.shares.insert(&groups, place);
+        entry.share = self.shares.insert(&groups, place.into());
         self.unlink(place);
         self.link(place);
         result
@@ -150,9 +154,9 @@ impl Sources {
         self.free.push(place);
     }
 
-    /// Forgets the sources that are silent for longer than `timeout`, the longest of any rule.
-    pub(crate) fn forget_silent(&mut self, now: Time, timeout: Duration) {
-        while let Some(place) = self.overdue(now, timeout) {
+    /// Forgets the sources that are silent for longer than `silence`.
+    pub(crate) fn forget_silent(&mut self, now: Time, silence: Duration) {
+        while let Some(place) = self.overdue(now, silence) {
             self.remove(place);
         }
         if self.index.is_empty() {
@@ -162,9 +166,9 @@ impl Sources {
     }
 
     /// When [`Sources::forget_silent`] has something to do; `None` while nothing is remembered.
-    pub(crate) fn next_silent(&self, timeout: Duration) -> Option<Time> {
+    pub(crate) fn next_silent(&self, silence: Duration) -> Option<Time> {
         let oldest = self.places.get(self.oldest as usize)?.source.newest();
-        Some(oldest.after(timeout).after(Duration::from_nanos(1)))
+        Some(oldest.after(silence).after(Duration::from_nanos(1)))
     }
 
     /// The source that is idle longest, where that is for too long.
@@ -174,7 +178,8 @@ impl Sources {
     }
 
     fn evict(&mut self, now: Time, timeout: Duration) -> bool {
-        let victim = self.overdue(now, timeout).or_else(|| self.shares.fullest());
+        let victim =
+            self.overdue(now, timeout).or_else(|| self.shares.fullest().and_then(|place| u32::try_from(place).ok()));
         if let Some(place) = victim {
             self.remove(place);
         }
@@ -209,6 +214,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Identity;
     use crate::sequence::{SequenceTree, runs};
     use crate::source::Requirement;
 
@@ -224,7 +230,8 @@ mod tests {
         let all = runs(&sequence);
         let place = sources.find(&key(number)).unwrap_or_else(|| sources.add(key(number), now, TIMEOUT).0);
         let requirement = |_: u64| Requirement { runs: &all, timeout: TIMEOUT, since: None };
-        sources.update(place, |source| source.knock(now, Knock::tcp(port), &tree, requirement, |_| ()));
+        let identity = Identity { source_port: 1, number: 1 };
+        sources.update(place, |source| source.knock(now, Knock::tcp(port), identity, &tree, requirement, |_| ()));
     }
 
     #[test]

@@ -40,12 +40,15 @@ fn settings() -> Settings {
 }
 
 fn packet(source: u32, destination: IpAddr, knock: Knock) -> Packet {
+    let IpAddr::V4(target) = destination else { panic!("{destination} is no IPv4 address") };
+    // A number of its own for each target and port, as the packets of several connections have.
+    let number = target.to_bits().wrapping_mul(0x9e37_79b1) ^ u32::from(knock.port);
     Packet {
         source: IpAddr::from((0xc612_0000 + source).to_be_bytes()),
         destination,
         knock,
         tcp_flags: TcpFlags::SYN,
-        identity: Identity { source_port: 50_000, number: u32::from(knock.port) },
+        identity: Identity { source_port: 50_000, number },
     }
 }
 
