@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use knock_proto::{Identity, Knock, Packet, Port, Protocol, Rule, RuleId, Settings, Time};
 
+/// How long a packet that completed a rule counts no more.
+const RETRANSMITTED: Duration = Duration::from_secs(130);
+
 /// What a port meant when the packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -32,6 +35,8 @@ pub(crate) struct History {
     sent: HashMap<IpAddr, Vec<Sent>>,
     /// Of each source and rule: how many of the source's packets are used up.
     used: HashMap<(IpAddr, RuleId), usize>,
+    /// Of each source: which of its packets completed a rule, and when.
+    completing: HashMap<IpAddr, Vec<(usize, Time)>>,
 }
 
 impl History {
@@ -43,6 +48,7 @@ impl History {
             guarded: settings.guarded.clone(),
             sent: HashMap::new(),
             used: HashMap::new(),
+            completing: HashMap::new(),
         }
     }
 
@@ -90,18 +96,24 @@ impl History {
         }
     }
 
-    /// Checks that the last packet of `source` completes the rule, and uses up what it needed.
+    /// Checks that the last packet of `source` completes the rule, and uses up what it needed. `latest` is the latest
+    /// time that there has been.
     ///
     /// # Panics
     ///
-    /// Where it does not, or there is no such rule.
-    pub(crate) fn complete(&mut self, source: IpAddr, id: &RuleId) {
+    /// Where it does not, it may be the retransmission of one that completed a rule, or there is no such rule.
+    pub(crate) fn complete(&mut self, latest: Time, source: IpAddr, id: &RuleId) {
         let rule = self.rules.iter().find(|rule| rule.id == *id).expect("a rule that was given");
         let all = self.sent.get(&source).map_or(&[][..], Vec::as_slice);
         let used = self.used.get(&(source, id.clone())).copied().unwrap_or(0);
         let earned = is_earned(all, used, rule, self.since[id]);
         assert!(earned, "{source} did not earn {rule:#?}, of which {used} packets are used up: {all:#?}");
         self.used.insert((source, id.clone()), all.len());
+        let completing = self.completing.entry(source).or_default();
+        let before = completing.iter().filter(|(_, at)| latest.since(*at) <= RETRANSMITTED);
+        let known = before.map(|&(index, _)| index).any(|index| is_retransmission(all, index));
+        assert!(!known, "{source} completed {id:?} by a packet that had completed a rule: {all:#?}");
+        completing.push((all.len() - 1, latest));
     }
 }
 
@@ -109,6 +121,15 @@ impl History {
 pub(crate) fn accepts(rule: &Rule, packet: &Packet, local: bool) -> bool {
     rule.target.map_or(local, |target| target == packet.destination)
         && (packet.knock.protocol == Protocol::Udp || rule.tcp_flags.matches(packet.tcp_flags))
+}
+
+/// Whether the last packet is surely a retransmission of that one: its number is no constant of its sender.
+fn is_retransmission(all: &[Sent], index: usize) -> bool {
+    let Some((last, before)) = all.split_last() else { return false };
+    let Packet { knock, identity, .. } = last.packet;
+    let constant = || all.iter().any(|sent| sent.packet.identity == identity && sent.packet.knock != knock);
+    let again = |sent: &Sent| (sent.packet.knock, sent.packet.identity) == (knock, identity);
+    knock.protocol == Protocol::Tcp && identity.number != 0 && before.get(index).is_some_and(again) && !constant()
 }
 
 /// Whether some of what was sent, the last packet with it and the first `used` ones without, is the rule's sequence.
@@ -189,6 +210,11 @@ mod tests {
 
     /// Whether packets to these ports, with these numbers and at these milliseconds, earn 1000, 2000, 3000 in a second.
     fn earned(sent: &[(u16, u32, u64)], used: usize, since: Option<Time>) -> bool {
+        let (history, rule) = history(sent);
+        is_earned(&history.sent[&SOURCE], used, &rule, since)
+    }
+
+    fn history(sent: &[(u16, u32, u64)]) -> (History, Rule) {
         let rule = Rule {
             id: "rule".into(),
             sequence: [1000, 2000, 3000].map(Knock::tcp).to_vec(),
@@ -204,7 +230,7 @@ mod tests {
             let packet = Packet { source: SOURCE, destination: SOURCE, knock, tcp_flags: TcpFlags::SYN, identity };
             history.note(Time::from_millis(at), packet, true);
         }
-        is_earned(&history.sent[&SOURCE], used, &rule, since)
+        (history, rule)
     }
 
     #[test]
@@ -229,5 +255,15 @@ mod tests {
         assert!(!earned(&again, 0, None), "a tripwire that was touched before, but not last");
         assert!(!earned(&[(1000, 1, 1), (2000, 2, 2), (3000, 3, 3)], 1, None), "used up");
         assert!(!earned(&[(1000, 1, 1), (2000, 2, 2), (3000, 3, 3)], 0, Some(Time::from_millis(1))), "before the rule");
+    }
+
+    #[test]
+    fn a_packet_that_completed_a_rule_is_known_unless_its_number_is_a_constant() {
+        let known = |sent: &[(u16, u32, u64)]| is_retransmission(&history(sent).0.sent[&SOURCE], 0);
+        assert!(known(&[(1000, 1, 1), (2000, 2, 2), (1000, 1, 3)]));
+        assert!(!known(&[(1000, 1, 1), (1000, 2, 3)]));
+        assert!(!known(&[(1000, 1, 1), (2000, 1, 2), (1000, 1, 3)]));
+        assert!(!known(&[(1000, 0, 1), (2000, 2, 2), (1000, 0, 3)]));
+        assert!(!known(&[(1000, 1, 1)]), "it is not one of itself");
     }
 }
