@@ -41,17 +41,19 @@ pub struct Packet {
 pub struct Identity {
     /// The source port.
     pub source_port: u16,
-    /// The TCP sequence number, or the IPv4 identification and the UDP checksum.
+    /// The TCP sequence number, or the IPv4 identification (0 for IPv6) in the high 16 bits and the UDP checksum in the
+    /// low ones.
     pub number: u32,
 }
 
 impl Identity {
-    /// The part of the number that a sender changes from packet to packet. `None`: it is 0, which is what programs
-    /// send that leave it out.
+    /// The part of the number that a sender changes from packet to packet. `None`: it is 0, which is what packets have
+    /// that carry none: datagrams over IPv6, those over IPv4 that must not be fragmented (RFC 6864), and segments
+    /// of programs that leave the sequence number out.
     pub(crate) fn serial(self, protocol: Protocol) -> Option<u32> {
         let serial = match protocol {
             Protocol::Tcp => self.number,
-            Protocol::Udp => self.number,
+            Protocol::Udp => self.number >> 16,
         };
         (serial != 0).then_some(serial)
     }

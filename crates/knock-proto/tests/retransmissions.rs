@@ -25,6 +25,10 @@ fn tcp(number: usize, ports: &[u16]) -> Rule {
     rule(number, &ports.iter().copied().map(Knock::tcp).collect::<Vec<_>>(), 5)
 }
 
+fn udp(number: usize, ports: &[u16]) -> Rule {
+    rule(number, &ports.iter().copied().map(Knock::udp).collect::<Vec<_>>(), 5)
+}
+
 fn settings() -> Settings {
     Settings { sources: 100, tripwires: true, guarded: Vec::new() }
 }
@@ -234,6 +238,70 @@ fn constant_numbers_are_known_as_such_when_the_source_was_forgotten_for_others()
         bench.send(&packet(IpAddr::from(number.to_be_bytes()), Knock::tcp(3000), number));
     }
     assert_eq!(bench.send_all(&[syn(2000, 1234), syn(1000, 1234), syn(2000, 1234)]), [1, 0, 1]);
+}
+
+#[test]
+fn a_copy_of_a_packet_without_a_number_is_one_only_at_once() {
+    for knock in [Knock::tcp(1000), Knock::udp(1000)] {
+        let mut bench = Bench::new(vec![rule(0, &[knock], 5)]);
+        // Of UDP, 0x1234 is the checksum.
+        let number = if knock == Knock::udp(1000) { 0x1234 } else { 0 };
+        let packet = packet(CLIENT, knock, number);
+        assert_eq!(bench.send_all(&[packet, packet, packet]), [0], "{knock}");
+        bench.wait(100);
+        assert_eq!(bench.send_all(&[packet]), [0], "{knock}");
+    }
+}
+
+/// A datagram with equal contents: its checksum depends on the port.
+fn datagram(port: u16, identification: u16) -> Packet {
+    packet(CLIENT, Knock::udp(port), u32::from(identification) << 16 | u32::from(!port))
+}
+
+#[test]
+fn equal_datagrams_of_one_socket_count_each() {
+    // Without an identification, as with IPv6, and with one that does not change.
+    for identification in [0, 1] {
+        let knock = |bench: &mut Bench, ports: &[u16]| {
+            bench.send_all(&ports.iter().map(|&port| datagram(port, identification)).collect::<Vec<_>>())
+        };
+        let mut bench = Bench::new(vec![udp(0, &[1000, 2000, 1000]), udp(1, &[4000, 5000, 4000, 5000])]);
+        for _ in 0..3 {
+            assert_eq!(knock(&mut bench, &[1000, 2000, 1000]), [0], "identification {identification}");
+            assert_eq!(knock(&mut bench, &[4000, 5000, 4000, 5000]), [1], "identification {identification}");
+        }
+        let mut mirrored = Bench::new(vec![udp(0, &[1000, 2000, 3000]), udp(1, &[3000, 2000, 1000])]);
+        for _ in 0..3 {
+            assert_eq!(knock(&mut mirrored, &[1000, 2000, 3000]), [0], "identification {identification}");
+            mirrored.wait(100);
+            assert_eq!(knock(&mut mirrored, &[3000, 2000, 1000]), [1], "identification {identification}");
+            mirrored.wait(100);
+        }
+    }
+}
+
+#[test]
+fn a_datagram_that_is_captured_twice_counts_once() {
+    for identification in [0, 1] {
+        let mut bench = Bench::new(vec![udp(0, &[1000, 1000, 2000])]);
+        let [first, second] = [datagram(1000, identification), datagram(2000, identification)];
+        assert_eq!(bench.send_all(&[first, first, second]), [], "identification {identification}");
+        bench.wait(10_000);
+        assert_eq!(bench.send_all(&[first]), []);
+        bench.wait(101);
+        // A second knock, not a copy, where no identification says otherwise.
+        let opens: &[usize] = if identification == 0 { &[0] } else { &[] };
+        let mut completed = bench.send_all(&[first, second]);
+        completed.truncate(1);
+        assert_eq!(completed, opens, "identification {identification}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_datagram_with_an_identification_is_known_between_other_knocks() {
+    let mut bench = Bench::new(vec![udp(0, &[1000, 2000, 3000])]);
+    let [a, b, c] = [datagram(1000, 7), datagram(2000, 8), datagram(3000, 9)];
+    assert_eq!(bench.send_all(&[a, b, a, b, c, c]), [0]);
 }
 
 #[test]
