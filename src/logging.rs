@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_nothing_behind_it_waits() {
+    fn a_line_without_room_is_counted_and_no_line_behind_it_waits() {
         log::set_max_level(LevelFilter::Error);
         let queue = Queue::new();
         queue.lock().has_writer = true;

@@ -51,7 +51,7 @@ impl Daemon {
             }
             return;
         }
-        let result = read.and_then(|prepared| self.take_up_configuration(prepared));
+        let result = read.and_then(|prepared| self.apply_configuration(prepared));
         self.end_reload(&result, &askers);
         if let Some(askers) = self.reloads.next.take() {
             self.begin_reload(askers);
@@ -71,7 +71,7 @@ impl Daemon {
         }
     }
 
-    fn take_up_configuration(&mut self, prepared: Prepared) -> Result<Vec<String>, NotReloaded> {
+    fn apply_configuration(&mut self, prepared: Prepared) -> Result<Vec<String>, NotReloaded> {
         let Prepared { loaded, sequences, watches } = prepared;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_a_restart_can_change_is_told() {
+    fn fields_that_only_a_restart_applies_are_reported() {
         let config = |text: &str| knock_config::parse("test.json", text).expect("a valid configuration").config;
         let old = config(r#"{"rules": []}"#);
         let new = config(r#"{"rules": [], "limits": {"commands": 2}, "log": {"target": "syslog", "level": "debug"}}"#);

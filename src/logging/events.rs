@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bound_holds_for_events_and_for_what_commands_bring_about() {
+    fn one_bound_holds_for_events_and_for_the_lines_of_commands() {
         log::set_max_level(log::LevelFilter::Info);
         let log = EventLog::default();
         let worker = log.clone();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_does_is_logged_during_a_flood_too() {
+    fn acts_of_the_operator_are_logged_during_a_flood_too() {
         log::set_max_level(log::LevelFilter::Info);
         let log = EventLog::default();
         (0..200).for_each(|_| granted(&log, START));

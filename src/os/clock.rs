@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sleep_is_noticed_once_and_the_inexactness_of_two_clocks_is_none() {
+    fn each_suspend_is_noticed_once_and_the_inexactness_of_two_clocks_is_not_one() {
         let seconds = Duration::from_secs_f64;
         let mut sleep = Sleep::new(seconds(10.0));
         assert!(!sleep.is_over(seconds(10.0)));

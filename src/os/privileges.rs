@@ -200,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn root_can_still_end_what_its_commands_started() {
+    fn root_can_still_end_the_processes_of_its_commands() {
         let kept = required("any", RUNS).capabilities(true);
         assert_eq!(kept, CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_KILL]));
     }
 
     #[test]
-    fn a_reload_that_needs_what_was_given_up_says_what() {
+    fn a_reload_that_needs_dropped_privileges_names_them() {
         let both = format!("{GRANTS}, {RUNS}");
         assert_eq!(required("any", &both).check(required("any", GRANTS)), Ok(()));
         let error =

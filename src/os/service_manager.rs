@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watchdog_without_time_is_none() {
+    fn a_watchdog_without_time_is_not_used() {
         assert!(Watchdog::new(Time::from_millis(1), Duration::ZERO).is_none());
     }
 }

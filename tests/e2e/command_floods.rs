@@ -30,7 +30,7 @@ fn knock_from(wire: &Wire, sources: u32, ports: &[u16], done: &Path) {
 }
 
 #[test]
-fn a_flood_of_knocks_fills_no_log_and_what_is_left_out_is_counted() {
+fn a_flood_of_knocks_fills_no_log_and_lines_left_out_are_counted() {
     const KNOCKS: u32 = 600;
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the commands");

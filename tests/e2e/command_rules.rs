@@ -127,7 +127,7 @@ fn client(number: u8) -> IpAddr {
 }
 
 #[test]
-fn grants_stay_quick_while_all_workers_hang_and_what_does_not_fit_is_refused_and_counted() {
+fn grants_stay_quick_while_all_workers_hang_and_commands_without_room_are_refused_and_counted() {
     let network = network(1);
     let files = Files::new();
     let rules = json!([
@@ -161,7 +161,7 @@ fn grants_stay_quick_while_all_workers_hang_and_what_does_not_fit_is_refused_and
 }
 
 #[test]
-fn what_ignores_the_time_limit_is_killed_with_its_grandchildren_and_the_daemon_says_so() {
+fn a_command_that_ignores_its_time_limit_is_killed_with_its_grandchildren_and_reported() {
     let network = network(1);
     let files = Files::new();
     let pids = files.shown("pids");
@@ -359,7 +359,7 @@ fn a_clean_stop_runs_the_pending_stop_commands_or_keeps_them_as_the_rule_says() 
 }
 
 #[test]
-fn after_a_crash_what_is_due_closes_at_once_and_the_rest_in_time() {
+fn after_a_crash_due_stop_commands_run_at_once_and_the_others_in_time() {
     let network = network(1);
     let files = Files::new();
     let rules =
@@ -541,7 +541,7 @@ fn an_ipv6_source_has_its_own_stop_command() {
 }
 
 #[test]
-fn a_reload_tears_down_what_is_gone_and_sets_up_what_is_new() {
+fn a_reload_runs_the_teardown_of_removed_rules_and_the_setup_of_new_ones() {
     let network = network(1);
     let files = Files::new();
     let rule = |name: &str, port: u16, setup: &str| {

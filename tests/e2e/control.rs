@@ -110,7 +110,7 @@ fn a_grant_by_hand_opens_the_port_and_a_revocation_closes_it() {
 }
 
 #[test]
-fn what_cannot_be_granted_is_refused_with_what_could_be() {
+fn a_grant_that_is_not_possible_is_refused_with_the_possible_ones() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, rules());
     for (arguments, words) in [
@@ -203,7 +203,7 @@ fn a_reload_may_move_the_socket() {
 }
 
 #[test]
-fn a_client_that_stalls_holds_nobody_up_and_is_told_to_go() {
+fn a_client_that_stalls_delays_no_other_client_and_is_disconnected() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, rules());
     let mut stalled = connect(&daemon);
@@ -219,7 +219,7 @@ fn a_client_that_stalls_holds_nobody_up_and_is_told_to_go() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_and_the_daemon_goes_on() {
+fn an_invalid_request_is_refused_and_the_daemon_continues() {
     let network = network(1);
     let mut daemon = Daemon::start(&network.server, rules());
     let garbage: Vec<u8> = (0..4096_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -431,7 +431,7 @@ fn a_stop_does_not_wait_for_a_reload() {
 }
 
 #[test]
-fn the_service_manager_is_told_of_each_reload_and_its_end() {
+fn the_service_manager_is_notified_of_each_reload_and_its_end() {
     let network = network(1);
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");
@@ -472,7 +472,7 @@ fn the_service_manager_is_told_of_each_reload_and_its_end() {
 }
 
 #[test]
-fn no_answer_tells_a_member_of_the_sockets_group_what_is_knocked() {
+fn no_answer_shows_a_sequence_to_a_member_of_the_sockets_group() {
     let network = network(1);
     let rule = json!({
         "name": "ssh", "sequence": [28731, 4219, 17660], "allow": { "ports": [22], "timeout": "1h" }
@@ -544,7 +544,7 @@ fn as_nobody(daemon: &Daemon, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn another_user_may_not_ask_even_where_somebody_opened_the_socket_to_all() {
+fn another_user_may_not_ask_even_where_the_socket_is_open_to_all() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, rules());
     let socket = daemon.path("control.sock");

@@ -130,7 +130,7 @@ fn a_stranger_cannot_tell_a_published_port_from_a_local_or_an_empty_one() {
 }
 
 #[test]
-fn grants_and_sessions_outlive_restarts_of_docker_and_what_is_closed_stays_closed() {
+fn grants_and_sessions_outlive_restarts_of_docker_and_closed_ports_stay_closed() {
     let network = network(2);
     let (server, friend) = (&network.server, &network.clients[1]);
     let mut docker = Docker::start(server, &["--live-restore"]);

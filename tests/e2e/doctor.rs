@@ -56,7 +56,7 @@ fn no_problem_is_found_where_strangers_are_dropped_and_granted_addresses_get_in(
 }
 
 #[test]
-fn what_it_says_to_write_fixes_a_default_drop() {
+fn the_fix_that_it_suggests_opens_a_default_drop() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");

@@ -146,7 +146,7 @@ fn firewalld_opens_and_closes() {
 }
 
 #[test]
-fn a_webhook_is_told_who_knocked_which_rule() {
+fn a_webhook_gets_the_source_and_the_rule() {
     needs("curl", "curl");
     let network = network(1);
     let listener = network.server.namespace.run(|| TcpListener::bind("127.0.0.1:8080"));

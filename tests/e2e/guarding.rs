@@ -86,7 +86,7 @@ const LAYOUT_1: &str = "table inet knockd {
 }";
 
 #[test]
-fn a_table_of_an_earlier_layout_is_taken_over_without_a_gap() {
+fn a_table_of_an_earlier_layout_is_adopted_without_a_gap() {
     let network = network(2);
     let server = &network.server;
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -104,7 +104,7 @@ fn a_table_of_an_earlier_layout_is_taken_over_without_a_gap() {
 }
 
 #[test]
-fn an_owned_table_stands_whatever_others_do() {
+fn an_owned_table_stays_whatever_others_do() {
     let network = network(2);
     let server = &network.server;
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -124,7 +124,7 @@ fn an_owned_table_stands_whatever_others_do() {
 }
 
 #[test]
-fn a_table_without_an_owner_is_put_back_at_once_with_what_is_left_of_the_grants() {
+fn a_table_without_an_owner_is_restored_at_once_with_the_remaining_time_of_its_grants() {
     let network = network(2);
     let server = &network.server;
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -234,7 +234,7 @@ fn a_storm_of_changes_by_others_leaves_the_table_whole_and_the_daemon_idle_after
 }
 
 #[test]
-fn others_who_change_their_own_tables_are_left_alone() {
+fn changes_to_other_tables_are_ignored() {
     let network = network(1);
     let server = &network.server;
     for owner in [true, false] {

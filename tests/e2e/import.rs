@@ -124,7 +124,7 @@ fn the_native_import_opens_the_port_itself() {
 }
 
 #[test]
-fn what_changes_is_said_on_standard_error_and_what_knock_misreads_is_refused() {
+fn differences_are_reported_on_standard_error_and_lines_that_knock_misreads_are_refused() {
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("knockd.conf");
     let write = |text: &str| fs::write(&file, text).expect("the configuration");

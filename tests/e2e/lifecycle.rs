@@ -155,7 +155,7 @@ fn a_reload_ends_the_grants_of_rules_and_ports_that_are_gone_and_of_no_others() 
 }
 
 #[test]
-fn a_port_that_becomes_guarded_does_not_shut_those_out_who_are_granted_it() {
+fn a_port_that_becomes_guarded_stays_open_to_granted_addresses() {
     let network = network(2);
     let server = &network.server;
     let _services = [22, 80].map(|port| Echo::tcp(&server.namespace, port).expect("an echo service"));
@@ -244,7 +244,7 @@ fn an_invalid_file_changes_nothing_and_the_log_names_the_place() {
 }
 
 #[test]
-fn killed_under_a_flood_and_started_again_it_takes_up_every_grant() {
+fn killed_under_a_flood_and_started_again_it_adopts_every_grant() {
     let network = network(2);
     let server = &network.server;
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -286,7 +286,7 @@ fn killed_under_a_flood_and_started_again_it_takes_up_every_grant() {
 }
 
 #[test]
-fn a_start_with_another_configuration_takes_up_what_is_still_granted() {
+fn a_start_with_another_configuration_adopts_the_grants_that_it_still_has() {
     let network = network(1);
     let (server, client) = (&network.server, IpAddr::from(network.client().v4));
     let rules = json!([rule("a", [7000, 8000], &[22, 80]), rule("b", [7100, 8100], &[443])]);

@@ -35,7 +35,7 @@ fn ask(daemon: &Daemon, request: &Value) -> (Value, Duration) {
 }
 
 #[test]
-fn a_full_set_is_reported_and_what_is_granted_goes_on() {
+fn a_full_set_is_reported_and_live_grants_stay() {
     let network = network(1);
     let server = &network.server;
     let daemon = Daemon::start(server, json!({ "limits": { "grants": 3 }, "rules": [ssh()] }));
@@ -85,7 +85,7 @@ fn evicted(daemon: &Daemon) -> u64 {
 }
 
 #[test]
-fn a_table_full_of_other_sources_locks_nobody_out() {
+fn a_table_full_of_other_sources_locks_no_client_out() {
     const SOURCES: u64 = 1024;
     let network = network(2);
     let server = &network.server;

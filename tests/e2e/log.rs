@@ -113,7 +113,7 @@ fn a_syslog_daemon_that_does_not_read_does_not_stop_the_daemon() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_does_not_stop_the_daemon_and_its_reader_is_told_what_is_missing() {
+fn a_pipe_that_nobody_reads_does_not_stop_the_daemon_and_its_reader_learns_what_is_missing() {
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the pipe");
     let pipe = files.path().join("pipe");
@@ -160,7 +160,7 @@ fn the_journal_gets_the_fields_of_an_event() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_is_told_later_that_the_daemon_is_ready() {
+fn a_service_manager_that_does_not_read_is_notified_later_that_the_daemon_is_ready() {
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the socket");
     let place = files.path().join("socket");

@@ -51,7 +51,7 @@ fn remaining(server: &Host, address: IpAddr) -> Option<Duration> {
 }
 
 #[test]
-fn a_set_that_comes_later_is_waited_for_and_gets_what_was_granted_meanwhile() {
+fn a_user_set_that_appears_later_gets_the_grants_begun_meanwhile() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
@@ -196,7 +196,7 @@ fn a_set_that_has_become_one_of_ranges_gets_no_address() {
 }
 
 #[test]
-fn what_the_administrator_put_into_the_set_stays_theirs() {
+fn elements_of_the_administrator_in_a_user_set_are_not_changed() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     load(server, ADDRESSES4, ADDRESSES6);
@@ -215,7 +215,7 @@ fn what_the_administrator_put_into_the_set_stays_theirs() {
 }
 
 #[test]
-fn a_new_daemon_takes_up_the_grants_in_the_set_and_ends_them_as_its_own() {
+fn a_new_daemon_adopts_the_grants_in_the_set_and_ends_them_as_its_own() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());
     let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");

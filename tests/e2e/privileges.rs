@@ -47,7 +47,7 @@ fn ssh() -> Value {
 }
 
 #[test]
-fn without_commands_everything_else_is_given_up_for_good() {
+fn without_commands_all_other_privileges_are_dropped_permanently() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, json!({ "interface": "eth0", "rules": [ssh()] }));
     let kept = capabilities(&[DAC_OVERRIDE, NET_ADMIN, NET_RAW]);
@@ -162,7 +162,7 @@ fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
 }
 
 #[test]
-fn a_reload_does_not_give_back_what_was_given_up() {
+fn a_reload_does_not_regain_dropped_privileges() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
     let run = json!({ "name": "run", "sequence": [4000, 6000, 5000], "command": "true" });

@@ -154,7 +154,7 @@ fn on_stop_keep_leaves_the_gate_and_its_grants() {
 }
 
 #[test]
-fn somebody_elses_flush_does_not_open_the_gate() {
+fn a_flush_by_another_program_does_not_open_the_gate() {
     let network = network(2);
     let server = &network.server;
     let (friend, stranger) = (&network.clients[0], &network.clients[1]);
@@ -175,7 +175,7 @@ fn somebody_elses_flush_does_not_open_the_gate() {
 }
 
 #[test]
-fn somebody_elses_table_of_the_same_name_is_refused_and_left_alone() {
+fn a_foreign_table_of_the_same_name_is_refused_and_not_changed() {
     let network = network(1);
     let server = &network.server;
     let theirs = "add table inet knockd

@@ -44,7 +44,7 @@ fn a_stray_in_a_watched_table_is_reported_once_and_deleted() {
 }
 
 #[test]
-fn in_a_user_set_only_what_bears_a_rules_name_is_a_stray_and_no_element_outlasts_its_grant() {
+fn in_a_user_set_only_elements_with_the_name_of_a_rule_are_stray_and_no_element_outlasts_its_grant() {
     let network = network(1);
     let server = &network.server;
     let set = "inet filter knock4";

@@ -95,7 +95,7 @@ fn a_configuration_of_another_user_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_at_once() {
+fn a_path_that_is_not_a_file_is_refused_at_once() {
     let (directory, file) = files();
     assert_refused(directory.path(), &["is a directory"]);
     assert_refused(Path::new("/dev/zero"), &["is a device"]);
@@ -148,7 +148,7 @@ fn a_state_directory_that_others_can_write_to_runs_nothing() {
 }
 
 #[test]
-fn a_reload_refuses_what_others_can_change_and_the_old_configuration_goes_on() {
+fn a_reload_refuses_files_that_others_can_change_and_the_old_configuration_stays_in_force() {
     let network = network(1);
     let mut daemon = Daemon::start(&network.server, rules());
     let file = daemon.path("config.json");

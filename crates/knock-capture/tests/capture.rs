@@ -161,7 +161,7 @@ fn knocks_behind_ipv6_extension_headers_are_delivered_and_other_protocols_there_
 }
 
 #[test]
-fn what_follows_the_headers_is_cut() {
+fn payload_after_the_headers_is_cut() {
     in_namespace(|| {
         veth("near", "far");
         let mut capture = capture(&[Knock::udp(2000)], "near");
@@ -216,7 +216,7 @@ fn a_filter_that_the_kernel_has_no_memory_for_is_made_coarse() {
 }
 
 #[test]
-fn what_a_full_queue_drops_is_counted() {
+fn packets_that_a_full_queue_drops_are_counted() {
     in_namespace(|| {
         veth("near", "far");
         let mut capture = capture(&[Knock::tcp(1000)], "near");

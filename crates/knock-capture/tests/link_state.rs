@@ -41,7 +41,7 @@ fn an_interface_that_goes_down_is_reported_once_and_receives_again_when_it_is_up
 }
 
 #[test]
-fn what_was_queued_when_the_interface_went_down_is_still_delivered() {
+fn packets_queued_when_the_interface_goes_down_are_still_delivered() {
     in_namespace(|| {
         veth("near", "far");
         let mut capture = capture(&[Knock::tcp(1000)], "near");

@@ -43,7 +43,7 @@ fn plain(name: &str) -> u32 {
 }
 
 #[test]
-fn what_is_there_at_the_start_is_known_and_no_change() {
+fn interfaces_that_exist_at_the_start_are_known_and_no_change() {
     in_namespace(|| {
         let index = plain("d1");
         ip("address add 10.7.0.1/24 broadcast 10.7.0.255 dev d1");
@@ -253,7 +253,7 @@ fn one_read_does_a_bounded_amount_of_work() {
 }
 
 #[test]
-fn what_another_process_says_of_an_interface_is_not_believed() {
+fn a_message_of_another_process_about_an_interface_is_ignored() {
     in_namespace(|| {
         let index = plain("d1");
         let mut links = Links::open().expect("a follower");

@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_reads_back_as_what_was_asked() {
+    fn a_request_reads_back_as_it_was_written() {
         let mut request = Request::new(libc::NFT_MSG_GETSETELEM, 1, libc::NLM_F_DUMP)
             .string(element::LIST_TABLE, "knockd")
             .element_key(&[10, 0, 0, 1]);

@@ -36,7 +36,7 @@ fn a_mapped_address_is_granted_as_the_ipv4_one() {
 }
 
 #[test]
-fn granting_again_starts_the_time_anew_in_the_one_element() {
+fn granting_again_restarts_the_time_of_the_one_element() {
     in_namespace(|| {
         let mut table = made(spec());
         let mut spent = element("192.0.2.1", HOUR);
@@ -80,7 +80,7 @@ fn a_grant_of_no_time_or_of_all_time_is_neither_permanent_nor_refused() {
 }
 
 #[test]
-fn revoking_ends_what_there_is_and_minds_nothing_that_there_is_not() {
+fn revoking_deletes_existing_grants_and_ignores_missing_ones() {
     in_namespace(|| {
         let mut table = made(spec());
         table.grant(&many(600, HOUR)).expect("granted");
@@ -97,7 +97,7 @@ fn revoking_ends_what_there_is_and_minds_nothing_that_there_is_not() {
 }
 
 #[test]
-fn a_full_set_keeps_its_grants_and_lets_them_start_anew() {
+fn a_full_set_keeps_its_grants_and_lets_them_be_extended() {
     in_namespace(|| {
         let mut small = spec();
         small.max_grants = 3;
@@ -245,7 +245,7 @@ fn a_hundred_thousand_grants_are_restored_rebuilt_and_adopted_within_seconds() {
 }
 
 #[test]
-fn what_is_in_the_sets_of_grants_is_listed_and_deleted_with_what_never_ends() {
+fn all_elements_of_the_sets_of_grants_are_listed_and_deleted_permanent_ones_too() {
     in_namespace(|| {
         let mut table = made(spec());
         table.grant(&[element("192.0.2.1", HOUR), element("2001:db8::1", HOUR)]).expect("granted");

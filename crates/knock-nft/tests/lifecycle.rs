@@ -29,7 +29,7 @@ fn rule_count() -> usize {
 }
 
 #[test]
-fn a_table_that_was_left_is_adopted_with_its_grants_and_what_remains_of_their_time() {
+fn a_table_of_an_earlier_process_is_adopted_with_its_grants_and_their_remaining_time() {
     in_namespace(|| {
         let mut first = made(spec());
         let mut half = element("192.0.2.1", HOUR);
@@ -104,7 +104,7 @@ fn a_table_of_another_layout_of_knockd_is_rebuilt() {
 }
 
 #[test]
-fn a_table_of_somebody_else_is_left_alone() {
+fn a_foreign_table_is_not_changed() {
     in_namespace(|| {
         for comment in ["", "{ comment \"mine\"; }"] {
             nft(&format!("add table inet knockd {comment}; add chain inet knockd mine"));
@@ -320,7 +320,7 @@ fn a_reload_may_take_away_thousands_of_grants_of_which_most_are_over() {
 }
 
 #[test]
-fn whoever_lost_the_table_to_another_owner_is_told_so() {
+fn a_process_that_lost_the_table_to_another_owner_gets_an_error() {
     in_namespace(|| {
         let mut first = made(spec());
         let mut owned = spec();

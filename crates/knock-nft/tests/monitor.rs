@@ -63,7 +63,7 @@ fn own_transactions_are_no_news() {
 }
 
 #[test]
-fn what_somebody_else_touches_is_told_with_his_name() {
+fn a_change_by_another_program_is_reported_with_its_name() {
     in_namespace(|| {
         let mut monitor = Monitor::open().expect("opened");
         let mut table = made(spec());
@@ -87,7 +87,7 @@ fn what_somebody_else_touches_is_told_with_his_name() {
 }
 
 #[test]
-fn more_changes_than_there_is_room_for_are_an_overrun_and_the_next_one_is_told() {
+fn too_many_changes_are_an_overrun_and_the_next_one_is_reported() {
     in_namespace(|| {
         let mut monitor = Monitor::open().expect("opened");
         let mut large = spec();

@@ -162,7 +162,7 @@ fn of_the_administrators_elements_only_those_with_a_comment_of_ours_are_deleted(
 }
 
 #[test]
-fn a_full_set_of_the_administrators_keeps_what_it_has() {
+fn a_full_user_set_keeps_its_elements() {
     in_namespace(|| {
         nft("add table inet filter; add set inet filter one { type ipv4_addr; flags timeout; size 1; }");
         let mut sets = opened();

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overridden_is_sent_as_described() {
+    fn overridden_fields_are_sent_as_described() {
         let packet = Packet {
             header_words: Some(3),
             total_length: Some(12),

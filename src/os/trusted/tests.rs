@@ -46,7 +46,7 @@ fn a_file_of_ones_own_is_opened_also_below_a_sticky_directory_and_by_a_link() {
 }
 
 #[test]
-fn what_others_can_write_is_refused_with_the_remedy() {
+fn files_that_others_can_write_are_refused_with_the_remedy() {
     let (directory, file) = files();
     let name = file.display();
     for (bits, who) in [(0o660, "its group"), (0o606, "everybody"), (0o666, "its group and everybody")] {
@@ -77,7 +77,7 @@ fn what_others_can_write_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn what_belongs_to_another_user_is_refused_with_the_remedy() {
+fn files_of_another_user_are_refused_with_the_remedy() {
     let (_directory, file) = files();
     let found = fs::metadata(&file).expect("it is there");
     let owners = Owners { own: 7, trusted: [7, 7, 7], outside: None };
@@ -101,7 +101,7 @@ fn what_belongs_to_another_user_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_and_waited_for_by_nobody() {
+fn a_path_that_is_not_a_file_is_refused_without_waiting() {
     let (directory, file) = files();
     let fifo = directory.path().join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");

@@ -172,7 +172,7 @@ fn a_line_that_becomes_invalid_is_skipped_and_replays_nothing() {
 }
 
 #[test]
-fn a_used_sequence_that_is_written_anew_while_running_is_skipped() {
+fn a_used_sequence_that_is_written_again_while_running_is_skipped() {
     let file = Sequences::new(" 1000,2000\n 3000,4000\n");
     let mut one_time = file.load();
     one_time.consume().expect("marked");
@@ -195,7 +195,7 @@ fn a_line_is_found_where_an_editor_moved_it() {
 }
 
 #[test]
-fn a_sequence_that_somebody_took_out_or_marked_opens_nothing() {
+fn a_sequence_that_was_removed_or_marked_by_hand_opens_nothing() {
     for text in ["#1000,2000\n 3000,4000\n", " 3000,4000\n", "#1000,2000\n 1000,2000\n 3000,4000\n"] {
         let file = Sequences::new(" 1000,2000\n 3000,4000\n");
         let mut one_time = file.load();
@@ -217,7 +217,7 @@ fn without_its_file_a_sequence_opens_nothing_and_stays_current() {
 }
 
 #[test]
-fn what_is_no_file_that_can_be_written_is_refused() {
+fn a_path_that_is_not_a_writable_file_is_refused() {
     let file = Sequences::new("1000");
     let directory = file.path.parent().expect("a directory").to_owned();
     assert!(matches!(load(&directory), Err(OneTimeError::Untrusted(Untrusted::NotAFile { .. }))));

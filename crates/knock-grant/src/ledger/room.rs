@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_is_named_with_what_to_do() {
+    fn the_error_names_the_full_set_and_the_remedy() {
         let mut usage = Usage::default();
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         usage.add(address("2001:db8::1"), 2);

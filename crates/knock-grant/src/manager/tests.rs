@@ -101,7 +101,7 @@ fn an_element_has_the_rule_and_the_end_of_the_grant_that_lasts_longest() {
 }
 
 #[test]
-fn what_the_enforcer_refuses_leaves_the_record_as_it_was() {
+fn a_change_that_the_enforcer_refuses_leaves_the_record_as_it_was() {
     let mut manager = manager();
     grant(&mut manager, "ssh", 1, HOUR).expect("granted");
     events(&mut manager);
@@ -146,7 +146,7 @@ fn an_end_that_fails_is_tried_again_ever_later_and_holds_up_no_other() {
 }
 
 #[test]
-fn revoking_deletes_what_no_grant_explains_and_tells_of_it() {
+fn revoking_deletes_stray_elements_and_reports_them() {
     let mut manager = manager();
     for rule in ["ssh", "both", "set"] {
         grant(&mut manager, rule, 1, HOUR).expect("granted");
@@ -198,7 +198,7 @@ fn another_policy_ends_the_grants_of_rules_that_go_and_moves_those_of_rules_that
 }
 
 #[test]
-fn what_others_change_is_restored_with_what_remains() {
+fn changes_by_others_are_restored_with_the_remaining_time() {
     let mut manager = manager();
     for (rule, number) in [("ssh", 1), ("set", 2)] {
         grant(&mut manager, rule, number, HOUR).expect("granted");
@@ -261,7 +261,7 @@ fn a_table_that_is_gone_is_made_again_by_the_next_grant() {
 }
 
 #[test]
-fn a_start_adopts_the_grants_that_explain_what_it_finds_and_deletes_the_rest() {
+fn a_start_adopts_the_grants_of_the_elements_it_finds_and_deletes_the_rest() {
     let mut memory = Memory::default();
     let lifetime = Some(Lifetime { timeout: 2 * HOUR, remaining: HOUR });
     let element = |key: Key, rule: &str, lifetime| Element { key, comment: rule.to_owned(), lifetime };

@@ -129,7 +129,7 @@ fn pair(rule: &str, address: IpAddr) -> (String, IpAddr) {
 }
 
 #[test]
-fn what_has_ended_by_the_record_is_closed_though_the_kernel_would_keep_it_open() {
+fn a_grant_that_has_expired_by_the_record_is_closed_though_the_kernel_would_keep_it_open() {
     with_manager(|manager, namespace| {
         let all = [(SSH, client(1)), (SSH, client6(1)), (OWN, client(2)), (OWN, client6(2))];
         for (rule, address) in all {
@@ -168,7 +168,7 @@ fn a_port_stays_open_as_long_as_the_longer_of_two_grants() {
 }
 
 #[test]
-fn an_end_that_the_kernel_refuses_is_not_told_and_tried_again() {
+fn an_expiry_that_the_kernel_refuses_is_not_reported_and_is_tried_again() {
     with_manager(|manager, namespace| {
         for (rule, address) in [(SSH, client(1)), (OWN, client(2))] {
             grant(manager, START, rule, address, HOUR).expect("granted");
@@ -211,7 +211,7 @@ fn very_many_ends_are_carried_out_a_bounded_number_at_a_time() {
 }
 
 #[test]
-fn revoking_closes_what_the_record_knows_nothing_of() {
+fn revoking_deletes_elements_that_the_record_does_not_have() {
     with_manager(|manager, namespace| {
         let grant_and_forget = |manager: &mut Manager| {
             for address in [client(1), client6(1)] {
@@ -244,7 +244,7 @@ fn revoking_closes_what_the_record_knows_nothing_of() {
 }
 
 #[test]
-fn after_a_sleep_elements_end_with_their_grants_and_what_no_grant_explains_is_deleted_once() {
+fn after_a_suspend_elements_expire_with_their_grants_and_stray_elements_are_deleted_once() {
     with_manager(|manager, namespace| {
         for (rule, address) in [(SSH, client(1)), (OWN, client(2)), (SSH, client(3)), (OWN, client(4))] {
             grant(manager, START, rule, address, HOUR).expect("granted");
@@ -293,7 +293,7 @@ fn of_the_administrators_elements_those_without_a_rules_comment_are_left_alone()
 }
 
 #[test]
-fn what_an_adopted_table_holds_beyond_its_grants_is_deleted() {
+fn stray_elements_of_an_adopted_table_are_deleted() {
     let namespace = Namespace::new().expect("the right to make a network namespace");
     let policy = |ports: &[u16]| {
         policy_of(&[(SSH, Opens::Ports(ports.iter().copied().map(Port::tcp).collect()))], false, 65_536)
@@ -366,7 +366,7 @@ fn a_lower_limit_ends_the_shortest_grants_and_returns_each() {
 }
 
 #[test]
-fn a_daemon_that_starts_with_a_lower_limit_ends_what_has_no_room() {
+fn a_daemon_that_starts_with_a_lower_limit_revokes_the_grants_without_room() {
     with_manager(|manager, namespace| {
         let address = |net: u8| IpAddr::from([198, 51, net, 1]);
         for net in 0..6 {
