@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use knock_config::{Stop, StopOnStop};
+use knock_config::{Stop, StopOnShutdown};
 use knock_proto::Time;
 
 use crate::commands::{Job, Kind, Outcome, substitute};
@@ -135,7 +135,7 @@ impl StopSchedule {
             line,
             timeout_ms: milliseconds(start.timeout),
             after_ms: milliseconds(stop.after),
-            on_stop: stop.on_stop,
+            on_shutdown: stop.on_shutdown,
             due_boottime_ns: 0,
             due_unix_ms: 0,
         };
@@ -200,7 +200,7 @@ impl StopSchedule {
     /// left; they run when the daemon starts again.
     pub(crate) fn at_stop(self: &Arc<Self>, at: ClockReading) -> Vec<Job> {
         let mut entries = self.entries();
-        let runs = |entry: &Entry| entry.record.on_stop == StopOnStop::Run;
+        let runs = |entry: &Entry| entry.record.on_shutdown == StopOnShutdown::Run;
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| runs(entry)).map(|(id, _)| *id).collect();
         let mut jobs = Vec::new();
         for id in ids {

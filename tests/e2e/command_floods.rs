@@ -75,7 +75,7 @@ fn a_flood_of_knocks_at_a_stop_rule_does_not_write_the_schedule_again_and_again(
     let path = |name: &str| files.path().join(name);
     let rule = |name: &str, ports: [u16; 2]| {
         json!({
-            "name": name, "sequence": ports, "stop_after": "1h", "on_stop": "keep",
+            "name": name, "sequence": ports, "stop_after": "1h", "stop_on_shutdown": "keep",
             "command": format!("echo >> {}", path(name).display()), "stop_command": "true"
         })
     };

@@ -329,10 +329,10 @@ fn commands_of_one_rule_and_address_run_in_order_and_those_of_others_beside_them
 }
 
 /// A rule whose commands write their names and the time.
-fn door(files: &Files, name: &str, ports: [u16; 2], after: &str, on_stop: &str) -> Value {
+fn door(files: &Files, name: &str, ports: [u16; 2], after: &str, on_shutdown: &str) -> Value {
     let write = |event: &str| format!("echo {event} {name} %IP% $(cat /proc/uptime) >> {}", files.shown("log"));
     json!({
-        "name": name, "sequence": ports, "stop_after": after, "on_stop": on_stop,
+        "name": name, "sequence": ports, "stop_after": after, "stop_on_shutdown": on_shutdown,
         "command": write("open"), "stop_command": write("close")
     })
 }

@@ -27,7 +27,7 @@ pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
 pub use file::{FILE_MAX, Loaded, load, load_open, parse};
 pub use model::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnStop, Trigger,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
 };
 pub use nearest::nearest;
 pub use path::FieldPath;

@@ -103,14 +103,14 @@ pub struct Stop {
     /// How long after the knock.
     pub after: Duration,
     /// What happens to pending ones when the daemon stops.
-    pub on_stop: StopOnStop,
+    pub on_shutdown: StopOnShutdown,
 }
 
 /// What happens to a pending `stop_command` when the daemon stops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"run\" or \"keep\"")]
-#[schemars(rename = "stop_on_stop")]
-pub enum StopOnStop {
+#[schemars(rename = "stop_on_shutdown")]
+pub enum StopOnShutdown {
     /// It runs at once.
     #[default]
     Run,

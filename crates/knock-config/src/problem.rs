@@ -315,6 +315,9 @@ const FOREIGN: [(&str, &str); 14] = [
     ("logfile", "\"log\": {\"target\": \"stderr\"}, and send standard error to the file"),
 ];
 
+/// The former name of a key, and its present one.
+const RENAMED: (&str, &str) = ("on_stop", "stop_on_shutdown");
+
 impl From<InvalidName> for Cause {
     fn from(error: InvalidName) -> Cause {
         Cause::InvalidName { value: format!("\"{}\"", excerpt(&error.text)), reason: error.reason }
@@ -328,7 +331,8 @@ impl Cause {
         if let Some((_, instead)) = FOREIGN.iter().find(|(foreign, _)| foreign.eq_ignore_ascii_case(&key)) {
             return Cause::ForeignKey { key, instead };
         }
-        let suggestion = nearest(&key, allowed.clone()).map(str::to_owned);
+        let renamed = allowed.clone().find(|present| (key.as_str(), *present) == RENAMED);
+        let suggestion = renamed.or_else(|| nearest(&key, allowed.clone())).map(str::to_owned);
         let allowed = allowed.filter(|key| !key.starts_with('$')).collect::<Vec<_>>().join(", ");
         Cause::UnknownKey { key, suggestion, allowed }
     }

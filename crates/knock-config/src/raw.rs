@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{LogTarget, OnStop, StopOnStop};
+use crate::model::{LogTarget, OnStop, StopOnShutdown};
 
 /// The configuration of knockd.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -84,7 +84,7 @@ pub(crate) struct RawRule {
     /// What happens to a pending `stop_command` when the daemon stops: it runs at once, or it is kept on disk until
     /// it is due.
     #[schemars(extend("default" = "run"))]
-    pub(crate) on_stop: Option<StopOnStop>,
+    pub(crate) stop_on_shutdown: Option<StopOnShutdown>,
     /// A command is killed, with its process group, after this.
     #[schemars(extend("default" = 30))]
     pub(crate) command_timeout: Option<RawDuration>,

@@ -94,7 +94,7 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
     let timeout = seconds(raw.timeout.as_ref(), "timeout").unwrap_or(timeout);
     let stop_after = seconds(raw.stop_after.as_ref(), "stop_after");
     let command_timeout = seconds(raw.command_timeout.as_ref(), "command_timeout").unwrap_or(COMMAND_TIMEOUT);
-    let on_stop = raw.on_stop.unwrap_or_default();
+    let on_shutdown = raw.stop_on_shutdown.unwrap_or_default();
     let mut text = |raw: Option<String>, key| command_text(raw, &path.key(key), checker);
     let command6 = text(raw.command6, "command6");
     let stop_command6 = text(raw.stop_command6, "stop_command6");
@@ -116,7 +116,7 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
         tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
         target,
         command,
-        stop: stop_command.zip(stop_after).map(|(command, after)| Stop { command, after, on_stop }),
+        stop: stop_command.zip(stop_after).map(|(command, after)| Stop { command, after, on_shutdown }),
         command_timeout,
         setup,
         teardown,
@@ -142,7 +142,7 @@ fn check_pairs(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
             stop_command,
             "which is for IPv4 sources (\":\" does nothing)",
         ),
-        ("on_stop", raw.on_stop.is_some(), "stop_command", stop_command, "which it is about"),
+        ("stop_on_shutdown", raw.stop_on_shutdown.is_some(), "stop_command", stop_command, "to which it applies"),
     ] {
         if present && !there {
             checker.report(&path.key(key), Cause::Needs { key, needs, why });

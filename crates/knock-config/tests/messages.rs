@@ -34,11 +34,22 @@ fn a_key_drives_no_terminal_and_is_not_shown_longer_than_a_line() {
 }
 
 #[test]
+fn the_former_key_of_a_stop_command_leads_to_its_present_one() {
+    let members = r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "on_stop": "keep""#;
+    assert_eq!(
+        rule_errors(members),
+        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
+    );
+    // Elsewhere the key is only unknown.
+    assert!(!top_errors(r#""on_stop": "keep""#).contains("stop_on_shutdown"));
+}
+
+#[test]
 fn an_unknown_or_doubled_key_is_named() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "command": "x", "sequnce": 1"#,
-            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, name, on_stop, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, target, tcp_flags, teardown, timeout",
+            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
         ),
         (r#""sequence": [1, 2], "activate": "x""#, "rules[0].activate: unknown key `activate`; write `command`"),
         (
@@ -287,12 +298,12 @@ fn a_rule_needs_an_action_that_can_run() {
             r#"rules[0].stop_command6: `stop_command6` needs `stop_command`, which is for IPv4 sources (":" does nothing); write `stop_command` or delete `stop_command6`"#,
         ),
         (
-            r#""sequence": [1, 2], "command": "x", "on_stop": "keep""#,
-            "rules[0].on_stop: `on_stop` needs `stop_command`, which it is about; write `stop_command` or delete `on_stop`",
+            r#""sequence": [1, 2], "command": "x", "stop_on_shutdown": "keep""#,
+            "rules[0].stop_on_shutdown: `stop_on_shutdown` needs `stop_command`, to which it applies; write `stop_command` or delete `stop_on_shutdown`",
         ),
         (
-            r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "on_stop": "remove""#,
-            "rules[0].on_stop: `remove` means nothing here; write `run` or `keep`",
+            r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "stop_on_shutdown": "remove""#,
+            "rules[0].stop_on_shutdown: `remove` means nothing here; write `run` or `keep`",
         ),
     ] {
         assert_eq!(rule_errors(text), expected, "{text}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_config::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnStop, Trigger,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
     parse,
 };
 use knock_proto::{Knock, Port, SetName, TableName, TcpFlags};
@@ -97,7 +97,7 @@ fn an_interface_is_one_or_any() {
 fn a_rule_with_everything_is_taken_up() {
     let rule = rule(
         r#""timeout": 0.5, "tcp_flags": "fin,!ack", "target": "2001:db8::1", "command": "c", "command6": "c6",
-           "stop_command": "s", "stop_command6": "s6", "stop_after": "1h", "on_stop": "keep", "command_timeout": 9,
+           "stop_command": "s", "stop_command6": "s6", "stop_after": "1h", "stop_on_shutdown": "keep", "command_timeout": 9,
            "setup": "up", "teardown": "down", "allow": {"ports": [22, "51820/udp"], "timeout": "1d"}"#,
     );
     assert_eq!(rule.timeout, Duration::from_millis(500));
@@ -108,7 +108,7 @@ fn a_rule_with_everything_is_taken_up() {
     let stop = Stop {
         command: Command { any: "s".to_owned(), v6: Some("s6".to_owned()) },
         after: Duration::from_secs(3600),
-        on_stop: StopOnStop::Keep,
+        on_shutdown: StopOnShutdown::Keep,
     };
     assert_eq!(rule.stop, Some(stop));
     assert_eq!(rule.command_timeout, Duration::from_secs(9));
@@ -120,7 +120,7 @@ fn a_rule_with_everything_is_taken_up() {
 #[test]
 fn a_stop_command_runs_at_once_when_the_daemon_stops_unless_it_says_keep() {
     let stop = rule(r#""command": "c", "stop_command": "s", "stop_after": 10"#).stop.expect("a stop command");
-    assert_eq!(stop.on_stop, StopOnStop::Run);
+    assert_eq!(stop.on_shutdown, StopOnShutdown::Run);
 }
 
 #[test]

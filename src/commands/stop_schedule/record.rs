@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use knock_config::StopOnStop;
+use knock_config::StopOnShutdown;
 use knock_proto::Time;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,9 @@ pub(super) struct Record {
     pub(super) timeout_ms: u64,
     /// The rule's `stop_after`. The due time is never later than this.
     pub(super) after_ms: u64,
-    pub(super) on_stop: StopOnStop,
+    /// The journal calls it `on_stop`, as journals of earlier versions do.
+    #[serde(rename = "on_stop")]
+    pub(super) on_shutdown: StopOnShutdown,
     pub(super) due_boottime_ns: u64,
     pub(super) due_unix_ms: u64,
 }

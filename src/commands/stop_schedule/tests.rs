@@ -49,13 +49,13 @@ fn start(line: &str) -> Job {
     Job::new(Kind::Start, "ssh", ADDRESS, line, Duration::from_secs(30))
 }
 
-fn stop(line: &str, on_stop: StopOnStop) -> Stop {
+fn stop(line: &str, on_shutdown: StopOnShutdown) -> Stop {
     let command = Command { any: line.to_owned(), v6: None };
-    Stop { command, after: Duration::from_secs(10), on_stop }
+    Stop { command, after: Duration::from_secs(10), on_shutdown }
 }
 
 fn run(line: &str) -> Stop {
-    stop(line, StopOnStop::Run)
+    stop(line, StopOnShutdown::Run)
 }
 
 fn open_once(directory: &Path, at: ClockReading, boot: &str) -> (Arc<StopSchedule>, Vec<Problem>) {
@@ -297,7 +297,7 @@ fn a_due_time_that_no_calendar_has_is_put_off_for_no_longer_than_stop_after() {
 fn when_the_daemon_stops_they_run_or_stay() {
     let directory = tempfile::tempdir().expect("a directory");
     let stops = open(directory.path(), at(0), BOOT);
-    carry_out([arm(&stops, 0, &run("true run")), arm(&stops, 0, &stop("true keep", StopOnStop::Keep))]);
+    carry_out([arm(&stops, 0, &run("true run")), arm(&stops, 0, &stop("true keep", StopOnShutdown::Keep))]);
     let jobs = stops.at_stop(at(3));
     assert_eq!(lines(&jobs), ["true run"]);
     stops.flush().expect("written");
