@@ -42,7 +42,7 @@ const PACKETS_IN_A_ROW: usize = 512;
 /// How long commands may continue when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const SHUTDOWN_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the loop waits for.
+/// The events that the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ready {
     Stop,
@@ -70,7 +70,7 @@ pub(crate) enum End {
 /// What the daemon counts beside engine and kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
-    /// Packets that the capture handed over.
+    /// Packets that the capture delivered.
     pub(crate) packets: u64,
     /// Packets that were no TCP segment or UDP datagram for a host.
     pub(crate) malformed: u64,
@@ -82,7 +82,7 @@ pub(crate) struct Counters {
     pub(crate) revoked: u64,
     /// Times that the table or a set was restored.
     pub(crate) restored: u64,
-    /// Elements that no grant explained, and that were deleted.
+    /// Stray elements that were deleted.
     pub(crate) strays: u64,
     /// Reloads that were carried out.
     pub(crate) reloads: u64,
@@ -108,7 +108,7 @@ pub(crate) struct Daemon {
     pub(crate) hand_over: Signal,
     pub(crate) reload: Signal,
     pub(crate) reloads: Reloads,
-    /// What it has kept the privileges for.
+    /// The privileges that the daemon has kept.
     pub(crate) privileges: RequiredPrivileges,
     pub(crate) notifier: Notifier,
 }
@@ -179,7 +179,7 @@ impl Daemon {
         }
     }
 
-    /// Watches what a reload may have replaced. What is watched already stays so.
+    /// Watches the descriptors that a reload may have replaced. Those that are watched already stay so.
     fn watch_replaceable(&self, poller: &mut Poller<Ready>) -> io::Result<()> {
         for socket in self.packets.sockets() {
             poller.watch(socket.capture(), Ready::Socket(socket.number()))?;
@@ -257,8 +257,8 @@ impl Daemon {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Ends everything: what was opened by commands is closed, then the gate goes as the configuration says, or stands for
-    /// the daemon that takes over.
+    /// Ends everything: stop commands run, then the gate is removed as the configuration says, or stays for
+    /// the daemon that replaces this one.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl Daemon {
     pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), knock_grant::Error> {
         self.notifier.stopping(self.time_to_stop());
         self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
-        // Whoever asks from now on is told that no daemon answers.
+        // From now on, knockctl reports that no daemon answers.
         self.control = None;
         self.commands.close();
         if let Some(stops) = &self.stops

@@ -1,11 +1,11 @@
 //! The log: standard error, syslog or the journal.
 //!
-//! Who reads the log may stop reading, and a write to it then waits. So the daemon never writes to it: lines go into a
-//! queue, and a thread of its own, which may wait as long as it likes, writes them. What the queue does not take is
-//! counted and left out.
+//! The reader of the log may stop reading, and a write to it then waits. So the daemon never writes to it: lines go into a
+//! queue, and a thread of its own, which may wait, writes them. Lines without room in the queue are counted and
+//! left out.
 //!
 //! Capabilities, `no_new_privs` and the system call filter belong to a thread and to those that it starts, so that
-//! thread starts after privileges were given up ([`write_from_now_on`]). Lines from before wait for it. Where the
+//! thread starts after privileges were dropped ([`write_from_now_on`]). Lines from before wait for it. Where the
 //! daemon does not get that far, [`finish`] writes them.
 
 pub(crate) mod events;
@@ -161,7 +161,7 @@ impl Queue {
         drop(self.changed.wait_while(self.lock(), nothing));
     }
 
-    /// Writes all lines that wait. `gap`: lines that could not be written, which the log does not tell of yet.
+    /// Writes all lines that wait. `gap`: lines that could not be written, and that the log does not report yet.
     fn write(&self, sink: &mut Sink, gap: &mut u64) {
         let mut state = self.lock();
         let lines = std::mem::take(&mut state.lines);
@@ -193,7 +193,7 @@ fn tell(sink: &mut Sink, gap: &mut u64) {
 }
 
 impl State {
-    /// Whether the line may wait. Behind one that was left out none may, so that the log tells of them in their place.
+    /// Whether the line may wait. Behind one that was left out none may, so that the log reports them in their place.
     fn takes(&self, line: &Line) -> bool {
         !self.has_writer || (self.gap == 0 && self.lines.len() < LINES && self.bytes + line.bytes() <= BYTES)
     }
@@ -249,7 +249,7 @@ impl Line {
         Line { level: Level::Warn, text, fields: Vec::new(), target, file: None, module: None, number: None }
     }
 
-    /// What it takes of memory, more or less.
+    /// Its approximate size in memory.
     fn bytes(&self) -> usize {
         let fields: usize = self.fields.iter().map(|(key, value)| key.len() + value.len()).sum();
         size_of::<Line>() + self.text.len() + self.target.len() + fields
@@ -286,7 +286,7 @@ mod tests {
         (0..LINES + 3).for_each(|_| log(&queue, "a line"));
         assert_eq!(waiting(&queue), (LINES, 3));
         queue.lock().lines.clear();
-        log(&queue, "the log does not tell of the three yet");
+        log(&queue, "the log does not report the three yet");
         assert_eq!(waiting(&queue), (0, 4));
 
         let queue = Queue::new();

@@ -45,7 +45,7 @@ impl ConfigSource {
         Ok(loaded)
     }
 
-    /// Judges the state directory and its files, where the daemon would use them: what stands there is run. Where they are
+    /// Checks the state directory and its files, where the daemon would use them: their commands are run. Where they are
     /// not there or cannot be looked at, there is nothing to trust.
     fn judge_state(&self, config: &Config) -> Result<(), Untrusted> {
         let directory = state_directory(config);
@@ -62,7 +62,7 @@ impl ConfigSource {
     }
 }
 
-/// Opens the schedule of stop commands, where a rule has one or some are pending from before.
+/// Opens the schedule of stop commands, where a rule has one or some are pending from an earlier run.
 pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopSchedule>> {
     let directory = state_directory(config);
     if !uses_stops(config, &directory) {
@@ -79,7 +79,7 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopS
     (has_stop_command(config) || pending > 0).then_some(stops)
 }
 
-/// Whether a rule has a stop command, or some may be pending from before.
+/// Whether a rule has a stop command, or some may be pending from an earlier run.
 fn uses_stops(config: &Config, state_directory: &Path) -> bool {
     has_stop_command(config) || StopSchedule::is_in(state_directory)
 }

@@ -15,7 +15,7 @@ pub(crate) struct PacketSource {
     changes: Vec<LinkChange>,
     /// The number of the next socket.
     next_number: usize,
-    /// What the sockets lost that were closed since.
+    /// The statistics of the sockets that were closed since.
     past: Statistics,
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct InterfaceState {
     pub(crate) state: &'static str,
 }
 
-/// Why packets can't be received.
+/// The reason why packets can't be received.
 pub(crate) type Error = knock_capture::Error;
 
 impl PacketSource {
-    /// Opens a socket for each of the interfaces. One that is not there is waited for.
+    /// Opens a socket for each of the interfaces. An interface that does not exist may appear later.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl PacketSource {
     /// As [`PacketSource::open`]; everything stays as it was then.
     pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
         let program = program(watches);
-        // What can fail comes first, and is undone where it does.
+        // The steps that can fail come first, and are undone where one fails.
         let added = self.missing(interfaces, &program)?;
         for index in 0..self.sockets.len() {
             if let Err(error) = self.sockets[index].capture.set_filter(&program) {
@@ -148,7 +148,7 @@ impl PacketSource {
 
     /// The next packet of the socket with that number, from its IP header on.
     ///
-    /// `None` where nothing is queued. An interface that went down or away is logged when [`PacketSource::follow`] hears of it.
+    /// `None` where nothing is queued. [`PacketSource::follow`] logs an interface that went down or was deleted.
     pub(crate) fn next(&mut self, socket: usize) -> Option<&[u8]> {
         let socket = self.sockets.iter_mut().find(|other| other.number == socket)?;
         match socket.capture.next() {
@@ -164,7 +164,7 @@ impl PacketSource {
         }
     }
 
-    /// Takes up what changed on the interfaces: says so, and binds where there is something new to bind to.
+    /// Reads the changes of the interfaces: logs them, and binds sockets to new interfaces.
     ///
     /// # Errors
     ///

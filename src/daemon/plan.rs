@@ -1,4 +1,4 @@
-//! What each part of the daemon needs of the configuration.
+//! The parts of the configuration that each part of the daemon needs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;

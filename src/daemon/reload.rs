@@ -1,6 +1,6 @@
-//! Reading the configuration anew, while everything goes on.
+//! Reload: the daemon reads its configuration again, while everything else continues.
 //!
-//! A thread reads and checks the files, which may take seconds; the loop goes round meanwhile, and takes up what was read
+//! A thread reads and checks the files, which may take seconds; the loop continues meanwhile, and applies what was read
 //! when that is done. One read runs at a time. A reload that is asked for meanwhile is another one, since the file may have
 //! changed after it was read: it begins when the first has ended, for all who asked in between.
 
@@ -20,7 +20,7 @@ use crate::os::clock::now;
 use crate::os::privileges::RequiredPrivileges;
 
 impl Daemon {
-    /// Has the configuration file read, to take up what it says now. Where it is not valid, or the kernel refuses what it
+    /// Has the configuration file read and then applied. Where it is not valid, or the kernel refuses what it
     /// asks for, everything stays as it is, and the log says why. `asker` is the connection to the control socket that gets
     /// the answer.
     pub(crate) fn reload(&mut self, asker: Option<usize>) {
@@ -99,12 +99,12 @@ impl Daemon {
         }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
-        // Without such a rule, what runs stop commands may have been given up.
+        // Without such a rule, there may be no schedule of stop commands yet.
         if self.stops.is_none() && self.config.rules.iter().any(|rule| rule.stop.is_some()) {
             self.stops = open_stops(&self.config, &self.events);
         }
         if !hooks.is_empty() {
-            // Nobody's knock waits for them.
+            // No knock waits for these commands.
             let commands = self.commands.clone();
             let run = move || hooks::run(&commands, &hooks);
             if let Err(error) = thread::Builder::new().name("hooks".to_owned()).spawn(run) {
@@ -134,14 +134,14 @@ impl Daemon {
         let path = control::place(config);
         match &self.control {
             Some(control) if control.path() == path => Ok(None),
-            // It could not be made at its default place, which was told at the start.
+            // It could not be made at its default place, which was logged at the start.
             None if config.control_socket.is_none() => Ok(None),
             _ => control::Socket::listen(&path).map(Some),
         }
     }
 }
 
-/// The fields that differ, and that a daemon takes up at its start only.
+/// The changed fields that the daemon applies only at its start.
 fn fixed_at_start(old: &Config, new: &Config) -> Vec<&'static str> {
     let fields = [
         ("limits.commands", old.limits.commands != new.limits.commands),

@@ -1,4 +1,4 @@
-//! The thread that reads the configuration again, while the event loop goes on. One runs at a time.
+//! The thread that reads the configuration again, while the event loop continues. One runs at a time.
 
 use std::fmt;
 use std::io;
@@ -14,12 +14,12 @@ use crate::daemon::config_source::ConfigSource;
 use crate::daemon::plan::engine_settings;
 use crate::triggers::sequences::SequencePlan;
 
-/// Why the configuration was not read anew: the reasons, a line each.
+/// The reasons why a reload failed, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotReloaded {
     /// The file is not valid.
     Invalid(String),
-    /// What it asks for could not be had.
+    /// The kernel or the system refused what it asks for.
     Failed(String),
 }
 

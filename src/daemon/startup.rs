@@ -79,7 +79,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let source =
         ConfigSource { file: args.config.clone(), interfaces: interfaces(args), log_level: args.log_level(), owners };
     if !args.check {
-        // What is secret in the configuration stays in memory; nobody but root shall read it there, or in a core dump.
+        // Secrets of the configuration stay in memory; only root may read them there, or in a core dump.
         let private = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         private.map_err(|errno| {
             Failure::Other(format!("cannot protect the memory of the daemon from other processes: {errno}"))
@@ -108,7 +108,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Starts the log where the command line says, else where the configuration says; a check, and what is wrong with the
-/// configuration, is for whoever sits in front of it.
+/// configuration, goes to the terminal of the user who started it.
 fn start_log(args: &Args, loaded: Option<&Loaded>) -> Result<(), Failure> {
     let level = loaded.map_or(log::LevelFilter::Info, |loaded| loaded.config.log.level);
     let target = args.log_target().or_else(|| loaded.and_then(|loaded| loaded.config.log.target));

@@ -45,9 +45,9 @@ events! {
     Ready = "ready", "d75956351a9543398edaa6940eebaa16", Info;
     /// The daemon stops.
     Stopping = "stopping", "1daef643a8354c15bafef0249926112f", Info;
-    /// The configuration was read anew.
+    /// The configuration was read again and applied.
     Reloaded = "reloaded", "3e157dee4c0a4aef8843e78f2b5f5054", Info;
-    /// The new configuration is not valid; the old one goes on.
+    /// The new configuration is not valid; the old one stays in force.
     ReloadFailed = "reload-failed", "2d9455cab718438d8ae36c35e2b8c18f", Error;
     /// An address was granted what a rule allows.
     Granted = "granted", "d2b772c23f434d9c8d64d0aa184315a7", Info;
@@ -61,9 +61,9 @@ events! {
     GrantFailed = "grant-failed", "bfbf22879c39435e83a69dd97157e43b", Error;
     /// A rule's sequence was knocked, and its command is about to run.
     Knocked = "knocked", "f0ab7b3c068b43cea165c2a5b4944e48", Info;
-    /// Somebody changed the managed table or a set, and it was put back.
+    /// Another program changed the managed table or a set, and it was restored.
     Restored = "restored", "7078171a7e4d421da5d5f85d44c75b31", Warn;
-    /// An element that no grant explains was found in the kernel, and deleted.
+    /// A stray element was found in the kernel, and deleted.
     Stray = "stray", "477e1503113fe5cd6cf91524d7427efd", Warn;
 }
 
@@ -76,7 +76,7 @@ impl Event {
 
 /// Lines that may follow each other at once.
 const BURST: u32 = 200;
-/// How much of that the output of commands may use: the rest is for what tells that there was a knock, and what came of it.
+/// How much of that the output of commands may use: the rest is for the events that report a knock and its result.
 const BURST_OF_OUTPUT: u32 = BURST / 2;
 /// After that, the time for a line.
 const REFILL: Duration = Duration::from_millis(50);
@@ -84,7 +84,7 @@ const REFILL: Duration = Duration::from_millis(50);
 const SUMMARY: Duration = Duration::from_secs(10);
 
 /// The log of everything that a knock can cause, shared by the event loop and the threads that run commands. One bound
-/// holds for all of it, so no flood of knocks can fill the log. What is left out is counted, and the number is logged.
+/// holds for all of it, so no flood of knocks can fill the log. Lines that are left out are counted and reported.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EventLog(Arc<Mutex<Bound>>);
 

@@ -25,11 +25,11 @@ pub(super) enum Sink {
     Syslog(Option<Logger<LoggerBackend, Formatter3164>>),
 }
 
-/// Whether there is such a target. Waits for nobody.
+/// Whether there is such a target. It never waits.
 ///
 /// # Errors
 ///
-/// Where nobody listens, or this user may not write there.
+/// Where no log daemon listens, or this user may not write there.
 pub(super) fn look_for(target: LogTarget) -> Result<(), Error> {
     match target {
         LogTarget::Stderr => Ok(()),
@@ -92,7 +92,7 @@ impl Sink {
     }
 }
 
-/// Without a time: whoever reads standard error knows what time it is, and the journal adds it.
+/// Without a time: a reader of standard error knows the time, and the journal adds it.
 fn to_stderr(line: &Line) -> io::Result<()> {
     let prefix = match line.level {
         Level::Error => "error: ",

@@ -1,4 +1,4 @@
-//! The daemon's clock. Nothing else in the program asks what time it is.
+//! The daemon's clock. Nothing else in the program reads the time.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,13 +19,13 @@ pub(crate) fn clock_reading() -> ClockReading {
     ClockReading { boottime: now(), wall: SystemTime::now() }
 }
 
-/// Now, on `CLOCK_BOOTTIME` (clock_gettime(2)): no step of the wall clock moves it, and it goes on while the machine
+/// Now, on `CLOCK_BOOTTIME` (clock_gettime(2)): no step of the wall clock moves it, and it continues while the machine
 /// sleeps, as a client's timeouts do.
 pub(crate) fn now() -> Time {
     read(ClockId::Boottime)
 }
 
-/// How long the machine has slept since it was started: `CLOCK_MONOTONIC` stands still meanwhile, as the jiffies do that
+/// How long the machine was suspended since its start: `CLOCK_MONOTONIC` stops meanwhile, as the jiffies do that
 /// the timeouts of set elements run on.
 pub(crate) fn slept() -> Duration {
     let now = now();
@@ -40,7 +40,7 @@ fn read(clock: ClockId) -> Time {
     Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
 }
 
-/// Notices that the machine has slept.
+/// Notices that the machine was suspended.
 #[derive(Debug)]
 pub(crate) struct Sleep {
     noticed: Duration,
@@ -50,12 +50,12 @@ impl Sleep {
     /// Sleep that is no longer than this changes nothing that a timeout is made for.
     const SHORT: Duration = Duration::from_millis(100);
 
-    /// `slept`: how long it has slept so far, as [`slept`] tells.
+    /// `slept`: how long it was suspended so far, see [`slept`].
     pub(crate) const fn new(slept: Duration) -> Sleep {
         Sleep { noticed: slept }
     }
 
-    /// Whether it has slept since this was asked last.
+    /// Whether it was suspended since the last call.
     pub(crate) fn is_over(&mut self, slept: Duration) -> bool {
         let more = slept > self.noticed + Sleep::SHORT;
         if more {

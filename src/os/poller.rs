@@ -16,7 +16,7 @@ use rustix::time::{
 const EVENTS_MAX: usize = 64;
 /// The key of the timer. Keys of watched descriptors are greater.
 const TIMER: u64 = 0;
-/// The key of the timer that expires when the machine has slept.
+/// The key of the timer that expires when the machine was suspended.
 const AWAKE: u64 = 1;
 /// The bits of a key that are the number of its descriptor. The others count the calls of [`Poller::watch`].
 const DESCRIPTOR: u64 = u32::MAX as u64;

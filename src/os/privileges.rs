@@ -1,16 +1,16 @@
-//! Least privilege: once everything is open, the daemon keeps only what it will need, for good.
+//! Least privilege: once everything is open, the daemon permanently drops the privileges that it will not need.
 //!
-//! What that is follows from the configuration that it starts with, see [`RequiredPrivileges`]; a reload that needs more is refused
-//! ([`RequiredPrivileges::check`]), and a restart, during which the gate stands, gives it.
+//! The configuration at start decides which it needs, see [`RequiredPrivileges`]; a reload that needs more is refused
+//! ([`RequiredPrivileges::check`]), and a restart, during which the gate stays closed, gives it.
 //!
 //! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
 //! `no_new_privs` is set, and a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in
 //! force.
 //!
-//! Commands were written for whoever starts the daemon. Where that is root, they get root's powers: the kernel gives a
+//! Commands run with the privileges of the user who starts the daemon. Where that is root, the kernel gives a
 //! program of user 0 the whole bounding set at execve(2), whatever little its parent kept (capabilities(7)), so the
 //! bounding set stays, `no_new_privs` is not set, and there is no filter, which they would inherit. Where it is another
-//! user, as under the systemd unit, they get the ambient set, and the daemon keeps what stands there.
+//! user, as under the systemd unit, they get the ambient set, and the daemon keeps the capabilities in it.
 //!
 //! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)): the
 //! first command has to come later.
@@ -28,19 +28,19 @@ use rustix::thread::{no_new_privs, set_no_new_privs};
 
 pub(crate) use protections::Protections;
 
-/// What the daemon needs after its start.
+/// The privileges that the daemon needs after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequiredPrivileges {
     /// `CAP_NET_ADMIN`: rules grant over netlink.
     nftables: bool,
     /// `CAP_NET_RAW`, for socket(2) only: a reload may name another interface. The socket for all interfaces hears
-    /// those that come later too, and one for an interface that is gone is bound anew without it.
+    /// those that come later too, and a socket whose interface was deleted is bound again without it.
     sockets: bool,
     /// Programs, with the privileges that the daemon was started with.
     commands: bool,
 }
 
-/// Privileges could not be given up.
+/// Privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A capability set.
@@ -58,7 +58,7 @@ pub(crate) enum Error {
     NoNewPrivileges(rustix::io::Errno),
 }
 
-/// What a new configuration needs and the daemon has given up.
+/// The privileges that a new configuration needs and the daemon has dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dropped(RequiredPrivileges);
 
@@ -81,7 +81,7 @@ impl fmt::Display for Dropped {
 }
 
 impl RequiredPrivileges {
-    /// What this configuration needs; `pending`: stop commands are pending from an earlier run, whatever it says.
+    /// The privileges that this configuration needs; `pending`: stop commands of an earlier run are pending.
     pub(crate) fn of(config: &Config, pending: bool) -> RequiredPrivileges {
         let mut rules = config.rules.iter();
         let runs = |rule: &knock_config::Rule| {
@@ -98,7 +98,7 @@ impl RequiredPrivileges {
     ///
     /// # Errors
     ///
-    /// What was given up.
+    /// The privileges that were dropped.
     pub(crate) fn check(self, wanted: RequiredPrivileges) -> Result<(), Dropped> {
         let missing = RequiredPrivileges {
             nftables: wanted.nftables && !self.nftables,
@@ -122,11 +122,11 @@ impl RequiredPrivileges {
         wanted.into_iter().filter_map(|(wanted, capability)| wanted.then_some(capability)).collect()
     }
 
-    /// Gives up everything else, for this thread and those that it starts.
+    /// Drops all other privileges, for this thread and those that it starts.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses; something may be given up already.
+    /// Where the kernel refuses; some privileges may be dropped already.
     pub(crate) fn drop_unneeded(self) -> Result<(), Error> {
         let root = geteuid().is_root();
         let mut keep = self.capabilities(root);
@@ -163,7 +163,7 @@ fn reduce(keep: &CapsHashSet) -> Result<CapsHashSet, Error> {
     Ok(keep)
 }
 
-/// Makes the bounding set no more than `keep`. Who has no `CAP_SETPCAP` may not, and can't use it either once
+/// Makes the bounding set no more than `keep`. A process without `CAP_SETPCAP` may not, and can't use the set either once
 /// `no_new_privs` is set.
 fn bound(keep: &CapsHashSet) -> Result<(), Error> {
     if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed("effective"))? {
@@ -210,7 +210,7 @@ mod tests {
         let both = format!("{GRANTS}, {RUNS}");
         assert_eq!(required("any", &both).check(required("any", GRANTS)), Ok(()));
         let error =
-            required("any", GRANTS).check(required("eth0", &both)).expect_err("commands and sockets were given up");
+            required("any", GRANTS).check(required("eth0", &both)).expect_err("commands and sockets were dropped");
         assert_eq!(
             error.to_string(),
             "the privileges for it were given up at start (a rule has a command, and no rule had one at start; it names \

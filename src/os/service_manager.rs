@@ -1,6 +1,6 @@
-//! What the service manager is told (sd_notify(3)). Without one, nothing is told and nothing is woken for.
+//! Notifications to the service manager (sd_notify(3)). Without one, nothing is sent and the daemon is not woken.
 //!
-//! A service manager that does not read is not waited for. That the daemon is ready, or reads its configuration anew, is
+//! A service manager that does not read is not waited for. That the daemon is ready, or reads its configuration again, is
 //! sent again until it is taken; of the rest the next message says more than the last one.
 
 use std::collections::VecDeque;
@@ -20,12 +20,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Messages that wait at most: reloads while nobody reads.
 const WAITING: usize = 64;
 
-/// The service manager, as long as the daemon has something to tell it.
+/// The connection to the service manager.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     watchdog: Option<Watchdog>,
     status: String,
-    /// What must reach the service manager and was not taken yet, in order.
+    /// The messages that must reach the service manager and were not accepted yet, in order.
     waiting: VecDeque<String>,
     retry_due: Option<Time>,
 }
@@ -46,12 +46,12 @@ impl Notifier {
         }
     }
 
-    /// Start-up goes on, and may take up to `time` from now.
+    /// Start-up continues, and may take up to `time` from now.
     pub(crate) fn starting(&self, time: Duration) {
         tell(&[NotifyState::ExtendTimeoutUsec(microseconds(time))]);
     }
 
-    /// Start-up is over: knocks are heard, and what is guarded is closed.
+    /// Start-up is over: the daemon receives knocks, and the guarded ports are closed.
     pub(crate) fn ready(&mut self, status: String) {
         self.must_tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         self.status = status;
@@ -65,7 +65,7 @@ impl Notifier {
         }
     }
 
-    /// The configuration is about to be read anew; [`Notifier::ready`] ends that, however it went.
+    /// A reload begins; [`Notifier::ready`] ends it, whatever its result.
     pub(crate) fn reloading(&mut self) {
         // Without the time, systemd 253 and later takes the reload for failed.
         if let Ok(since) = NotifyState::monotonic_usec_now() {
@@ -99,7 +99,7 @@ impl Notifier {
 
     /// Sends a message behind those that wait, now or later.
     fn must_tell(&mut self, state: &[NotifyState<'_>]) {
-        // What follows a status has another one, now or soon.
+        // The message after a status has another status, now or soon.
         if self.waiting.back().is_some_and(|last| last.starts_with("STATUS=")) {
             self.waiting.pop_back();
         }

@@ -23,7 +23,7 @@ impl Signal {
         Signal::of(&[SIGTERM, SIGINT])
     }
 
-    /// USR1: the daemon is to stop because another one is about to take over (`RestartKillSignal=` of systemd.kill(5)).
+    /// USR1: the daemon is to stop because another one is about to replace it (`RestartKillSignal=` of systemd.kill(5)).
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Signal {
         Signal::of(&[SIGUSR1])
     }
 
-    /// HUP: the daemon is to read its configuration anew.
+    /// HUP: the daemon reloads its configuration.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The files that decide what the daemon opens and runs. They are trusted only where nobody else can change them.
+//! The files that decide what the daemon opens and runs. They are trusted only where no other user can change them.
 //!
 //! As sshd does it (`StrictModes` of sshd_config(5)): the file, and each directory on the way to it, belongs to root or to
 //! the user that the daemon runs as, and neither its group nor everybody may write it. A directory with the sticky bit,
@@ -33,11 +33,11 @@ pub(crate) struct Owners {
     own: u32,
     /// Root, the daemon's own user, and for a check the user of the packaged unit.
     trusted: [u32; 3],
-    /// The overflow uid, where it stands for users outside this namespace only.
+    /// The overflow uid, where it represents only users outside this namespace.
     outside: Option<u32>,
 }
 
-/// What may stand at the end of the way.
+/// The kinds of file that may be at the end of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     /// A regular file, also by a symbolic link.
@@ -145,7 +145,7 @@ impl Owners {
         self.open_as(path, Wanted::File, write)
     }
 
-    /// As [`Owners::open`], for reading, where no symbolic link may stand at that path: a file that only the daemon makes.
+    /// As [`Owners::open`], for reading, where that path may not be a symbolic link: a file that only the daemon makes.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Owners {
     }
 }
 
-/// What is judged on the way to one file.
+/// The checks on the path to one file.
 struct Judged<'a> {
     owners: &'a Owners,
     path: &'a Path,

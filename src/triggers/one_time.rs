@@ -5,7 +5,7 @@
 //! the length of the file does not change and a half-written one cannot come about. That character should be a
 //! blank, or the mark takes the place of a digit.
 //!
-//! The file is the only memory: a reload or a restart goes on with its first unused line.
+//! The file is the only memory: a reload or a restart continues with its first unused line.
 
 mod list;
 
@@ -95,7 +95,7 @@ pub(crate) enum Warning {
     },
 }
 
-/// Why a use could not be noted. Nothing may be done for that knock.
+/// The reason why a use could not be marked in the file. The completion must be ignored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsumeError {
     /// The file could not be read or written; the sequence is still the current one.
@@ -150,8 +150,8 @@ impl OneTime {
         self.current.as_deref()
     }
 
-    /// Marks the current sequence as used, on disk, and goes on to the next, which [`OneTime::current`] tells from now
-    /// on. Only when this has succeeded may what the sequence opens be opened. What the operator should know is returned.
+    /// Marks the current sequence as used, on disk, and changes to the next, which [`OneTime::current`] returns from now
+    /// on. Only when this has succeeded may the rule grant. Returns what the operator should know.
     ///
     /// It waits for the disk once (fsync(2)), on the event loop, which is bearable since only who knows a sequence
     /// can make it happen, once for each.

@@ -8,7 +8,7 @@ use knock_proto::{Completion, Counters, Engine, Packet, Rule, RuleId, Settings, 
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::{ConsumeError, OneTime, OneTimeError, Warning};
 
-/// What sequences need of the configuration and of the files that it names.
+/// The data that sequences need from the configuration and from the files that it names.
 pub(crate) struct SequencePlan {
     rules: Vec<Rule>,
     settings: Settings,
@@ -34,7 +34,7 @@ impl SequencePlan {
         Ok(SequencePlan { rules, settings, one_time })
     }
 
-    /// What the packet source has to hand over.
+    /// The packets that the packet source has to deliver.
     pub(crate) fn watches(&self) -> Vec<Watch> {
         Engine::new(self.rules.clone(), &self.settings).watches()
     }
@@ -62,18 +62,18 @@ impl Sequences {
         Sequences { engine: Engine::new(rules.clone(), &settings), rules, settings, one_time }
     }
 
-    /// Follows other rules. Knocks that are under way go on for those that stay as they are.
+    /// Changes to other rules. Progress is kept for rules that do not change.
     pub(crate) fn apply(&mut self, now: Time, plan: SequencePlan) {
         (self.rules, self.settings, self.one_time) = (plan.rules, plan.settings, plan.one_time);
         self.engine.reconfigure(now, self.rules.clone(), &self.settings);
     }
 
-    /// What the packet source has to hand over.
+    /// The packets that the packet source has to deliver.
     pub(crate) fn watches(&self) -> Vec<Watch> {
         self.engine.watches()
     }
 
-    /// Looks at a packet; `local` tells whether its destination is an address of this host. Each rule that it completes is
+    /// Looks at a packet; `local`: whether its destination is an address of this host. Each rule that it completes is
     /// appended to `completions`.
     pub(crate) fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
         self.engine.handle(now, packet, local, completions);
@@ -116,7 +116,7 @@ impl Sequences {
         self.engine.sources()
     }
 
-    /// What has happened so far.
+    /// The counters so far.
     pub(crate) fn counters(&self) -> Counters {
         self.engine.counters()
     }

@@ -1,4 +1,4 @@
-//! Configurations that are wrong, at start, with `--check` and at a reload; and what the exit status tells.
+//! Configurations that are wrong, at start, with `--check` and at a reload; and the exit status of each.
 
 use serde_json::json;
 

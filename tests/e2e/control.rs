@@ -294,7 +294,7 @@ fn a_hundred_thousand_grants_are_listed_while_knocks_go_on() {
     configuration["limits"] = json!({ "grants": 200_000 });
     let daemon = Daemon::start(server, configuration);
     let directory = daemon.kill();
-    // What a daemon takes up that was killed with so many grants.
+    // The adoption of so many grants after a kill.
     let mut script = String::from("add element inet knockd grants4 {\n");
     for number in 0..GRANTS {
         let address = Ipv4Addr::from_bits(0x0a80_0000 + number);
@@ -515,7 +515,7 @@ fn no_answer_shows_a_sequence_to_a_member_of_the_sockets_group() {
         let said = complaint(&knockctl(&daemon, &["reload"]));
         assert!(
             ["28731", "4219", "17660", "h1dd3n"].iter().any(|secret| said.contains(secret)),
-            "root is told: {said}"
+            "root sees it: {said}"
         );
     }
     // A warning quotes too: a port that is knocked and guarded.

@@ -94,7 +94,7 @@ fn an_nft_command_adds_to_the_set_of_the_example_ruleset() {
     assert_opens_and_closes(&network, &configuration);
 }
 
-/// Runs knockd after `prepare`, a shell script, where a new directory stands at /run and another, which `fill` fills, at
+/// Runs knockd after `prepare`, a shell script, where /run is a new directory and another, which `fill` fills, at
 /// `place`. What the script starts ends with the daemon.
 fn in_a_machine_of_its_own(
     network: &Network,
@@ -130,7 +130,7 @@ fn ufw_opens_and_closes() {
 
 // Its package starts it where it is installed, with a firewall of its own, so scripts/setup does not install it.
 #[test]
-#[ignore = "needs firewalld, which takes over the host that it is installed on; with it: cargo test -- --ignored firewalld"]
+#[ignore = "needs firewalld, which changes the firewall of the host that it is installed on; with it: cargo test -- --ignored firewalld"]
 fn firewalld_opens_and_closes() {
     needs("firewall-cmd", "firewalld");
     needs("dbus-daemon", "dbus");

@@ -152,7 +152,7 @@ fn a_table_without_an_owner_is_restored_at_once_with_the_remaining_time_of_its_g
         let bound = 16 * u64::try_from(AT_ONCE.as_millis()).unwrap_or(0);
         assert!(got_in <= bound, "{report}");
     }
-    assert!(daemon.log().contains("was changed by `nft`"), "it is told who it was: {}", daemon.log());
+    assert!(daemon.log().contains("was changed by `nft`"), "the log names the program: {}", daemon.log());
     let toll = siege.end();
     eprintln!(
         "{report}{} granted SYNs of {} were dropped while the grants were flushed",

@@ -185,7 +185,7 @@ fn knocks_are_heard_after_a_reload_that_failed_and_names_another_interface() {
     server.namespace.nft("table inet filter { set ranges { type ipv4_addr; flags interval; }; }").expect("a set");
     let daemon = Daemon::start(server, configuration(json!(["eth0"])));
     let mut refused = configuration(json!(["eth1"]));
-    // Only the kernel can tell that knockd can't use that set.
+    // Only the kernel knows that knockd can't use that set.
     let own = json!({ "set": "inet filter ranges", "timeout": "1h" });
     let own = json!({ "name": "own", "sequence": [7100, 9100, 8100], "allow": own });
     refused["rules"].as_array_mut().expect("the rules").push(own);

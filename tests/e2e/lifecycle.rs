@@ -22,7 +22,7 @@ fn ssh() -> Value {
 }
 
 /// Has client 1 knock in both families, and waits until some of the hour of both grants is over: what is kept can be
-/// told from what is granted anew.
+/// distinguished from new grants.
 fn grant(network: &Network) -> Vec<IpAddr> {
     let (server, friend) = (&network.server, &network.clients[1]);
     let wire = friend.wire(server).expect("a packet socket for the client");
@@ -255,7 +255,7 @@ fn killed_under_a_flood_and_started_again_it_adopts_every_grant() {
         for _ in 0..4 {
             let directory = daemon.kill();
             siege.go_on();
-            assert!(table_exists(server, "knockd"), "it stands without a daemon; owner: {owner}");
+            assert!(table_exists(server, "knockd"), "it exists without a daemon; owner: {owner}");
             daemon = Daemon::start_again(server, directory);
             daemon.wait_for_log("adopted 2 live grants");
             siege.go_on();
@@ -264,7 +264,7 @@ fn killed_under_a_flood_and_started_again_it_adopts_every_grant() {
             }
         }
         siege.end().assert_held();
-        // What was taken up is recorded with its time, and ends like what was granted.
+        // An adopted grant is recorded with its time, and ends like another grant.
         let knockctl = |arguments: &[&str]| -> Value {
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_knockctl"));
             command.arg("--socket").arg(daemon.path("control.sock")).args(arguments);

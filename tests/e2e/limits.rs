@@ -56,7 +56,7 @@ fn a_full_set_is_reported_and_live_grants_stay() {
     let status = ask(&daemon, &json!({ "version": 1, "command": "status" })).0;
     assert!(status.to_string().contains("\"grants\":3"), "{status}");
 
-    // Whoever has a grant can renew it, and another family has room of its own.
+    // A granted address can extend its grant, and the other IP version has room of its own.
     let mark = daemon.log_mark();
     knock(&wire, address(1), &SEQUENCE);
     daemon.wait_for_log_after(mark, &format!("extended for {}", address(1)));
@@ -223,7 +223,7 @@ fn with_a_hundred_thousand_grants_all_goes_on_as_with_one() {
     siege.end().assert_held();
 
     eprintln!(
-        "with {total} grants: a new one {many:?} (with few: {few:?}), taken up in {started:?}, listed in {listed:?}, \
+        "with {total} grants: a new one {many:?} (with few: {few:?}), adopted in {started:?}, listed in {listed:?}, \
          shown by knockctl in {shown:?}, reload {same_grants:?}, to another table {under_another_name:?}, with another port for all {twice_the_elements:?}, \
          status {status_time:?}, memory {large} KiB (with few: {small} KiB)"
     );

@@ -110,7 +110,7 @@ fn a_killed_daemon_leaves_no_port_open_longer_than_its_grant() {
     knock(&wire(&network), friend.v4.into(), &[7000, 8000]);
     friend.wait_until_open(at4(22));
     let _directory = daemon.kill();
-    assert_eq!(stranger.tcp(at4(22)), Reach::Filtered, "the gate stands without its daemon");
+    assert_eq!(stranger.tcp(at4(22)), Reach::Filtered, "the gate stays closed without its daemon");
     wait_until("the kernel ends the grant", || element(server, friend.v4.into(), ("tcp", 22)).is_none());
     assert_eq!(friend.tcp(at4(22)), Reach::Filtered);
 }
@@ -164,7 +164,7 @@ fn a_flush_by_another_program_does_not_open_the_gate() {
         let mut daemon = Daemon::start(server, configuration);
         knock(&wire(&network), friend.v4.into(), &[7000, 8000]);
         friend.wait_until_open(at4(22));
-        // Where the table is owned, nft may be refused; either way the gate has to stand.
+        // Where the table is owned, nft may be refused; either way the gate has to stay closed.
         let _ = server.namespace.nft("flush ruleset");
         wait_until("the table is there", || table_exists(server, "knockd"));
         wait_until("the grant is there", || element(server, friend.v4.into(), ("tcp", 22)).is_some());

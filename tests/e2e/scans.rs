@@ -1,4 +1,4 @@
-//! Port scans: they open nothing, and cannot tell a guarded port with a service from one without.
+//! Port scans: they open nothing, and a guarded port looks the same with a service and without.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

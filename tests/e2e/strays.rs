@@ -1,4 +1,4 @@
-//! Elements that no grant explains, and elements that outlast their grant. (What the clock of the record says and that of
+//! Stray elements, and elements that outlast their grants. (What the clock of the record says and that of
 //! the kernel does not is tested in `src/gate/tests.rs`, at times that the test chooses.)
 
 use std::net::IpAddr;

@@ -58,7 +58,7 @@ impl Capture {
     }
 
     /// Starts the delivery from the interface with this index, or from all interfaces where it is 0; again after an
-    /// interface was deleted and made anew, or to change it. Needs no capability.
+    /// interface was deleted and created again, or to change it. Needs no capability.
     ///
     /// An interface that is down can be bound: [`next`](Capture::next) says [`Error::LinkDown`] once and delivers
     /// from when it is up.

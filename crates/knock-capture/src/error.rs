@@ -1,4 +1,4 @@
-//! What can go wrong on the wire side, and what to do about it.
+//! The errors of packet sockets and of the watch on network interfaces, with their remedies.
 
 use std::io;
 

@@ -18,14 +18,14 @@ pub use table::{Link, LinkChange};
 
 /// How many datagrams one [`Links::read`] takes; the poll reports what remains.
 const READ_BUDGET: usize = 256;
-/// How many datagrams are thrown away in one go before the table is read anew.
+/// How many datagrams are thrown away in one go before the table is read again.
 const DISCARD_BUDGET: usize = 65_536;
 /// How often a dump is tried that other changes interrupt.
 const DUMP_ATTEMPTS: usize = 16;
 /// The kernel's dumps use up to 32 KiB per datagram (`NLMSG_GOODSIZE` and netlink_recvmsg in `net/netlink`).
 const DATAGRAM_MAX: usize = 64 << 10;
 /// The receive queue of the subscription, in bytes: some 2,000 changes at once. More are noticed, and the table is
-/// read anew.
+/// read again.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
 const SUBSCRIPTIONS: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
@@ -38,7 +38,7 @@ pub struct Links {
     socket: Socket,
     table: Table,
     buffer: Vec<u8>,
-    /// Changes were lost: the table must be read anew.
+    /// Changes were lost: the table must be read again.
     stale: bool,
 }
 
@@ -59,7 +59,7 @@ impl Links {
 
     /// Takes in what changed since, and appends it to `changes`, oldest first. Never waits.
     ///
-    /// Where changes were lost because too many came at once, the present state is read anew and the difference is
+    /// Where changes were lost because too many came at once, the present state is read again and the difference is
     /// reported. One call does a bounded amount of work: the descriptor stays readable while there is more.
     pub fn read(&mut self, changes: &mut Vec<LinkChange>) -> Result<(), Error> {
         for _ in 0..READ_BUDGET {

@@ -11,7 +11,7 @@ use crate::{Error, GrantEvent, Place, Policy};
 pub struct Key {
     /// Whose packets it lets in.
     pub address: IpAddr,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
@@ -45,7 +45,7 @@ pub enum Store {
 }
 
 impl Place {
-    /// What holds the elements that stand there.
+    /// The store that holds the elements of this place.
     pub fn store(&self) -> Store {
         match self {
             Place::Port(_) => Store::Table,
@@ -61,11 +61,11 @@ pub struct Changes {
     pub table: bool,
     /// Whether a user set may be another.
     pub sets: bool,
-    /// Who changed it.
+    /// The program that changed it.
     pub by: Option<String>,
 }
 
-/// Carries grants out. What it can't tell as an error of the call it adds to `events`.
+/// Carries grants out. Failures that are no error of the call as a whole are added to `events`.
 pub trait Enforcer {
     /// Puts `policy` in force for the first time. Returns what a daemon before this one left.
     ///
@@ -118,7 +118,7 @@ pub trait Enforcer {
     /// Where that cannot be read.
     fn list(&mut self, store: &Store) -> Result<Vec<Element>, Error>;
 
-    /// Makes the managed table anew, with these elements, where it is gone or its rules were changed. Returns whether it
+    /// Creates the managed table again, with these elements, where it is gone or its rules were changed. Returns whether it
     /// did.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ pub enum GrantEvent {
         /// Why not.
         error: Error,
     },
-    /// An element that no grant explains was found and deleted.
+    /// A stray element was found and deleted.
     Stray {
         /// The rule whose name it bears.
         rule: Option<RuleId>,
@@ -118,7 +118,7 @@ pub enum GrantEvent {
         /// Where it stood: `22/tcp in table inet knockd`, `set inet filter ssh4`.
         place: String,
     },
-    /// Elements that no grant explains were deleted when somebody revoked.
+    /// Stray elements were deleted by a revocation.
     RevokedStrays {
         /// How many.
         count: usize,
@@ -133,14 +133,14 @@ pub enum GrantEvent {
     TableRestored {
         /// The name of the table.
         table: String,
-        /// Who changed it.
+        /// The program that changed it.
         by: String,
     },
     /// Somebody else deleted elements from user sets, and they are there again.
     SetsRestored {
         /// How many.
         elements: usize,
-        /// Who deleted them.
+        /// The program that deleted them.
         by: String,
     },
     /// What somebody else changed could not be restored; it is tried again.
@@ -148,7 +148,7 @@ pub enum GrantEvent {
         /// Why not.
         error: Error,
     },
-    /// Elements would have outlasted their grants; now they end in time.
+    /// Elements had a longer timeout than their grants; it was shortened.
     Shortened {
         /// How many.
         elements: usize,

@@ -1,7 +1,7 @@
 //! The record of live grants: who was granted which rule, until when. Pure.
 //!
-//! The kernel's sets do the work; this is what is put back into them when somebody flushes them, what `knockctl grants`
-//! answers from, what tells which grant of two that cover the same port lasts longer, and what says when a grant ends.
+//! The sets of the kernel do the work. The ledger is the source for restoring flushed sets and for `knockctl grants`;
+//! it decides which of two grants for the same port lasts longer, and when a grant ends.
 
 mod room;
 
@@ -21,7 +21,7 @@ pub struct Grant {
     pub rule: RuleId,
     /// To whom.
     pub address: IpAddr,
-    /// When it was first granted, of the grant that goes on since.
+    /// The time when the grant began; an extension does not change it.
     pub since: Time,
     /// When it ends.
     pub expires: Time,
@@ -60,7 +60,7 @@ impl Ledger {
     /// Takes out the grants that have no room under `limit` any more, those that end first in front.
     pub(crate) fn shed(&mut self, limit: usize) -> Vec<Grant> {
         let mut shed = Vec::new();
-        // What goes because its network has too many makes room for others.
+        // A grant that goes because its network has too many makes room for others.
         for check in [Usage::check_network, Usage::check_version] {
             for grant in self.iter().cloned().collect::<Vec<_>>() {
                 self.usage.remove(grant.address, grant.elements);
@@ -189,7 +189,7 @@ mod tests {
         assert!(due(&ledger, 9).is_empty());
         assert_eq!(due(&ledger, 10), ["1"]);
         assert_eq!(due(&ledger, 20), ["1", "0"]);
-        // One whose end fails stands in nobody's way.
+        // A grant whose end fails does not block the others.
         ledger.postpone(&rule(1), client(1), Time::from_millis(30));
         assert_eq!((due(&ledger, 20), due(&ledger, 30).len()), (vec!["0".to_owned()], 2));
         assert_eq!(ledger.get(&rule(1), client(1)).map(|grant| grant.expires), Some(Time::from_millis(10)));

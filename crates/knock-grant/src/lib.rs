@@ -1,5 +1,5 @@
 //! The grants of knockd. A grant begins and ends through [`GrantManager`] alone, which keeps the record of live grants and
-//! has an [`Enforcer`] carry each change out: nftables, or memory in tests. Whoever wants to know of a change reads
+//! has an [`Enforcer`] carry each change out: nftables, or memory in tests. To learn of changes, a caller reads
 //! [`GrantManager::poll_event`].
 //!
 //! There is no clock here: time is an argument.

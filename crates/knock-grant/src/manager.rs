@@ -15,7 +15,7 @@ use knock_proto::{RuleId, Time};
 
 use crate::{Cause, Element, Enforcer, Error, Grant, GrantEvent, Key, Ledger, Policy, Store};
 
-/// How many grants were ended, and how many elements were deleted that no grant explained.
+/// The numbers of grants that were revoked and of stray elements that were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
     /// The grants.
@@ -30,7 +30,7 @@ pub struct GrantManager<E> {
     ledger: Ledger,
     enforcer: E,
     events: VecDeque<GrantEvent>,
-    /// A repair failed, or the machine has slept: what the enforcer has is not known.
+    /// A repair failed, or the machine was suspended: the elements of the enforcer are unknown.
     stale: bool,
     /// When a repair that failed is tried again.
     retry: Option<Time>,
@@ -59,7 +59,7 @@ impl<E: Enforcer> GrantManager<E> {
         }
     }
 
-    /// Adopts the grants that explain the elements. An element that none explains belongs to a rule or a port that is
+    /// Adopts the grants that the elements belong to. An element without a grant belongs to a rule or a port that is
     /// gone.
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
         for Element { key: Key { address, place }, comment, lifetime } in elements {
@@ -86,7 +86,7 @@ impl<E: Enforcer> GrantManager<E> {
     ///
     /// # Errors
     ///
-    /// Where there is no room, or the enforcer fails; a grant that was live goes on as it was.
+    /// Where there is no room, or the enforcer fails; a live grant stays as it was.
     pub fn grant(
         &mut self,
         now: Time,
@@ -142,7 +142,7 @@ impl<E: Enforcer> GrantManager<E> {
         Ok(deleted)
     }
 
-    /// Puts another policy in force. Grants of rules that remain go on, at the ports that are now theirs; the others end,
+    /// Applies another policy. Grants of rules that remain stay live, at the present ports of the rule; the others end,
     /// and so do those for which there is no room any more.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl<E: Enforcer> GrantManager<E> {
         Ok(())
     }
 
-    /// What has happened, the oldest first; `None` when all was told.
+    /// The next event, the oldest first; `None`: there are no more.
     pub fn poll_event(&mut self) -> Option<GrantEvent> {
         let event = self.events.pop_front();
         if event.is_none() {

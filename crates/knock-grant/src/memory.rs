@@ -6,7 +6,7 @@ use knock_nft::{Errno, Operation};
 
 use crate::{Changes, Element, Enforcer, Error, GrantEvent, Key, Policy, Store};
 
-/// Holds elements as the kernel does, and fails where it is told to.
+/// Holds elements as the kernel does, and fails where a test asks for it.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) elements: BTreeMap<Key, Element>,

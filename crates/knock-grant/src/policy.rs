@@ -34,7 +34,7 @@ pub enum Opens {
     },
 }
 
-/// Where an element stands.
+/// The place of an element.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// In the managed table, for this guarded port.

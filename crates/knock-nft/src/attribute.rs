@@ -97,7 +97,7 @@ impl<'a> Message<'a> {
         self.u32_at(8)
     }
 
-    /// The port id of the socket that asked for this, or that made the change which this tells of.
+    /// The port id of the socket that asked for this, or that made the change which the message reports.
     pub(crate) fn port_id(self) -> u32 {
         self.u32_at(12)
     }

@@ -21,7 +21,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 const KERNEL: u32 = 0;
 /// How often a dump is begun again because the ruleset changed in the meantime (`NLM_F_DUMP_INTR`).
 const DUMP_ATTEMPTS: usize = 8;
-/// The most failures of one transaction that are told apart.
+/// The most failures of one transaction that are reported one by one.
 const FAILURES_MAX: usize = 4096;
 
 /// A failed operation of a transaction.
@@ -188,9 +188,9 @@ impl Connection {
 
     /// Asks for the elements of a set, each by its key, and again until nothing new comes.
     ///
-    /// Where they take several messages, the kernel finds the place to go on by counting (`nft_rhash_walk`). While it moves
-    /// the set to a larger hash table, as it does for a while after elements were added, the order changes: some elements
-    /// come twice and others not at all, and NLM_F_DUMP_INTR, which is about the ruleset, says nothing. Measured: up to
+    /// Where they take several messages, the kernel finds the place to continue by counting (`nft_rhash_walk`). While it
+    /// moves the set to a larger hash table, as it does for a while after elements were added, the order changes: some
+    /// elements come twice and others not at all, and NLM_F_DUMP_INTR, which is about the ruleset, says nothing. Measured: up to
     /// 13,000 of 100,000 elements were left out right after they were added.
     pub(crate) fn dump_elements<K: Eq + Hash, V>(
         &mut self,
@@ -257,8 +257,8 @@ impl Batch {
     }
 }
 
-/// Receives a datagram, without waiting. One that the kernel did not send is handed over as an empty one: who may change
-/// nftables may send to its multicast groups as well.
+/// Receives a datagram, without waiting. One that the kernel did not send is returned as an empty one: a process that may
+/// change nftables may send to its multicast groups as well.
 pub(crate) fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     let (length, _, sender) = retried(|| recvfrom(descriptor(socket), &mut *buffer, RecvFlags::DONTWAIT))?;
     let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
@@ -269,7 +269,7 @@ pub(crate) fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> Result<&'a [
 /// The kernel refuses a datagram that is greater than the send buffer (EMSGSIZE). Without the right to go over
 /// net.core.wmem_max it gets as much as it may have, and `send` says whether that was enough.
 fn make_room(socket: &Socket, size: &mut usize, wanted: usize) {
-    // The kernel doubles the value and takes some off for its own books.
+    // The kernel doubles the value and uses a part of it for its own bookkeeping.
     let wanted = wanted + 4096;
     if wanted > *size {
         let result = set_socket_send_buffer_size_force(descriptor(socket), wanted)

@@ -44,7 +44,7 @@ pub struct Element {
     pub remaining: Duration,
 }
 
-/// An address in a set of the administrator's.
+/// An address in a user set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressElement {
     /// The address.

@@ -119,7 +119,7 @@ pub enum Error {
         /// The name in the specification.
         wanted: String,
     },
-    /// A set of the administrator's cannot serve.
+    /// A user set cannot be used.
     #[error("set {set} cannot be used: {reason}")]
     UnusableSet {
         /// The set.
@@ -129,7 +129,7 @@ pub enum Error {
     },
 }
 
-/// Why a set of the administrator's cannot serve.
+/// The reason why a user set cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnusableSet {

@@ -1,4 +1,4 @@
-//! What stands in the kernel under the managed table's name.
+//! The managed table as it is in the kernel.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Reads what stands; `None`: there is no table.
+    /// Reads the table with its contents; `None`: there is no table.
     pub(crate) fn read(connection: &mut Connection, table: &str) -> Result<Option<Layout>, Error> {
         let Some(state) = TableState::read(connection, table)? else { return Ok(None) };
         let fail = |operation| move |errno| Error::kernel(operation, object(table), errno);
@@ -228,7 +228,7 @@ pub(crate) fn read_grants(connection: &mut Connection, table: &str) -> Result<Ve
     Ok(grants)
 }
 
-/// The grants that are left in a table which others may have damaged. What has no timeout is none of knockd's.
+/// The grants that are left in a table which others may have damaged. An element without a timeout is not from knockd.
 pub(crate) fn read_remaining_grants(connection: &mut Connection, table: &str) -> Result<Vec<Element>, Error> {
     let mut grants = Vec::new();
     for set in [GRANTS4, GRANTS6].map(text) {

@@ -157,7 +157,7 @@ unsafe impl NlMsg for SetMessage {
 
 impl Drop for SetMessage {
     fn drop(&mut self) {
-        // SAFETY: allocated in `named` and freed nowhere else, with the elements that it took over.
+        // SAFETY: allocated in `named` and freed nowhere else, with the elements that it owns.
         unsafe { sys::nftnl_set_free(self.set.as_ptr()) }
     }
 }

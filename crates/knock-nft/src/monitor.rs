@@ -20,7 +20,7 @@ const RECEIVE_QUEUE: usize = 8 << 20;
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The most datagrams of one [`Monitor::read`], so that a storm of changes does not keep the caller.
 const DATAGRAMS_MAX: usize = 1024;
-/// The most tables of one transaction that are told apart; more are an overrun.
+/// The most tables of one transaction that are reported one by one; more are an overrun.
 const TABLES_MAX: usize = 256;
 
 /// What a [`Monitor`] has seen.
@@ -97,7 +97,7 @@ impl Monitor {
         }
     }
 
-    /// Appends what was changed since the last call; never waits. A transaction is told when its end has come.
+    /// Appends the changes since the last call; never waits. A transaction is reported when its last message has come.
     ///
     /// # Errors
     /// [`Error::Kernel`] where the socket fails; not where it overflowed, which is an [`Event::Overrun`].
@@ -154,7 +154,7 @@ impl Pending {
         }
     }
 
-    /// Tells of the transaction, for its last message names the process.
+    /// Reports the transaction at its last message, which names the process.
     fn end(&mut self, message: Message<'_>, events: &mut Vec<Event>) {
         if std::mem::take(&mut self.overflow) {
             events.push(Event::Overrun);

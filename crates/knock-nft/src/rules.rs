@@ -177,7 +177,7 @@ fn unreadable(spec: &TableSpec) -> Vec<Rule> {
 /// UDP socket for any address also gets what is sent to broadcast, multicast and anycast addresses.
 ///
 /// Before that, a packet with one hop left gets a second one, for a port that a container has: it would expire on the way,
-/// and the answer tell that the port is published.
+/// and the answer would show that the port is published.
 fn prerouting() -> Vec<Rule> {
     let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
     let is_not_unicast = vec![Expression::destination_type(), Expression::unequal(&unicast)];

@@ -1,4 +1,4 @@
-//! Sets that the administrator owns: checked, filled and emptied, never made.
+//! User sets: the administrator owns them. knockd checks, fills and empties them, and never creates them.
 
 use std::ffi::CString;
 use std::net::IpAddr;
@@ -50,12 +50,12 @@ impl IpVersion {
     }
 }
 
-/// What became of a grant in a set of the administrator's.
+/// The outcome of a grant in a user set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was carried out.
     Done,
-    /// The address is in the set for good, so the administrator put it there; it was left alone.
+    /// The address is a permanent element of the set, so the administrator added it; it was not changed.
     Permanent,
 }
 
@@ -69,9 +69,9 @@ struct Definition {
     timeout: Option<u64>,
 }
 
-/// A connection through which the administrator's sets are used.
+/// The connection for changes of user sets.
 ///
-/// Each operation names the set anew and checks it: between two of them the administrator may have made it again, with the
+/// Each operation looks up the set by name and checks it: the administrator may have created it again since, with the
 /// flag `interval`, say, under which one address would open a range.
 pub struct UserSets {
     connection: Connection,
@@ -100,7 +100,7 @@ impl UserSets {
         self.usable(set, version).map(|_| ())
     }
 
-    /// Adds the address, for `remaining` of `timeout`, or starts it anew where it is in the set.
+    /// Adds the address, for `remaining` of `timeout`, or restarts its time where it is in the set.
     ///
     /// # Errors
     /// As [`UserSets::inspect`]; [`Error::is_full`] where there is no room.
@@ -140,7 +140,7 @@ impl UserSets {
     ) -> Result<Vec<IpAddr>, Error> {
         let mut revoked = Vec::new();
         for addresses in addresses.chunks(ManagedTable::FEW_KEYS) {
-            // What ends by itself in between makes the kernel refuse the transaction; then it is looked for again.
+            // An element that expires in between makes the kernel refuse the transaction; then the elements are read again.
             for attempt in 1.. {
                 let mut ours = Vec::new();
                 for &address in addresses {

@@ -1,4 +1,4 @@
-//! The managed table: set up or adopted, changed, watched, put back and removed.
+//! The managed table: set up or adopted, changed, watched, restored and removed.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -32,7 +32,7 @@ pub struct ManagedTable {
     name: CString,
     owned: bool,
     adopted: bool,
-    /// The table as it was left; `None`: it was found changed right after.
+    /// The layout after the last change; `None`: another program changed the table right after it.
     layout: Option<Layout>,
 }
 
@@ -43,7 +43,7 @@ enum Plan {
     Create,
     /// Sets and chains stay, rules and guarded ports are replaced; an orphaned table is claimed.
     Replace { claim: bool },
-    /// It is deleted and made anew, with its grants.
+    /// It is deleted and created again, with its grants.
     Rebuild,
 }
 
@@ -87,9 +87,9 @@ impl ManagedTable {
         Ok((table, grants))
     }
 
-    /// Replaces rules, guarded ports and size, and makes the grants of `add`, in one transaction: who is granted a port that
-    /// was not guarded before does not notice. Then deletes the grants of `remove`, which are others; what can't be deleted
-    /// is logged, and lasts its time. All other grants stay. Keys without a grant do no harm.
+    /// Replaces rules, guarded ports and size, and makes the grants of `add`, in one transaction: a source that is granted a
+    /// port that was not guarded before notices nothing. Then deletes the grants of `remove`, which are others; a failure to
+    /// delete is logged, and the grant lasts its time. All other grants stay. Keys without a grant do no harm.
     ///
     /// # Errors
     /// [`Error::Renamed`] where `spec` has another name; otherwise as [`ManagedTable::set_up`], and an error for which
@@ -150,7 +150,7 @@ impl ManagedTable {
         self.build(None, Plan::Rebuild, &grants)
     }
 
-    /// Puts the whole table back, with these grants and no others, after somebody deleted or changed it. It may stand, and
+    /// Restores the whole table, with these grants and no others, after it was deleted or changed. It may exist, and
     /// this may be repeated. Grants whose time is over are left out.
     ///
     /// # Errors
@@ -166,13 +166,13 @@ impl ManagedTable {
     /// Whether table, chains, rules, set definitions and guarded ports are as this process left them. Grants are not looked at.
     ///
     /// # Errors
-    /// [`Error::Kernel`] where the kernel refuses to tell.
+    /// [`Error::Kernel`] where the kernel refuses the request.
     pub fn intact(&mut self) -> Result<bool, Error> {
         let found = Layout::read(&mut self.connection, &self.spec.name)?;
         Ok(found.is_some() && found == self.layout)
     }
 
-    /// Opens the ports to the addresses: all, in one transaction, or none. A grant that exists starts anew, with the
+    /// Opens the ports to the addresses: all, in one transaction, or none. A grant that exists is extended, with the
     /// new comment.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl ManagedTable {
     }
 
     /// Makes the table as `plan` says, owned where that is wanted and the kernel has it, with these grants. Where the table
-    /// that stands (`layout`) serves as it is, it is not rebuilt, and keeps its grants.
+    /// that exists (`layout`) can stay, it is not rebuilt, and keeps its grants.
     fn build(&mut self, layout: Option<&Layout>, plan: Plan, grants: &[Element]) -> Result<(), Error> {
         // A kernel that does not have both flags must not be given one: owned and not persistent fails open.
         let flags: &[u32] = if self.spec.owner { &[FLAG_OWNER | FLAG_PERSIST, 0] } else { &[0] };
@@ -399,7 +399,7 @@ impl ManagedTable {
         last.map_or(Ok(Vec::new()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
     }
 
-    /// Takes down how the table is now, for [`ManagedTable::intact`]. Where it cannot be read, or somebody was quicker, that
+    /// Keeps the present layout for [`ManagedTable::intact`]. Where it cannot be read, or another change came first, that
     /// will find it damaged.
     fn snapshot_layout(&mut self) {
         let layout = Layout::read(&mut self.connection, &self.spec.name).ok().flatten();
@@ -434,7 +434,10 @@ fn truncate_to_limit(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
         *count <= bound
     });
     if grants.len() < before {
-        log::warn!("{} grants do not fit into the managed table and end now; raise its size", before - grants.len());
+        log::warn!(
+            "{} grants do not fit into the managed table and end now; raise `limits.grants`",
+            before - grants.len()
+        );
     }
     grants
 }

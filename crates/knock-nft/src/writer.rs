@@ -103,7 +103,7 @@ impl Writer<'_> {
         self.fill(spec, &table);
     }
 
-    /// Replaces rules and guarded ports of a table that stands.
+    /// Replaces rules and guarded ports of an existing table.
     pub(crate) fn replace(&mut self, spec: &TableSpec) {
         let table = Table::new(self.name, ProtoFamily::Inet);
         for kind in CHAINS {
@@ -161,7 +161,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Adds a grant, or starts it anew where there is one. A mere ADD leaves the expiry of an element that exists, on
+    /// Adds a grant, or restarts its time where it exists. A mere ADD leaves the expiry of an element that exists, on
     /// kernels up to 6.11 whatever the timeout; a DEL alone fails where there is none. ADD, DEL and ADD work always.
     pub(crate) fn grant(&mut self, element: &Element) {
         let mut message = ElementsMessage::new(FAMILY, self.name, grants_of(element.key.address));
@@ -171,7 +171,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Deletes a grant, in a message of its own, so that an answer tells whether there was one.
+    /// Deletes a grant, in a message of its own, so that the answer shows whether there was one.
     pub(crate) fn revoke(&mut self, key: &ElementKey) {
         let mut message = ElementsMessage::new(FAMILY, self.name, grants_of(key.address));
         message.push(KeyBytes::grant(key).as_slice(), None, &[]);

@@ -1,4 +1,4 @@
-//! Grants in the managed table: made, started anew, expired, ended, refused.
+//! Grants in the managed table: begun, extended, expired, revoked, refused.
 
 mod support;
 

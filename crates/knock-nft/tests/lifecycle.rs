@@ -1,4 +1,4 @@
-//! The managed table set up, adopted, rebuilt, refused, put back and removed.
+//! The managed table set up, adopted, rebuilt, refused, restored and removed.
 
 mod support;
 
@@ -146,7 +146,7 @@ fn an_owned_table_survives_a_flush_and_other_writers_and_is_kept_when_its_owner_
         assert_eq!(elements("grants4").len(), 1);
         assert!(!try_nft("delete table inet knockd").0);
 
-        // A second process, that is another socket, is told so.
+        // A second process, that is another socket, gets an error that says so.
         let error = ManagedTable::set_up(owned.clone()).err().expect("owned");
         assert!(matches!(error, Error::Owned { port_id, .. } if port_id == table.port_id()), "{error}");
         assert!(error.to_string().contains("is another knockd running?"));

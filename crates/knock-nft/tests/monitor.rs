@@ -44,7 +44,7 @@ fn own_transactions_are_no_news() {
         let mut monitor = Monitor::open().expect("opened");
         let mut table = made(spec());
         let mut sets = UserSets::open().expect("opened");
-        // Those before the port is known are told: it is up to the caller to read them away.
+        // Changes before the port is known are reported: the caller has to read and drop them.
         assert!(!present(&mut monitor).is_empty());
         monitor.ignore(table.port_id());
         monitor.ignore(sets.port_id());
@@ -106,7 +106,7 @@ fn too_many_changes_are_an_overrun_and_the_next_one_is_reported() {
         nft("add table ip other");
         let events = awaited(&mut monitor);
         let told = events.iter().filter(|&event| *event != Event::Overrun).cloned().collect::<Vec<_>>();
-        assert_eq!(tables(&told), [(Family::Ip, "other")], "and nothing of ours is laid at nft's door");
+        assert_eq!(tables(&told), [(Family::Ip, "other")], "and no change of our own is attributed to nft");
     });
 }
 

@@ -1,4 +1,4 @@
-//! What other processes write to the netlink sockets is none of the kernel's answers, and no change.
+//! Messages that other processes write to the netlink sockets are not taken for answers or changes of the kernel.
 
 mod support;
 
@@ -87,7 +87,7 @@ fn a_forged_notice_is_no_change() {
         let mut events = Vec::new();
         monitor.read(&mut events).expect("read");
         assert_eq!(events, []);
-        // It goes on hearing of what is true.
+        // It still receives true changes.
         nft("add table inet other");
         monitor.read(&mut events).expect("read");
         assert_eq!(events.len(), 1, "{events:?}");

@@ -60,7 +60,7 @@ impl Candidate {
     /// A server without anything on it but the service.
     fn new(name: impl Into<String>) -> Result<Candidate> {
         let network = Network::new(2)?;
-        // As on a host that drops what it does not serve: no flood is answered, whoever listens to it.
+        // As on a host that drops packets to ports without a service: no flood is answered, whichever program reads it.
         let ports = SEQUENCE.map(|port| port.to_string()).join(", ");
         network.server.namespace.nft(&format!(
             "table inet host {{

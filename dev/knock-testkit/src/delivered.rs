@@ -14,7 +14,7 @@ use crate::arrivals::Arrivals;
 use crate::error::Result;
 use crate::namespace::Namespace;
 
-/// The most sources and ports that are told apart.
+/// The most sources and ports that are counted one by one.
 const SEEN_MAX: usize = 1 << 18;
 /// How long the reader sleeps before it looks whether it is to end.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };

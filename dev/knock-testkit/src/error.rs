@@ -1,4 +1,4 @@
-//! What can go wrong under a test, said so that the reader knows whether the test or the machine is at fault.
+//! The errors of test tools. A message shows whether the test or the machine is at fault.
 
 use std::io;
 use std::process::ExitStatus;
@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 /// The result of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the ground under a test could not be laid.
+/// The reason why a test could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Namespaces cannot be made by this user.

@@ -1,4 +1,4 @@
-//! What knockd's tests and benchmarks stand on: network namespaces, raw packets, scans, floods, probes and echo
+//! The base of knockd's tests and benchmarks: network namespaces, raw packets, scans, floods, probes and echo
 //! servers. Nothing here is part of the product.
 //!
 //! All of it needs CAP_NET_ADMIN and CAP_NET_RAW, as root or in `unshare -Urnm`, and touches only namespaces that it

@@ -73,7 +73,7 @@ enum Action {
         #[arg(long, default_value_t = 300)]
         patience: u64,
     },
-    /// Hold a TCP session with an echo service; for each line of standard input, tell whether it is alive
+    /// Hold a TCP session with an echo service; for each line of standard input, print whether it is alive
     Session {
         /// The address and port
         to: SocketAddr,

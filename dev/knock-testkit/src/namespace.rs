@@ -64,7 +64,7 @@ impl Namespace {
 
     /// Runs `work` inside. Sockets that it opens and processes that it starts stay there.
     ///
-    /// A namespace belongs to a thread, so this is a thread of its own; a panic in `work` goes on in the caller.
+    /// A namespace belongs to a thread, so this is a thread of its own; a panic in `work` is passed on to the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -113,7 +113,7 @@ impl Namespace {
     }
 }
 
-/// Runs a test in a namespace of its own, on a thread of its own; a panic in `test` goes on in the caller.
+/// Runs a test in a namespace of its own, on a thread of its own; a panic in `test` is passed on to the caller.
 ///
 /// # Panics
 ///

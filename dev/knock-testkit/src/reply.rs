@@ -1,4 +1,4 @@
-//! What came back on the wire, as far as a probe cares.
+//! The answers that a probe can receive.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -27,7 +27,7 @@ impl Protections {
     ///
     /// # Errors
     ///
-    /// Where /proc does not tell.
+    /// Where /proc has no such line.
     pub(crate) fn of_this_process() -> io::Result<Protections> {
         let private = rustix::process::dumpable_behavior()? == rustix::process::DumpableBehavior::NotDumpable;
         let mut threads = Vec::new();
@@ -50,7 +50,7 @@ impl Protections {
         };
         let all = |name: &str, value: &str| threads.iter().all(|text| field(text, name).as_deref() == Some(value));
         let bits = |text: &String, name: &str| u64::from_str_radix(&field(text, name)?, 16).ok();
-        // What cannot be read may be everything.
+        // A set that cannot be read may be the full set.
         let effective = threads.iter().fold(0, |so_far, text| so_far | bits(text, "CapEff").unwrap_or(u64::MAX));
         let bounded = |text: &String| Some(bits(text, "CapBnd")? & !bits(text, "CapEff")? == 0);
         let held = caps::all().into_iter().filter(|capability| effective & capability.bitmask() != 0);
@@ -115,6 +115,9 @@ mod tests {
         }
         let unknown = Protections::of(&["Name:\tknockd\n".to_owned()]);
         assert!(!unknown.system_call_filter && !unknown.no_new_privileges && !unknown.bounded);
-        assert!(unknown.capabilities.contains(&"CAP_SYS_ADMIN".to_owned()), "what is not told is not taken for safe");
+        assert!(
+            unknown.capabilities.contains(&"CAP_SYS_ADMIN".to_owned()),
+            "an unknown set is not taken for a safe one"
+        );
     }
 }

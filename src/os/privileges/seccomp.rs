@@ -3,7 +3,7 @@
 //! What is missing is what an intruder would want first: execve, ptrace, bpf, mount, kernel modules, io_uring, other
 //! users' rights, and sockets of any family but the three that the daemon speaks.
 //!
-//! A call that is not here fails with EPERM, and the daemon goes on guarding: a C library that is newer than this list
+//! A call that is not here fails with EPERM, and the daemon continues to guard: a C library that is newer than this list
 //! should not stop it. A debug build is ended instead (SIGSYS), so that no test passes with a call missing.
 
 /// Puts the filter in force for this thread and those that it starts.

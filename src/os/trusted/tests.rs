@@ -36,7 +36,7 @@ fn a_file_of_ones_own_is_opened_also_below_a_sticky_directory_and_by_a_link() {
     Owners::of_daemon().open_own(&file).expect("trusted");
     Owners::of_daemon().open_directory(directory.path()).expect("trusted");
     assert!(matches!(Owners::of_daemon().open(&directory.path().join("broken"), false), Err(Untrusted::Io(_))));
-    // Everybody may make something there, and nobody take away what is another's.
+    // Every user may create files there, and no user may remove the files of another.
     let sticky = directory.path().join("sticky");
     fs::create_dir(&sticky).expect("a directory");
     mode(&sticky, 0o1777);

@@ -67,7 +67,7 @@ impl Line<'_> {
     }
 
     /// The sequences that it may have held before its first byte became `#`, now or when it is used, and whether each
-    /// stands there whole: that byte was a blank, or the first digit of a port.
+    /// is there in full: that byte was a blank, or the first digit of a port.
     pub(super) fn once(&self) -> impl Iterator<Item = (Vec<Knock>, bool)> {
         let text = if self.is_used() { self.text.trim_ascii_start() } else { self.text };
         let rest = text.get(1..).and_then(|rest| str::from_utf8(rest).ok());

@@ -201,7 +201,7 @@ fn a_sequence_that_was_removed_or_marked_by_hand_opens_nothing() {
         let mut one_time = file.load();
         file.write(text);
         assert!(matches!(one_time.consume(), Err(ConsumeError::Gone { .. })), "{text}");
-        assert_eq!(current(&one_time), tcp([3000, 4000]), "the rule goes on");
+        assert_eq!(current(&one_time), tcp([3000, 4000]), "the rule still works");
     }
 }
 

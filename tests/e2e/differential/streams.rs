@@ -20,7 +20,7 @@ pub(super) enum Protocol {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Door {
     pub(super) name: &'static str,
-    /// No port stands twice in it.
+    /// It has no duplicate port.
     pub(super) sequence: &'static [Port],
     /// `TCPFlags = syn`; else there is none.
     pub(super) syn_only: bool,
@@ -43,7 +43,7 @@ pub(super) const DOORS: [Door; 5] = [
     Door { name: "end", sequence: &[tcp(9000)], syn_only: true },
 ];
 
-/// Doors that are knocked at random. The last tells that all before it has been seen.
+/// Doors that are knocked at random. The last one shows that all before it has been seen.
 pub(super) const RANDOM_DOORS: usize = DOORS.len() - 1;
 
 /// `Seq_Timeout` of all doors, in seconds.

@@ -106,7 +106,7 @@ impl Model {
         self.grants.retain(|(_, rule), _| setting.rules.contains_key(rule));
     }
 
-    /// A new daemon took up what it found: an element tells the rule that holds it, the one that lasts longest; a grant
+    /// A new daemon adopted the elements that it found: an element names the rule that holds it, the one that lasts longest; a grant
     /// that holds no port is not known any more, and was none that mattered.
     pub(super) fn take_up(&mut self, setting: &Setting) {
         let holds: Vec<(IpAddr, &str)> = self

@@ -1,4 +1,4 @@
-//! What a soak counts and tells.
+//! The counts and the report of a soak.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

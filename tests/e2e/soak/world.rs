@@ -41,7 +41,7 @@ pub(super) struct World<'a> {
     second: Wire,
     siege: Option<Siege>,
     got_in: u64,
-    /// Source ports for probes, so that late answers are told from those of now.
+    /// Source ports for probes, so that late answers are not taken for present ones.
     probe: u16,
     last_steps: VecDeque<String>,
     _services: Vec<Echo>,
@@ -375,7 +375,7 @@ impl World<'_> {
     }
 
     /// Compares the model with the kernel, the record and the wire. Where others changed a table that anybody may change,
-    /// the daemon puts it back in its own time; everything else holds at once.
+    /// the daemon restores it some time later; everything else holds at once.
     fn agree(&mut self, may_leak: bool) {
         let start = Instant::now();
         loop {

@@ -145,7 +145,7 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("signal {signal:?}: {error}; the log:\n{}", self.log()));
     }
 
-    /// Writes another configuration and has it loaded. What comes of it stands in the log.
+    /// Writes another configuration and has it loaded. The log shows the result.
     pub(crate) fn reload(&self, configuration: Value) {
         write_configuration(self.directory(), configuration);
         self.signal(Signal::HUP);

@@ -46,7 +46,7 @@ pub(crate) fn element(server: &Host, address: IpAddr, service: (&str, u16)) -> O
     first
 }
 
-/// What is in a set of the administrator's (`inet filter knock4`), and for how long still, to the second; `None` where
+/// The elements of a user set (`inet filter knock4`), and for how long still, to the second; `None` where
 /// there is no such set.
 pub(crate) fn own_set(server: &Host, set: &str) -> Option<HashMap<IpAddr, Duration>> {
     let words: Vec<&str> = std::iter::once("set").chain(set.split_whitespace()).collect();

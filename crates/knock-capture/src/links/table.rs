@@ -8,7 +8,7 @@ use super::message::Item;
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index: unique, and another one when an interface of the same name is made anew.
+    /// Its index: unique, and another one when an interface of the same name is created again.
     pub index: u32,
     /// Its name.
     pub name: String,

@@ -140,7 +140,7 @@ pub(crate) fn receive(capture: &mut Capture) -> Vec<u8> {
 }
 
 /// All that is queued. On veth and lo, a packet is queued before the sender's call returns, or soon after by the
-/// receiving softirq: a sentinel knock tells that everything before it has arrived.
+/// receiving softirq: a sentinel knock shows that everything before it has arrived.
 pub(crate) fn ports_until(capture: &mut Capture, sentinel: u16) -> Vec<u16> {
     let mut ports = Vec::new();
     loop {

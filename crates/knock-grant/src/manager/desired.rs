@@ -10,7 +10,7 @@ use crate::enforcer::Lifetime;
 use crate::{Element, Enforcer, Grant, Key, Ledger, Policy, Store};
 
 impl<E: Enforcer> GrantManager<E> {
-    /// The element that should be there: it stands for the grant that lasts longest, of those to the address that have
+    /// The desired element: that of the grant that lasts longest, of those to the address that have
     /// one there. `None`: there is none, or its time is over.
     pub(super) fn desired_element(&self, now: Time, key: &Key) -> Option<Element> {
         let has_it =

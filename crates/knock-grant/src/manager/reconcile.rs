@@ -1,4 +1,4 @@
-//! Making what the enforcer has what the record says, where somebody else changed something or the machine has slept.
+//! Reconciles the elements of the enforcer with the record, after changes by other programs and after a suspend.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     /// Makes a store what the record says: restores the managed table where it is not whole, adds what is missing, deletes
-    /// what no grant explains, and shortens what outlasts its grant. Returns how much there was to restore or to add.
+    /// stray elements, and shortens elements that outlast their grants. Returns how much there was to restore or to add.
     pub(super) fn compare(&mut self, now: Time, store: &Store) -> Result<usize, Error> {
         let desired = self.desired_elements(now, store);
         if *store == Store::Table {

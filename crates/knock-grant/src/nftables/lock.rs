@@ -1,4 +1,4 @@
-//! One daemon for a table: two of them would each put back what the other one changed.
+//! One daemon for a table: each of two daemons would undo the changes of the other.
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 
 use crate::Error;
 
-/// Nobody who asks who holds the lock is ever accepted, so each start of another daemon takes a place.
+/// Connections to the lock are never accepted, so each start of another daemon uses a place in the backlog.
 const ASKING_MAX: i32 = 4096;
 
 /// Takes the lock of the table of that name in this network namespace. It is a socket with an abstract name (unix(7)),

@@ -27,7 +27,7 @@ impl Nftables {
                 result
             }
             (Some(spec), Some(table), Some((name, _))) if name == spec.name => {
-                // Who owns the table changes with the socket: the old one lets go of it, and it guards all the time.
+                // The owner of the table changes with the socket: the old socket releases it, and the gate stays closed.
                 drop(table);
                 self.table = Some(adopt(spec, after)?);
                 Ok(())

@@ -28,7 +28,7 @@ struct UserSet {
     problem: Option<knock_nft::Error>,
 }
 
-/// A user set, for whoever asks how it is.
+/// The state of a user set, for a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetState {
     /// `FAMILY TABLE SET`.
@@ -109,7 +109,7 @@ impl UserSets {
         self.sets.iter().map(state).collect()
     }
 
-    /// What all sets hold that can be used. What cannot be read is logged.
+    /// The elements of all usable sets. A set that cannot be read is logged.
     pub(super) fn list_all(&mut self) -> Vec<Element> {
         let mut found = Vec::new();
         for set in self.usable() {
@@ -180,7 +180,7 @@ impl UserSets {
         Ok(deleted.into_iter().map(|address| Key { address, place: Place::Set(set.clone()) }).collect())
     }
 
-    /// Goes over to the sets of another policy than `old`, with the elements that go, come or change. What fails is logged:
+    /// Changes to the sets of another policy than `old`, with the elements that go, come or change. What fails is logged:
     /// the new policy is in force.
     pub(super) fn change_to(
         &mut self,

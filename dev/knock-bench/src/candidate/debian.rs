@@ -31,7 +31,7 @@ impl Candidate {
         Ok(candidate)
     }
 
-    /// Closes the guarded port to whoever no earlier rule lets in.
+    /// Closes the guarded port to all sources that no earlier rule accepts.
     pub(super) fn close_by_iptables(&self) -> Result<()> {
         let mut iptables = Command::new("iptables");
         iptables.args(["-A", "INPUT", "-p", "tcp", "--syn", "--dport"]).arg(GUARDED.to_string()).args(["-j", "DROP"]);
