@@ -7,7 +7,7 @@ use knock_testkit::{Echo, Host, Network};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Daemon, Siege, at4, element, knock, network, own_set, ruleset, wait_for_grant, wait_until, wire,
+    Client, Daemon, Siege, at4, element, knock, network, ruleset, user_set, wait_for_grant, wait_until, wire,
 };
 
 /// What others do, by mistake or on purpose; `GRANT` is an element of the set of grants.
@@ -196,7 +196,7 @@ fn one_flush_of_all_rulesets_is_made_good_in_the_table_and_in_the_administrators
     let wire = wire(&network);
     knock(&wire, client, &[7000, 8000]);
     knock(&wire, client, &[7100, 9100, 8100]);
-    let is_held = || own_set(server, "inet filter knock4").is_some_and(|set| set.contains_key(&client));
+    let is_held = || user_set(server, "inet filter knock4").is_some_and(|set| set.contains_key(&client));
     wait_until("both are granted", || element(server, client, ("tcp", 22)).is_some() && is_held());
     for _ in 0..5 {
         let mark = daemon.log_mark();

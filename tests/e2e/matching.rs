@@ -30,8 +30,8 @@ impl Matching {
         Matching { network, wire, _daemon: daemon, fences: std::cell::Cell::new(0) }
     }
 
-    /// Waits until all that was sent before was judged: packets are taken in their order, so another source's grant
-    /// tells.
+    /// Waits until all that was sent before was judged: packets are taken in their order, so the grant of another
+    /// source shows it.
     fn fence(&self) {
         self.fences.set(self.fences.get() + 1);
         let source = Ipv4Addr::new(198, 19, 0, self.fences.get()).into();

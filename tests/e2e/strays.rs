@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Daemon, element, elements, knock, network, own_set, wait_for_grant, wait_until, wire};
+use crate::support::{Daemon, element, elements, knock, network, user_set, wait_for_grant, wait_until, wire};
 
 const SEQUENCE: [u16; 3] = [7000, 9000, 8000];
 
@@ -59,7 +59,8 @@ fn in_a_user_set_only_elements_with_the_name_of_a_rule_are_stray_and_no_element_
     let client = IpAddr::from(network.client().v4);
     let mark = daemon.log_mark();
     knock(&wire(&network), client, &SEQUENCE);
-    let held = |address: &str| own_set(server, set).is_some_and(|all| all.contains_key(&address.parse().expect("one")));
+    let held =
+        |address: &str| user_set(server, set).is_some_and(|all| all.contains_key(&address.parse().expect("one")));
     wait_until("it is granted", || held(&client.to_string()));
     server
         .namespace
@@ -73,5 +74,5 @@ fn in_a_user_set_only_elements_with_the_name_of_a_rule_are_stray_and_no_element_
     daemon.wait_for_log_after(mark, &format!("the grant to {client} has ended"));
     assert!(!held(&client.to_string()), "what the log says has ended is closed");
     assert!(!held("198.18.1.1") && held("198.18.1.2") && held("198.18.1.3"));
-    assert!(own_set(server, set).is_some_and(|all| all.values().all(|left| *left > Duration::from_secs(3000))));
+    assert!(user_set(server, set).is_some_and(|all| all.values().all(|left| *left > Duration::from_secs(3000))));
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::model::{RULES, Setting};
 use super::{Expected, Model, OWN_PORT, PORTS, Tally};
-use crate::support::{Daemon, Siege, at, elements_of, own_set, syns, table_exists, wait_until};
+use crate::support::{Daemon, Siege, at, elements_of, syns, table_exists, user_set, wait_until};
 
 /// How long everything may take to agree where it does not at once.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -415,7 +415,7 @@ impl World<'_> {
             }
         }
         for set in ["inet filter own4", "inet filter own6"] {
-            let held = own_set(server, set).unwrap_or_default();
+            let held = user_set(server, set).unwrap_or_default();
             found.extend(held.into_iter().map(|(address, expires)| ((address, OWN_PORT), expires)));
         }
         let at = (from, Instant::now());

@@ -17,7 +17,7 @@ pub(crate) use client::{Client, answer, knock_cli};
 pub(crate) use daemon::{Daemon, Options, check};
 pub(crate) use docker::Docker;
 pub(crate) use knock_testkit::wait_until;
-pub(crate) use nft::{Element, element, elements, elements_of, own_set, ruleset, table_exists};
+pub(crate) use nft::{Element, element, elements, elements_of, ruleset, table_exists, user_set};
 pub(crate) use siege::Siege;
 
 /// A network with that many clients; the test fails here where namespaces are not permitted.

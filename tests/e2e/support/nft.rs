@@ -48,7 +48,7 @@ pub(crate) fn element(server: &Host, address: IpAddr, service: (&str, u16)) -> O
 
 /// The elements of a user set (`inet filter knock4`), and for how long still, to the second; `None` where
 /// there is no such set.
-pub(crate) fn own_set(server: &Host, set: &str) -> Option<HashMap<IpAddr, Duration>> {
+pub(crate) fn user_set(server: &Host, set: &str) -> Option<HashMap<IpAddr, Duration>> {
     let words: Vec<&str> = std::iter::once("set").chain(set.split_whitespace()).collect();
     let listing = list(server, &words)?;
     let objects = listing["nftables"].as_array().into_iter().flatten();

@@ -7,7 +7,7 @@ use knock_testkit::{Echo, Host, Reach};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Daemon, Options, Siege, at4, at6, check, knock, network, own_set, ruleset, wait_until, wire,
+    Client, Daemon, Options, Siege, at4, at6, check, knock, network, ruleset, user_set, wait_until, wire,
 };
 
 /// The administrator's ruleset, as `/etc/nftables.conf` has it, with the definitions of the two sets.
@@ -47,7 +47,7 @@ const SEQUENCE: [u16; 3] = [7000, 9000, 8000];
 
 /// What is left of the grant; `None` where there is none.
 fn remaining(server: &Host, address: IpAddr) -> Option<Duration> {
-    own_set(server, if address.is_ipv4() { SET4 } else { SET6 })?.get(&address).copied()
+    user_set(server, if address.is_ipv4() { SET4 } else { SET6 })?.get(&address).copied()
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_reload_to_a_set_that_cannot_serve_is_refused_and_all_goes_on() {
         { "name": "other", "sequence": SEQUENCE, "allow": { "set": SET4, "timeout": "1h" } }
     ] }));
     daemon.wait_for_log_after(mark, "reloaded: rules");
-    assert_eq!(own_set(server, SET4), Some([].into()));
+    assert_eq!(user_set(server, SET4), Some([].into()));
     assert_eq!(client.tcp(at4(22)), Reach::Filtered);
 }
 
