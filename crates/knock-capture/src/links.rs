@@ -11,8 +11,8 @@ use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::Error;
-use message::{Item, Message};
-use table::{Snapshot, Table};
+use message::Message;
+use table::{Item, Snapshot, Table};
 
 pub use table::{Link, LinkChange};
 

@@ -9,9 +9,9 @@ use crate::attribute::{self, Message, Request};
 use crate::connection::Connection;
 use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key, read_port};
 use crate::error::{Error, Operation};
-use crate::rules::{CHAINS, rules};
+use crate::rules::{CHAINS, GRANTS4, GRANTS6, GUARDED, rules};
 use crate::spec::TableSpec;
-use crate::writer::{COMMENT, FAMILY, FLAG_OWNER, GRANTS4, GRANTS6, GUARDED, MARK, sets};
+use crate::writer::{COMMENT, FAMILY, FLAG_OWNER, MARK, sets};
 
 /// How an error names the managed table.
 pub(crate) fn object(table: &str) -> String {

@@ -54,7 +54,13 @@ use nftnl::Hook;
 
 use crate::expression::{Expression, Field, REGISTER_1, register};
 use crate::spec::TableSpec;
-use crate::writer::{GRANTS4, GRANTS6, GUARDED};
+
+/// The set of guarded ports.
+pub(crate) const GUARDED: &CStr = c"guarded";
+/// The set of grants to IPv4 addresses.
+pub(crate) const GRANTS4: &CStr = c"grants4";
+/// The set of grants to IPv6 addresses.
+pub(crate) const GRANTS6: &CStr = c"grants6";
 
 /// A chain.
 #[derive(Clone, Copy)]

@@ -12,8 +12,9 @@ use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::layout::{Layout, TableState, object, read_grants, read_remaining_grants};
 use crate::message::ElementsMessage;
+use crate::rules::{GRANTS4, GRANTS6};
 use crate::spec::TableSpec;
-use crate::writer::{FAMILY, FLAG_OWNER, FLAG_PERSIST, GRANTS4, GRANTS6, Writer, grants_of};
+use crate::writer::{FAMILY, FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 pub(crate) const REVOKE_ATTEMPTS: usize = 8;

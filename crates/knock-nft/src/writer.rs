@@ -10,17 +10,11 @@ use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
 use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
-use crate::rules::{CHAINS, ChainKind, rules};
+use crate::rules::{CHAINS, ChainKind, GRANTS4, GRANTS6, GUARDED, rules};
 use crate::spec::TableSpec;
 
 /// The family of the managed table.
 pub(crate) const FAMILY: u8 = Family::Inet.number();
-/// The set of guarded ports.
-pub(crate) const GUARDED: &CStr = c"guarded";
-/// The set of grants to IPv4 addresses.
-pub(crate) const GRANTS4: &CStr = c"grants4";
-/// The set of grants to IPv6 addresses.
-pub(crate) const GRANTS6: &CStr = c"grants6";
 /// How the comment of each table begins that knockd made.
 pub(crate) const MARK: &str = "managed by knockd";
 /// The comment of a table of this layout.

@@ -14,7 +14,7 @@ use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::table::{Address, Link};
+use super::table::{Address, Item, Link};
 
 /// One message of the kernel.
 #[derive(Debug)]
@@ -25,19 +25,6 @@ pub(super) enum Message {
     Done { flags: u16 },
     /// The kernel refused a request.
     Error(io::Error),
-}
-
-/// What a message says about the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Item {
-    /// The interface is there, like this.
-    Link(Link),
-    /// The interface with this index is gone.
-    NoLink(u32),
-    /// The address is there.
-    Address(Address),
-    /// The address is gone.
-    NoAddress(Address),
 }
 
 /// The messages of a datagram, in order; what is malformed or of no interest is left out.

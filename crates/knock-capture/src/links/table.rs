@@ -3,7 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::message::Item;
+/// What a message says about the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// The interface is there, like this.
+    Link(Link),
+    /// The interface with this index is gone.
+    NoLink(u32),
+    /// The address is there.
+    Address(Address),
+    /// The address is gone.
+    NoAddress(Address),
+}
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
