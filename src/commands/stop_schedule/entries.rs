@@ -8,14 +8,11 @@ use std::sync::Arc;
 use knock_proto::Time;
 
 use super::disk::Changes;
-use super::journal::{self, Change};
-use super::record::Record;
+use super::journal::Change;
+use super::record::{Key, LINE_REST, Record};
 
 /// The journal may be longer than twice the bytes of the pending stop commands by this many bytes.
 pub(super) const SLACK: u64 = 64 << 10;
-
-/// Rule, address and command line, which identify a stop command.
-pub(super) type Key = (Arc<str>, IpAddr, Arc<str>);
 
 #[derive(Debug, Default)]
 pub(super) struct Entries {
@@ -93,7 +90,7 @@ impl Entries {
     /// The changes to write to a file of that length (`None`: to a new file), after which the file has all entries.
     /// From now on they count as written.
     pub(super) fn take_changes(&mut self, length: Option<u64>) -> Changes {
-        let of_change = |id: &u64| self.by_id.get(id).map_or(journal::LINE_REST, |entry| entry.size);
+        let of_change = |id: &u64| self.by_id.get(id).map_or(LINE_REST, |entry| entry.size);
         let more: usize = self.changed.iter().map(of_change).sum();
         let is_short = |length: u64| length + more as u64 <= 2 * self.live as u64 + SLACK;
         let whole = self.by_id.is_empty() || !length.is_some_and(is_short);

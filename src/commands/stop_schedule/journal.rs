@@ -28,9 +28,6 @@ const FILE_MAX: u64 = 256 << 20;
 /// character, and the rest of the record, are fewer.
 const LINE_MAX: u64 = 1 << 20;
 
-/// More than a line needs beside its record.
-pub(super) const LINE_REST: usize = 40;
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {

@@ -8,9 +8,13 @@ use knock_config::StopOnShutdown;
 use knock_proto::Time;
 use serde::{Deserialize, Serialize};
 
-use super::entries::Key;
-use super::journal::LINE_REST;
 use crate::os::clock::ClockReading;
+
+/// More than a line of the journal needs beside its record, in bytes.
+pub(super) const LINE_REST: usize = 40;
+
+/// Rule, address and command line, which identify a stop command.
+pub(super) type Key = (Arc<str>, IpAddr, Arc<str>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
