@@ -61,8 +61,7 @@ impl Nftables {
             Some(monitor) => monitor,
             None => Monitor::open()?,
         };
-        self.table.iter().for_each(|table| monitor.ignore(table.port_id()));
-        self.sets.port_id().into_iter().for_each(|port| monitor.ignore(port));
+        monitor.ignore_only(self.table.iter().map(ManagedTable::port_id).chain(self.sets.port_id()).collect());
         self.monitor = Some(monitor);
         Ok(())
     }

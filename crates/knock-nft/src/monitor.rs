@@ -90,11 +90,10 @@ impl Monitor {
         Ok(Monitor { socket, ignored: Vec::new(), received, pending: Pending::default() })
     }
 
-    /// Leaves out what is changed from this netlink port: [`crate::ManagedTable::port_id`], [`crate::UserSets::port_id`].
-    pub fn ignore(&mut self, port_id: u32) {
-        if !self.ignored.contains(&port_id) {
-            self.ignored.push(port_id);
-        }
+    /// Leaves out the changes from these netlink ports ([`crate::ManagedTable::port_id`], [`crate::UserSets::port_id`]) and
+    /// from no others: the kernel may give the port of a closed socket to another process.
+    pub fn ignore_only(&mut self, port_ids: Vec<u32>) {
+        self.ignored = port_ids;
     }
 
     /// Appends the changes since the last call; never waits. A transaction is reported when its last message has come.

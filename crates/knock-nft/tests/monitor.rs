@@ -46,8 +46,7 @@ fn own_transactions_are_no_news() {
         let mut sets = UserSets::open().expect("opened");
         // Changes before the port is known are reported: the caller has to read and drop them.
         assert!(!present(&mut monitor).is_empty());
-        monitor.ignore(table.port_id());
-        monitor.ignore(sets.port_id());
+        monitor.ignore_only(vec![table.port_id(), sets.port_id()]);
         table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
         table.revoke(&[key("192.0.2.1")]).expect("revoked");
         table.restore(&[]).expect("restored");
@@ -67,7 +66,7 @@ fn a_change_by_another_program_is_reported_with_its_name() {
     in_namespace(|| {
         let mut monitor = Monitor::open().expect("opened");
         let mut table = made(spec());
-        monitor.ignore(table.port_id());
+        monitor.ignore_only(vec![table.port_id()]);
         drop(present(&mut monitor));
         table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
 
@@ -102,7 +101,7 @@ fn too_many_changes_are_an_overrun_and_the_next_one_is_reported() {
             monitor.read(&mut events).expect("read");
         }
         assert!(events.contains(&Event::Overrun));
-        monitor.ignore(table.port_id());
+        monitor.ignore_only(vec![table.port_id()]);
         nft("add table ip other");
         let events = awaited(&mut monitor);
         let told = events.iter().filter(|&event| *event != Event::Overrun).cloned().collect::<Vec<_>>();
@@ -119,5 +118,18 @@ fn a_transaction_that_touches_very_many_things_is_an_overrun() {
         let events = awaited(&mut monitor);
         assert!(events.contains(&Event::Overrun));
         assert!(events.len() <= 257, "bounded: {}", events.len());
+    });
+}
+
+#[test]
+fn a_port_that_is_not_named_again_is_ignored_no_longer() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().expect("opened");
+        let mut table = made(spec());
+        monitor.ignore_only(vec![table.port_id()]);
+        drop(present(&mut monitor));
+        monitor.ignore_only(Vec::new());
+        table.grant(&[element("192.0.2.1", HOUR)]).expect("granted");
+        assert!(matches!(awaited(&mut monitor)[..], [Event::Changed(_)]));
     });
 }
