@@ -119,7 +119,7 @@ pub(crate) fn write_from_now_on() -> io::Result<()> {
 }
 
 /// Writes what is left, before the process ends. A thread that still waits for a reader ends with the process; only
-/// standard error of a daemon that never ran is waited for as long as it takes: somebody may be paging through it.
+/// standard error of a daemon that never ran is waited for without a limit: a user may read it in a pager.
 pub(crate) fn finish() {
     let state = LOG.lock();
     let (has_writer, target) = (state.has_writer, state.target);

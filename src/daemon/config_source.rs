@@ -21,7 +21,7 @@ pub(crate) struct ConfigSource {
     pub(crate) owners: Owners,
 }
 
-/// Why a configuration is not taken.
+/// The reason why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) enum Unusable {

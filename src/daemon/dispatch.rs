@@ -23,7 +23,7 @@ impl Daemon {
             let mut cause = Cause::Knock;
             if matches!(rule.trigger, Trigger::OneTime(_)) {
                 (used, cause) = (true, Cause::OneTime);
-                // Each opens once, ever: where that can't be noted, it does not open.
+                // Each sequence works once, ever: where its use can't be marked, it does nothing.
                 if !self.consume_one_time(now, &rule.name) {
                     continue;
                 }

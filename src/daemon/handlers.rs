@@ -37,7 +37,7 @@ impl Daemon {
         }
     }
 
-    /// Answers who asked for a reload.
+    /// Answers the clients that asked for a reload.
     pub(crate) fn answer_reload(&mut self, slot: usize, result: &Result<Vec<String>, NotReloaded>) {
         let rules = self.config.rules.len();
         let Some(control) = &mut self.control else { return };
@@ -233,8 +233,8 @@ impl Daemon {
     }
 }
 
-/// What is wrong with a configuration quotes from it, and so may hold a sequence: not for a member of the socket's group,
-/// who need not be one who may read the file.
+/// An error in a configuration quotes from it, and so may show a sequence. A member of the socket's group does not get it,
+/// and may have no right to read the file.
 const NOT_FOR_THE_GROUP: &str = "the configuration is not valid, and the old one stays in force; as it is secret, only \
                                  root sees the error: sudo knockd --check -c FILE, or the log";
 

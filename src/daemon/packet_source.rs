@@ -48,7 +48,7 @@ impl PacketSource {
     ///
     /// # Errors
     ///
-    /// Where packet sockets are not permitted, or the kernel takes no filter.
+    /// Where packet sockets are not permitted, or the kernel refuses the filter.
     pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<PacketSource, Error> {
         let mut packets = PacketSource {
             links: Links::open()?,

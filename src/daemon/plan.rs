@@ -50,7 +50,7 @@ pub(crate) fn guarded_ports(config: &Config) -> Vec<Port> {
     ports.into_iter().collect()
 }
 
-/// For the grant manager: what each rule opens, and how much may be open.
+/// For the grant manager: the ports and sets of each rule, and the limits.
 pub(crate) fn policy(config: &Config) -> Policy {
     let opens = |rule: &Rule| match &rule.allow {
         None => Opens::Nothing,
@@ -72,7 +72,7 @@ pub(crate) fn policy(config: &Config) -> Policy {
     }
 }
 
-/// For the engine: what bounds it.
+/// For the engine: its limits.
 pub(crate) fn engine_settings(config: &Config) -> Settings {
     Settings { sources: config.limits.sources, tripwires: config.tripwires, guarded: guarded_ports(config) }
 }

@@ -37,14 +37,14 @@ impl Daemon {
         }
     }
 
-    /// Takes up what was read, answers those who asked for it, and begins the reload that was asked for meanwhile.
-    /// Nothing happens where the thread is not done.
+    /// Applies the configuration that was read, answers the clients that asked for it, and begins the reload that was
+    /// asked for meanwhile. Nothing happens where the thread is not done.
     pub(crate) fn finish_reload(&mut self) {
         let Some(mut running) = self.reloads.take_done() else { return };
         let (askers, outdated) = (std::mem::take(&mut running.askers), running.outdated);
         let read = running.join();
         if outdated && read.is_ok() {
-            // Those who asked meanwhile have what they want too: this one begins now.
+            // The clients that asked meanwhile are served by this one too: it begins now.
             let askers = askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
             if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
                 self.end_reload(&Err(error), &askers);

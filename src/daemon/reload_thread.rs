@@ -62,7 +62,7 @@ pub(crate) struct Reloads {
     /// Readable when the thread is done.
     done: Arc<OwnedFd>,
     pub(super) running: Option<Running>,
-    /// Those who wait for the one after it, where there is to be one: connections to the control socket, by their slots.
+    /// The clients that wait for the reload after it, where there is one: connections to the control socket, by their slots.
     pub(super) next: Option<Vec<usize>>,
 }
 

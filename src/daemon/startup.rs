@@ -204,7 +204,7 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
 }
 
 /// Opens the control socket, before anything that a daemon which runs already would notice. One that can't be made at its
-/// default place is done without: everything else works, and another daemon, in another network namespace, may be there.
+/// default place is left out: everything else works, and another daemon, in another network namespace, may be there.
 fn open_control(config: &Config) -> Result<Option<control::Server>, Failure> {
     match control::Socket::listen(&control::place(config)) {
         Ok(socket) => {

@@ -137,7 +137,7 @@ impl EventLog {
 
     /// Says how many lines were left out since that was said last.
     pub(crate) fn say_what_is_left_out(&self) {
-        // Not among the arguments, which are left alone where warnings are not logged.
+        // Not among the arguments, which are not evaluated where warnings are not logged.
         let left_out = mem::take(&mut self.bound().left_out);
         if left_out > 0 {
             log::warn!("{left_out} lines came too fast and are not in the log");

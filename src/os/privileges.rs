@@ -131,7 +131,7 @@ impl RequiredPrivileges {
         let root = geteuid().is_root();
         let mut keep = self.capabilities(root);
         if self.commands {
-            // Where the kernel adds nothing at execve(2), what commands get is what the daemon has.
+            // Where the kernel adds nothing at execve(2), commands get the capabilities of the daemon.
             if root && !no_new_privs().unwrap_or(false) {
                 reduce(&keep)?;
             }

@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 
 use crate::os::clock::now;
 
-/// How long after a message that was not taken it is sent again.
+/// The time until a message that was not accepted is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Messages that wait at most: reloads while nobody reads.
 const WAITING: usize = 64;
@@ -30,7 +30,7 @@ pub(crate) struct Notifier {
     retry_due: Option<Time>,
 }
 
-/// When the service manager next wants to hear that the event loop goes round.
+/// The time of the next ping, which shows the service manager that the event loop runs.
 #[derive(Clone, Copy, Debug)]
 struct Watchdog {
     interval: Duration,

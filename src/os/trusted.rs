@@ -2,14 +2,14 @@
 //!
 //! As sshd does it (`StrictModes` of sshd_config(5)): the file, and each directory on the way to it, belongs to root or to
 //! the user that the daemon runs as, and neither its group nor everybody may write it. A directory with the sticky bit,
-//! such as /tmp, may be written by all: nobody can rename or remove what is another's there, and what is there is judged
-//! too. Symbolic links are followed step by step, so that the directories on both sides of each are judged.
+//! such as /tmp, may be written by all: no user can rename or remove the files of another there, and each file is checked
+//! too. Symbolic links are followed step by step, so that the directories on both sides of each are checked.
 //!
-//! The opened file is what counts: it is judged by fstat(2), and the way to it can be changed only by those who are trusted.
+//! The opened file counts: fstat(2) checks it, and only trusted users can change the path to it.
 //!
 //! In a user namespace files of users that it does not map seem to belong to the overflow uid (user_namespaces(7)): those
-//! of the host's root, for example. Where that uid is nobody's in the namespace, such directories are taken for root's, as
-//! nobody in it can change them. A file itself has to belong to a user of the namespace.
+//! of the host's root, for example. Where that uid belongs to no user of the namespace, such directories count as root's,
+//! because no user in it can change them. A file itself has to belong to a user of the namespace.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -136,7 +136,7 @@ impl Owners {
     }
 
     /// Opens a regular file that is reached by trusted directories and symbolic links only; for writing too where `write`
-    /// says so. It waits for nobody: a FIFO or a device is refused unopened.
+    /// says so. It never waits: a FIFO or a device is refused unopened.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Owners {
         self.open_as(path, Wanted::FileItself, false)
     }
 
-    /// Opens a directory in which nobody but its owner, who is trusted, can make or remove anything.
+    /// Opens a directory in which only its owner, who is trusted, can make or remove files.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// Follows the path from the top, and judges everything that is on the way. Returns where it leads, which has no
+    /// Follows the path from the top, and checks everything that is on the way. Returns where it leads, which has no
     /// symbolic link in it unless the last component is one and `last` says not to follow it.
     fn follow(&self, last: bool) -> Result<PathBuf, Untrusted> {
         let absolute = std::path::absolute(self.path).map_err(Untrusted::Io)?;
@@ -227,7 +227,7 @@ impl Judged<'_> {
         Ok(place)
     }
 
-    /// Judges owner and mode.
+    /// Checks owner and mode.
     fn part(&self, part: &Path, found: &Metadata) -> Result<(), Untrusted> {
         let Owners { own, trusted, outside } = *self.owners;
         let uid = found.uid();

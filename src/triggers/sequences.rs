@@ -84,7 +84,7 @@ impl Sequences {
     ///
     /// # Errors
     ///
-    /// Where it can't be noted.
+    /// Where its use can't be marked in the file.
     pub(crate) fn consume(&mut self, rule: &RuleId) -> Result<Vec<Warning>, ConsumeError> {
         let Some(one_time) = self.one_time.get_mut(rule) else { return Ok(Vec::new()) };
         let result = one_time.consume();

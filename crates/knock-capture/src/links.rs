@@ -18,7 +18,7 @@ pub use table::{Link, LinkChange};
 
 /// How many datagrams one [`Links::read`] takes; the poll reports what remains.
 const READ_BUDGET: usize = 256;
-/// How many datagrams are thrown away in one go before the table is read again.
+/// How many datagrams are discarded at once before the table is read again.
 const DISCARD_BUDGET: usize = 65_536;
 /// How often a dump is tried that other changes interrupt.
 const DUMP_ATTEMPTS: usize = 16;
@@ -159,7 +159,7 @@ fn dump(buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
 fn dump_of(socket: &Socket, buffer: &mut Vec<u8>, request: Vec<u8>, snapshot: &mut Snapshot) -> io::Result<bool> {
     socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
     let mut complete = true;
-    // The kernel writes the next part of a dump when the last one is read, so this does not wait for anybody; the
+    // The kernel writes the next part of a dump when the last one is read, so this never waits; the
     // bound holds 2^20 interfaces and more.
     for _ in 0..DISCARD_BUDGET {
         match receive(socket, buffer, libc::MSG_DONTWAIT) {

@@ -140,6 +140,6 @@ pub trait Enforcer {
     /// Where it cannot be removed.
     fn close(self, keep: bool) -> Result<(), Error>;
 
-    /// Ends after a failed start: what was found stays and guards, what was made goes.
+    /// Ends after a failed start: an adopted table stays and guards its ports, a new one is deleted.
     fn abandon(self);
 }

@@ -129,21 +129,21 @@ pub enum GrantEvent {
         /// Why.
         cause: Cause,
     },
-    /// Somebody else changed the managed table, and it is restored.
+    /// Another program changed the managed table, and it is restored.
     TableRestored {
         /// The name of the table.
         table: String,
         /// The program that changed it.
         by: String,
     },
-    /// Somebody else deleted elements from user sets, and they are there again.
+    /// Another program deleted elements from user sets, and they are restored.
     SetsRestored {
         /// How many.
         elements: usize,
         /// The program that deleted them.
         by: String,
     },
-    /// What somebody else changed could not be restored; it is tried again.
+    /// A change by another program could not be reverted; the daemon tries again.
     NotRestored {
         /// Why not.
         error: Error,

@@ -131,7 +131,7 @@ impl<E: Enforcer> GrantManager<E> {
         }
         for (store, elements) in by_store(add, |element| &element.key) {
             match self.enforcer.add(&store, &elements, &mut self.events) {
-                // Somebody deleted the table, and the notification is still to come.
+                // The table was deleted, and the notification is still to come.
                 Err(error) if error.is_missing() => {
                     let all = self.desired_elements(now, &store);
                     self.enforcer.restore(&all)?;

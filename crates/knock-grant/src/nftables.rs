@@ -219,7 +219,7 @@ fn from_table_key(key: ElementKey) -> Key {
     Key { address: key.address, place: Place::Port(key.port) }
 }
 
-/// Of the elements, those of the managed table. The kernel takes no timeout of zero.
+/// Of the elements, those of the managed table. The kernel refuses a timeout of zero.
 fn for_table(elements: &[Element]) -> Vec<knock_nft::Element> {
     let element = |element: &Element| {
         let (key, lifetime) = (table_key(&element.key)?, element.lifetime?);

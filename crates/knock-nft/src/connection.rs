@@ -56,7 +56,7 @@ impl Refusal {
 /// A socket of the nf_tables protocol, with the transaction that is being made for it.
 ///
 /// The kernel queues every answer before `send` returns. So nothing here ever waits, and after each exchange the socket is
-/// drained until it is empty; numbers never repeat, so an answer that comes late is not taken for another's.
+/// drained until it is empty; numbers never repeat, so a late answer is not mistaken for another one.
 pub(crate) struct Connection {
     socket: Socket,
     batch: Batch,
@@ -146,7 +146,7 @@ impl Connection {
                     }
                 }
                 Err(Errno::AGAIN) => break,
-                // Answers were lost for want of room; what is queued is still worth reading, and clears the error.
+                // Answers were lost for want of room; the queued ones are still useful, and reading them clears the error.
                 Err(Errno::NOBUFS) if !overrun => overrun = true,
                 Err(errno) => return Err(exchange(errno)),
             }

@@ -1,4 +1,4 @@
-//! Set elements: what a grant is in the kernel.
+//! Set elements, which represent grants in the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl ElementKey {
 pub struct Element {
     /// For whom and for which port.
     pub key: ElementKey,
-    /// The rule's name; what follows the 127th byte or a NUL is left out.
+    /// The rule's name; bytes after the 127th or after a NUL are left out.
     pub comment: String,
     /// How long the grant was made for; milliseconds count, at most 31 years.
     pub timeout: Duration,
@@ -51,7 +51,7 @@ pub struct AddressElement {
     pub address: IpAddr,
     /// The comment; empty where there is none.
     pub comment: String,
-    /// The timeout and what remains of it; `None`: the element is permanent, so somebody else's.
+    /// The timeout and the remaining time; `None`: the element is permanent, so it is not from knockd.
     pub lifetime: Option<Lifetime>,
 }
 
@@ -114,7 +114,7 @@ impl KeyBytes {
     }
 }
 
-/// The address and port of a grant's key; `None` where somebody put something else into the set.
+/// The address and port of a grant's key; `None` for an element of another kind, which another program added.
 pub(crate) fn read_grant_key(bytes: &[u8]) -> Option<ElementKey> {
     let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
     Some(ElementKey { address: read_address(address)?, port: read_port(rest)? })

@@ -1,4 +1,4 @@
-//! The expressions of rules: what the kernel's little machine does with a packet (nft(8), "EXPRESSIONS").
+//! The expressions of nftables rules: instructions for the kernel's packet matching machine (nft(8), "EXPRESSIONS").
 //!
 //! nftnl's own expression types always use register 1, and there is none for `fib`; a concatenation takes several
 //! registers. So these are built by attribute.

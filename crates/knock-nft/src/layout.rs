@@ -204,7 +204,7 @@ fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; CHA
     })
 }
 
-/// In ascending order; an element that is no port, which only somebody else can have added, counts as 0/tcp.
+/// In ascending order; an element that is not a port, which only another program can have added, counts as 0/tcp.
 fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<Port>, Errno> {
     let request = |flags| elements_request(FAMILY, table, text(GUARDED), flags);
     let mut guarded = connection.dump(request, |ports: &mut Vec<Port>, message: Message<'_>| {

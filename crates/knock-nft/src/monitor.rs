@@ -26,13 +26,13 @@ const TABLES_MAX: usize = 256;
 /// What a [`Monitor`] has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody else changed something.
+    /// Another program changed something.
     Changed(Notice),
     /// More was changed than could be taken down: anything may be different now.
     Overrun,
 }
 
-/// A transaction of somebody else's changed something in a table, or the table itself.
+/// A transaction of another program changed something in a table, or the table itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The family of the table.

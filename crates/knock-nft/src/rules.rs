@@ -36,16 +36,16 @@
 //! ```
 //!
 //! At prerouting, priority mangle (-150), a packet is past connection tracking (-200) and before destination NAT (-100), so
-//! that one chain guards the services of this host and the ports that a container engine publishes. What reaches this
-//! host all the same, by policy routing or translated from another port, is judged at input.
+//! that one chain guards the services of this host and the ports that a container engine publishes. A packet that reaches
+//! this host another way, by policy routing or translated from another port, is checked at input.
 //!
-//! TCP is judged by its first packet and not by its tracked state: tracking begins with the rule that asks for it, and would
-//! take each session that was open before for a new one. What has ACK or RST belongs to a connection whose SYN was let in,
-//! or earns a reset.
+//! TCP is checked by its first packet and not by its tracked state: tracking begins with the rule that asks for it, and would
+//! take each session that was open before for a new one. A segment with ACK or RST belongs to a connection whose SYN
+//! was accepted, or the answer is a reset.
 //!
-//! An expression that cannot read what it asks for ends its rule, and the packet goes on to the next. So what cannot be read
-//! is a case of its own. It needs IPv6: the first fragment of an IPv4 packet has eight bytes at least (RFC 791), and so
-//! the ports.
+//! An expression that cannot read what it asks for ends its rule, and the packet goes on to the next. So a packet with
+//! unreadable ports is a case of its own. It needs IPv6: the first fragment of an IPv4 packet has eight bytes at
+//! least (RFC 791), and so the ports.
 
 use std::ffi::CStr;
 
@@ -70,9 +70,9 @@ pub(crate) struct ChainKind {
     pub(crate) hook: Option<(Hook, i32)>,
 }
 
-/// The chain that judges packets to guarded ports.
+/// The chain that decides on packets to guarded ports.
 const GATE: &CStr = c"gate";
-/// The chain that judges IPv6 packets to this host whose ports may not be readable.
+/// The chain that decides on IPv6 packets to this host whose ports may not be readable.
 const UNREADABLE: &CStr = c"unreadable";
 const PREROUTING: &CStr = c"prerouting";
 const INPUT: &CStr = c"input";
@@ -166,7 +166,7 @@ fn gate(spec: &TableSpec) -> Vec<Rule> {
 }
 
 /// A TCP or UDP packet whose port cannot be read may be for a guarded one: the first fragment of it, if the headers before
-/// the port fill that. The fragments behind it wait for it and come to nothing without it.
+/// the port fill that. The other fragments wait for it, and cannot be reassembled without it.
 fn unreadable(spec: &TableSpec) -> Vec<Rule> {
     let is_readable = vec![Expression::payload(DESTINATION_PORT, REGISTER_1), Expression::at_least(&[0, 0]), accept()];
     let other = |protocol: Protocol| vec![protocol_in(REGISTER_1), Expression::unequal(&[protocol.number()])];

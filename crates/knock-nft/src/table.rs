@@ -20,7 +20,7 @@ use crate::writer::{FAMILY, FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
 pub(crate) const REVOKE_ATTEMPTS: usize = 8;
 
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
-/// net.core.wmem_max is 212,992 unless somebody lowered it.
+/// net.core.wmem_max is 212,992 unless the administrator lowered it.
 const SMALL_TRANSACTION: usize = 1000;
 
 /// The managed table in the network namespace of the thread that set it up.
@@ -60,7 +60,7 @@ impl ManagedTable {
     /// that last longest stay.
     ///
     /// # Errors
-    /// [`Error::Foreign`] where somebody else has a
+    /// [`Error::Foreign`] where another program has a
     /// table of that name; [`Error::Owned`] where another process owns it; [`Error::Kernel`] where the kernel refuses. In
     /// each case nothing was changed.
     pub fn set_up(spec: TableSpec) -> Result<(ManagedTable, Vec<Element>), Error> {
@@ -118,8 +118,8 @@ impl ManagedTable {
                 add.iter().for_each(|element| writer.grant(element));
             };
             match self.delete_existing(&[], replace_and_grant) {
-                // A packet may meet the old guarded ports and the new grants: what is no longer granted goes after what
-                // is no longer guarded, or a granted packet would be dropped.
+                // A packet may meet the old guarded ports and the new grants: grants are deleted after their
+                // ports are no longer guarded, or a granted packet would be dropped.
                 Ok(_) => {
                     if let Err(error) = self.revoke(remove) {
                         log::error!(
@@ -131,7 +131,7 @@ impl ManagedTable {
                 Err(error) if error.is_full() && !remove.is_empty() => {
                     self.delete_existing(remove, replace_and_grant)?;
                 }
-                // As in `transact`: what does not fit follows.
+                // As in `transact`: the grants that do not fit follow.
                 Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
                     self.delete_existing(&[], |writer, spec| writer.replace(spec))?;
                     self.revoke(remove)?;
@@ -155,7 +155,7 @@ impl ManagedTable {
     /// this may be repeated. Grants whose time is over are left out.
     ///
     /// # Errors
-    /// [`Error::Foreign`] where somebody else made a table of that name in the meantime; [`Error::Kernel`] where the
+    /// [`Error::Foreign`] where another program made a table of that name in the meantime; [`Error::Kernel`] where the
     /// kernel refuses.
     pub fn restore(&mut self, elements: &[Element]) -> Result<(), Error> {
         let plan = if self.read_state()?.is_some() { Plan::Rebuild } else { Plan::Create };
@@ -233,7 +233,7 @@ impl ManagedTable {
     /// Deletes the table, and with it the gate. It may be gone already.
     ///
     /// # Errors
-    /// [`Error::Foreign`] where somebody else made a table of that name in the meantime; [`Error::Kernel`] where the
+    /// [`Error::Foreign`] where another program made a table of that name in the meantime; [`Error::Kernel`] where the
     /// kernel refuses.
     pub fn remove(mut self) -> Result<(), Error> {
         if self.read_state()?.is_none() {

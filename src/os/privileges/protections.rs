@@ -66,7 +66,7 @@ impl Protections {
         }
     }
 
-    /// In words: what is in force, and what is not.
+    /// In words: the protections that are in force, and those that are not.
     pub(crate) fn in_words(&self) -> (String, Option<String>) {
         let all = [
             (self.system_call_filter, "system call filter"),

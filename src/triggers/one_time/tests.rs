@@ -222,7 +222,7 @@ fn a_path_that_is_not_a_writable_file_is_refused() {
     let directory = file.path.parent().expect("a directory").to_owned();
     assert!(matches!(load(&directory), Err(OneTimeError::Untrusted(Untrusted::NotAFile { .. }))));
     assert!(matches!(load(Path::new("/dev/null")), Err(OneTimeError::Untrusted(Untrusted::NotAFile { .. }))));
-    // Root may write what is read-only, but nobody what is being executed (ETXTBSY).
+    // Root may write a read-only file, but no user a file that is being executed (ETXTBSY).
     let running = std::env::current_exe().expect("this test");
     let error = load(&running).expect_err("not to be written").to_string();
     assert!(error.contains("cannot open the one-time sequences for reading and marking"), "{error}");

@@ -27,7 +27,7 @@ pub(super) enum Message {
     Error(io::Error),
 }
 
-/// The messages of a datagram, in order; what is malformed or of no interest is left out.
+/// The messages of a datagram, in order; malformed and irrelevant ones are left out.
 pub(super) fn parse(datagram: &[u8]) -> impl Iterator<Item = Message> {
     let mut rest = datagram;
     std::iter::from_fn(move || {

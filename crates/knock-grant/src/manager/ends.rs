@@ -1,5 +1,5 @@
 //! The end of grants: in time, or before. An element is deleted when its grant ends, for the kernel's timeouts stand still
-//! while the machine sleeps, and somebody may have made an element last longer. Only then is a grant out of the record.
+//! while the machine is suspended, and another program may have prolonged an element. Then the grant leaves the record.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -142,7 +142,7 @@ impl<E: Enforcer> GrantManager<E> {
         Ok(self.revoked(grants, strays, None, cause))
     }
 
-    /// Notes the end of grants whose elements are gone.
+    /// Records the end of grants whose elements are deleted.
     fn revoked(&mut self, grants: Vec<Grant>, strays: usize, address: Option<IpAddr>, cause: Cause) -> Revoked {
         let revoked = Revoked { grants: grants.len(), strays };
         for grant in grants {

@@ -21,7 +21,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     /// Restores what others changed: the managed table first, then the grants in user sets, which one flush may both have
-    /// taken away. What fails for the one is no reason to leave the other; it is tried again.
+    /// taken away. A failure in one store does not stop the work on the others; it is tried again.
     pub fn reconcile(&mut self, now: Time) {
         self.retry = None;
         if let Err(error) = self.try_to_reconcile(now) {

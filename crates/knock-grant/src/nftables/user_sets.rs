@@ -180,7 +180,7 @@ impl UserSets {
         Ok(deleted.into_iter().map(|address| Key { address, place: Place::Set(set.clone()) }).collect())
     }
 
-    /// Changes to the sets of another policy than `old`, with the elements that go, come or change. What fails is logged:
+    /// Changes to the sets of another policy than `old`, with the elements that go, come or change. Failures are logged:
     /// the new policy is in force.
     pub(super) fn change_to(
         &mut self,
