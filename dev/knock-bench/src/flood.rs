@@ -48,7 +48,7 @@ pub(crate) struct Row {
     pub(crate) processor_us_per_packet: Option<f64>,
     /// The daemon's resident memory after the flood, in KiB.
     pub(crate) resident_kib: Option<u64>,
-    /// Packets that the kernel dropped because the daemon did not take them, where it tells.
+    /// Packets that the kernel dropped because the daemon did not read them, where the daemon reports it.
     pub(crate) kernel_dropped: Option<u64>,
 }
 

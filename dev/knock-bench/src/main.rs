@@ -183,7 +183,7 @@ fn our_knockd(arguments: &Arguments) -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { Err(Error::NotBuilt { path }) }
 }
 
-/// What is being done, for whoever waits.
+/// The present step, for the user who waits.
 fn said(what: &str) {
     eprintln!("bench: {what}");
 }

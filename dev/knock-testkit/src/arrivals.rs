@@ -31,7 +31,7 @@ struct Source {
 /// A segment or datagram that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Who sent it.
+    /// The sender.
     pub source: SocketAddr,
     /// The port that it is for.
     pub port: u16,

@@ -34,7 +34,7 @@ impl<E: Enforcer> GrantManager<E> {
     fn try_to_reconcile(&mut self, now: Time) -> Result<(), Error> {
         let changes = self.enforcer.changes()?;
         let stale = std::mem::take(&mut self.stale);
-        let by = changes.by.unwrap_or_else(|| "somebody".to_owned());
+        let by = changes.by.unwrap_or_else(|| "another program".to_owned());
         let restored = if changes.table || stale { self.compare(now, &Store::Table) } else { Ok(0) };
         if let Ok(1..) = restored {
             let table = self.table_name().to_owned();
