@@ -246,3 +246,48 @@ fn only_packets_for_the_target_address_count_where_a_rule_names_one() {
     wire.send_all(&packets).expect("the knock is sent");
     wait_for_grant(server, source, ("tcp", 22));
 }
+
+#[test]
+fn a_syn_that_is_retransmitted_after_the_grant_has_ended_or_was_revoked_opens_nothing() {
+    let network = network(1);
+    let server = &network.server;
+    let rules = json!([
+        { "name": "brief", "sequence": [1000], "timeout": "300ms", "allow": { "ports": [22], "timeout": "1s" } },
+        { "name": "open", "sequence": [2000], "timeout": "300ms", "allow": { "ports": [23], "timeout": "1h" } },
+        { "name": "close", "sequence": [3000], "revoke": "open" },
+        { "name": "fence", "sequence": [9100, 9200], "allow": { "ports": [99], "timeout": "1h" } }
+    ]);
+    let _daemon = Daemon::start(server, json!({ "rules": rules }));
+    let wire = wire(&network);
+    let [one, other] = [IpAddr::from([198, 18, 0, 1]), IpAddr::from([0xfd88, 0, 0, 0, 0, 0, 0, 1])];
+    for (source, fence) in [(one, [198, 18, 0, 2]), (other, [198, 18, 0, 3])] {
+        let packets = syns(source, &[1000, 2000]);
+        wire.send_all(&packets).expect("the knocks are sent");
+        wait_for_grant(server, source, ("tcp", 22));
+        wait_for_grant(server, source, ("tcp", 23));
+        knock(&wire, source, &[3000]);
+        wait_until("both grants are over", || {
+            [22, 23].iter().all(|port| element(server, source, ("tcp", *port)).is_none())
+        });
+        wire.send_all(&packets).expect("the knocks are sent again");
+        knock(&wire, fence.into(), &[9100, 9200]);
+        wait_for_grant(server, fence.into(), ("tcp", 99));
+        assert_eq!([22, 23].map(|port| element(server, source, ("tcp", port))), [None, None], "{source}");
+    }
+}
+
+#[test]
+fn equal_datagrams_complete_a_sequence_that_repeats_a_port() {
+    let network = network(1);
+    let server = &network.server;
+    let rules = json!([
+        { "name": "a", "sequence": ["1000/udp", "2000/udp", "1000/udp"], "allow": { "ports": [22], "timeout": "1h" } }
+    ]);
+    let _daemon = Daemon::start(server, json!({ "rules": rules }));
+    let wire = wire(&network);
+    for source in [IpAddr::from([198, 18, 0, 1]), IpAddr::from([0xfd88, 0, 0, 0, 0, 0, 0, 1])] {
+        let from = SocketAddr::new(source, 40_000);
+        wire.send_all(&[1000, 2000, 1000].map(|port| Packet::udp(from, at(source, port)))).expect("the knock is sent");
+        wait_for_grant(server, source, ("tcp", 22));
+    }
+}
