@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Duration;
+
+use knock_nft::Lifetime;
 
 use crate::{Error, GrantEvent, Place, Policy};
 
@@ -24,15 +25,6 @@ pub struct Element {
     pub comment: String,
     /// How long it lasts; `None`: permanently.
     pub lifetime: Option<Lifetime>,
-}
-
-/// How long an element lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
-    /// From its beginning.
-    pub timeout: Duration,
-    /// From now.
-    pub remaining: Duration,
 }
 
 /// What holds elements.

@@ -10,10 +10,9 @@ use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use knock_nft::{ElementKey, Event, ManagedTable, Monitor};
+use knock_nft::{ElementKey, Event, Lifetime, ManagedTable, Monitor};
 use knock_proto::Family;
 
-use crate::enforcer::Lifetime;
 use crate::{Changes, Element, Enforcer, Error, GrantEvent, Key, Place, Policy, Store};
 use lock::lock;
 use user_sets::UserSets;

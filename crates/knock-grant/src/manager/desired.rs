@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use knock_nft::Lifetime;
 use knock_proto::Time;
 
 use super::GrantManager;
-use crate::enforcer::Lifetime;
 use crate::{Element, Enforcer, Grant, Key, Ledger, Policy, Store};
 
 impl<E: Enforcer> GrantManager<E> {

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use knock_nft::TableSpec;
+use knock_nft::{Lifetime, TableSpec};
 use knock_proto::{Port, SetName, Time};
 
 use super::*;
-use crate::enforcer::Lifetime;
 use crate::memory::Memory;
 use crate::{Changes, Opens, Place};
 

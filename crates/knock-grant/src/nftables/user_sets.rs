@@ -9,7 +9,6 @@ use knock_proto::{RuleId, SetName};
 use log::Level;
 
 use super::table::by_key;
-use crate::enforcer::Lifetime;
 use crate::{Element, Error, GrantEvent, Key, Opens, Place, Policy};
 
 /// The sets that the policy names. One that is not there is waited for.
@@ -126,9 +125,7 @@ impl UserSets {
         let element = |element: knock_nft::AddressElement| Element {
             key: Key { address: element.address, place: Place::Set(set.clone()) },
             comment: element.comment,
-            lifetime: element
-                .lifetime
-                .map(|lifetime| Lifetime { timeout: lifetime.timeout, remaining: lifetime.remaining }),
+            lifetime: element.lifetime,
         };
         Ok(connection.list(set)?.into_iter().map(element).collect())
     }
@@ -143,8 +140,7 @@ impl UserSets {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let mut result = Ok(());
         for Element { key: Key { address, .. }, comment, lifetime } in elements {
-            let Some(Lifetime { timeout, remaining }) = *lifetime else { continue };
-            let lifetime = knock_nft::Lifetime { timeout, remaining };
+            let Some(lifetime) = *lifetime else { continue };
             let mut note = |level, text| {
                 events.push_back(GrantEvent::Note { level, rule: RuleId::from(comment.as_str()), text });
             };
