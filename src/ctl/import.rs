@@ -1,7 +1,7 @@
-//! Takes over the configuration of knock (jvinet/knock 0.8, knockd(1)).
+//! Converts the configuration of knock (jvinet/knock 0.8, knockd(1)).
 //!
-//! What knock misreads in silence is an error here, with the line and the reason; where a meaning changes, a note
-//! says so. The outcome is a configuration that [`knock_config::parse`] accepts.
+//! A line that knock silently misreads is an error here, with the reason; a note explains each change of meaning. The
+//! result is a configuration that [`knock_config::parse`] accepts.
 
 mod door;
 mod firewall;
@@ -21,7 +21,7 @@ use serde_json::Value;
 use door::Door;
 use sections::{Entry, Section};
 
-/// A configuration of ours, and what its reader should know.
+/// The configuration of knockd, and notes for its reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// The configuration, ready to be written to a file.
@@ -30,12 +30,12 @@ pub struct Imported {
     pub notes: Vec<Note>,
 }
 
-/// Something that the file says, and that is otherwise here.
+/// A difference between the imported file and the configuration of knockd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The line of the imported file, from 1.
     pub line: usize,
-    /// What is different, or what could be.
+    /// The difference, or an alternative.
     pub text: String,
 }
 
@@ -45,14 +45,14 @@ impl fmt::Display for Note {
     }
 }
 
-/// Why a line cannot be taken over, displayed as `knockd.conf:12: reason`.
+/// The reason why a line cannot be converted, displayed as `knockd.conf:12: reason`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportError {
     /// The name of the imported file.
     pub file: String,
     /// Its line, from 1.
     pub line: usize,
-    /// What is wrong with the line and what to write instead.
+    /// The error, and its remedy.
     pub cause: ImportCause,
 }
 
@@ -64,51 +64,53 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// What is wrong with a line of knockd.conf, and what to write instead.
+/// An error in a line of knockd.conf, and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportCause {
-    #[error("there is no door; write a section such as [openSSH] with a Sequence")]
+    #[error("the file has no door; write a section such as [openSSH] with a Sequence")]
     NoDoor,
-    #[error("{count} doors are more than {max}; leave out some")]
+    #[error("{count} doors are more than the limit of {max}; delete some doors")]
     TooManyDoors { count: usize, max: usize },
     #[error(
-        "`{text}` is neither a [section], nor `Key = value`, nor a # comment at the start of a line; mend or delete it"
+        "`{text}` is not a [section], not `Key = value` and not a # comment at the start of a line; correct or delete it"
     )]
     Syntax { text: String },
-    #[error("`{key}` stands before the first [section]; move it into [options] or a door")]
+    #[error("`{key}` is before the first [section]; move it into [options] or a door")]
     NoSection { key: String },
     #[error("the section has no name; write one between the brackets")]
     EmptySection,
-    #[error("knock's section names heed case, so [{name}] is a door; write [options]")]
+    #[error("section names of knock are case-sensitive, so [{name}] is a door; write [options]")]
     OptionsCase { name: String },
-    #[error("UseSyslog takes no value; knock refuses it too: write `UseSyslog` alone")]
+    #[error("UseSyslog has no value, and knock refuses one too; write `UseSyslog` alone")]
     UseSyslogValue,
     #[error("`{key}` has no value; write `{key} = …`")]
     NoValue { key: String },
-    #[error("`{key}` is an option of knock's [options]; move it there")]
+    #[error("`{key}` is a key of [options]; move it into that section")]
     OptionInDoor { key: String },
-    #[error("`{key}` is a key of a door; move it into one")]
+    #[error("`{key}` is a key of a door; move it into a door")]
     DoorKeyInOptions { key: String },
-    #[error("knock has no key `{key}`; {}mend or delete it",
+    #[error("knock has no key `{key}`; {}correct or delete it",
         suggestion.map(|key| format!("did you mean `{key}`? ")).unwrap_or_default())]
     UnknownKey { key: String, suggestion: Option<&'static str> },
-    #[error("`{key}` stands twice in its section, first in line {first}; delete one of the two")]
+    #[error("duplicate key `{key}` in the section, first in line {first}; delete one of the two")]
     Twice { key: String, first: usize },
-    #[error("the door has nothing to knock; write `Sequence` or `One_Time_Sequences`")]
+    #[error("the door has no sequence; write `Sequence` or `One_Time_Sequences`")]
     NoSequence,
     #[error("the door has both `Sequence` and `One_Time_Sequences`; delete one of the two")]
     TwoSequences,
-    #[error("`{text}` is a range, of which knock silently takes the first port alone; write each port on its own")]
+    #[error("`{text}` is a range, and knock silently uses only its first port; write each port separately")]
     Range { text: String },
-    #[error("`{text}` is not a port, which knock silently reads as {reading}; write a number from 1 to 65535")]
+    #[error("`{text}` is not a port, and knock silently reads it as {reading}; write a number from 1 to 65535")]
     NotAPort { text: String, reading: u16 },
-    #[error("port {text} is not between 1 and 65535; knock silently reads it as {reading}: write what was meant")]
+    #[error(
+        "port {text} is not between 1 and 65535, and knock silently reads it as {reading}; write the intended port"
+    )]
     PortRange { text: String, reading: u16 },
     #[error("`{text}` is not a protocol; write tcp or udp")]
     Protocol { text: String },
-    #[error("{count} knocks are more than 32; write a shorter sequence")]
+    #[error("{count} knocks are more than the limit of 32; write a shorter sequence")]
     TooManyKnocks { count: usize },
-    #[error("`{text}` is not a whole number of seconds from 1 to 31536000 (a year); write one")]
+    #[error("`{text}` is not a whole number of seconds from 1 to 31536000 (a year); write such a number")]
     Seconds { text: String },
     #[error("`{text}` cannot be TCPFlags: {reason}")]
     Flags { text: String, reason: String },
@@ -116,13 +118,13 @@ pub enum ImportCause {
     Target { reason: String },
     #[error("`{text}` is not an absolute path; begin it with `/`")]
     Path { text: String },
-    #[error("`{text}` is not the name of an interface; write one as in `eth0`")]
+    #[error("`{text}` is not the name of an interface; write a name such as `eth0`")]
     Interface { text: String },
-    #[error("the value holds a NUL character; delete it")]
+    #[error("the value contains a NUL character; delete the character")]
     Nul,
 }
 
-/// What is found while reading.
+/// The errors and notes of an import.
 #[derive(Debug, Default)]
 struct Findings {
     errors: Vec<(usize, ImportCause)>,
@@ -139,14 +141,14 @@ impl Findings {
     }
 }
 
-/// Takes over the knockd.conf in `text`; `file_name` stands before each error.
+/// Converts the knockd.conf in `text`; each error begins with `file_name`.
 ///
 /// With `native`, commands that open and close ports of the host's firewall become `allow` and `revoke`; without, the
-/// commands stay and a note says what could replace them.
+/// commands stay and a note shows their replacement.
 ///
 /// # Errors
 ///
-/// Each line that knock refuses, or takes otherwise than its writer can have meant.
+/// Each line that knock refuses, or that it reads with another meaning than the writer can have intended.
 pub fn import(file_name: &str, text: &str, native: bool) -> Result<Imported, Vec<ImportError>> {
     let mut findings = Findings::default();
     let sections = sections::sections(text, &mut findings);
@@ -194,20 +196,23 @@ fn options(sections: &[Section], findings: &mut Findings) -> Vec<(&'static str, 
             ("logfile", Entry { line, value, .. }) => findings.note(
                 *line,
                 format!(
-                    "LogFile = {}: there is no log file; the log goes to the journal, to syslog or to standard error, \
-                     which can be sent to a file",
+                    "LogFile = {}: knockd writes no log file; it logs to the journal, to syslog or to standard error, \
+                     which can be redirected to a file",
                     excerpt(value)
                 ),
             ),
             ("pidfile", Entry { line, .. }) => {
-                findings.note(*line, "PidFile: there is none, for the daemon stays in the foreground");
+                findings.note(*line, "PidFile: knockd writes no PID file, because it stays in the foreground");
             }
             _ => {}
         }
     }
     if interface.is_none() {
         let line = sections.first().map_or(1, |section| section.line);
-        findings.note(line, "no Interface: knock's default eth0 is written; \"any\" would listen on all");
+        findings.note(
+            line,
+            "no Interface: the configuration names eth0, the default of knock; \"any\" listens on all interfaces",
+        );
     }
     let mut top = vec![
         ("interface", Value::from(interface.unwrap_or_else(|| "eth0".to_owned()))),

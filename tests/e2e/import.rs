@@ -124,7 +124,7 @@ fn the_native_import_opens_the_port_itself() {
 }
 
 #[test]
-fn differences_are_reported_on_standard_error_and_lines_that_knock_misreads_are_refused() {
+fn changes_are_noted_on_standard_error_and_lines_that_knock_misreads_are_refused() {
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("knockd.conf");
     let write = |text: &str| fs::write(&file, text).expect("the configuration");
@@ -136,9 +136,9 @@ fn differences_are_reported_on_standard_error_and_lines_that_knock_misreads_are_
         assert!(notes.contains(part), "`{part}` is missing: {notes}");
     }
     for (sequence, says) in [
-        ("7000-7010,1", "`7000-7010` is a range, of which knock silently takes the first port alone"),
-        ("abc", "`abc` is not a port, which knock silently reads as 0"),
-        ("70000", "port 70000 is not between 1 and 65535; knock silently reads it as 4464"),
+        ("7000-7010,1", "`7000-7010` is a range, and knock silently uses only its first port"),
+        ("abc", "`abc` is not a port, and knock silently reads it as 0"),
+        ("70000", "port 70000 is not between 1 and 65535, and knock silently reads it as 4464"),
         ("-5", "knock silently reads it as 65531"),
     ] {
         write(&format!("[a]\n\tcommand = true\n\tsequence = {sequence}\n"));

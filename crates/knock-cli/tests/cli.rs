@@ -182,8 +182,8 @@ fn a_wrong_or_missing_configuration_is_status_78() {
     let directory = with_config(r#"{"rules": [{"name": "a", "sequence": [70000]}]}"#);
     let output = run_in(directory.path(), &["-r", "a", "-h", "127.0.0.1"]);
     let expected = "knock-cli: the configuration cannot be used\n\
-                    config.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from \
-                    that range, or \"7000/udp\" for UDP\n";
+                    config.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number in \
+                    this range, or \"7000/udp\" for UDP\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(78)));
 
     let output = run(&["-c", "/nonexistent.json", "-r", "a", "-h", "127.0.0.1"]);

@@ -1,4 +1,4 @@
-//! `allow`: what a rule opens over netlink.
+//! `allow`: the guarded ports or the user sets of a rule.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::problem::Cause;
 use crate::raw::{RawAllow, RawKnock};
 use crate::validate::parsed;
 
-/// What the `allow` at `path` opens; `None` where that was reported as wrong.
+/// Checks the `allow` at `path`; `None` after a reported problem.
 pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Option<Allow> {
     let timeout = timeout(raw, path, checker);
     match (&raw.ports, &raw.set, &raw.set6) {
@@ -67,7 +67,7 @@ fn guarded_ports(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) 
     ports
 }
 
-/// The set at `key`; one in a table of family `deaf` would never see a packet with its addresses.
+/// The set at `key`. A table of family `deaf` never sees a packet with addresses of its IP version.
 fn set(text: &str, key: &'static str, deaf: Family, path: &FieldPath, checker: &mut Checker<'_>) -> Option<SetName> {
     let name: SetName = parsed(text, &path.key(key), checker)?;
     if name.family() == deaf {

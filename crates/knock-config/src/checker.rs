@@ -1,16 +1,16 @@
-//! Collects what is wrong with one file.
+//! Collects the problems of one file.
 
 use crate::document::Document;
 use crate::path::FieldPath;
 use crate::problem::{Cause, ConfigError, PROBLEMS_MAX, Places, Problem};
 use crate::warning::{Concern, Warning};
 
-/// The problems of one file so far. What is more than [`PROBLEMS_MAX`] is counted only, so that a file with a million
-/// problems is refused as quickly as one with a few.
+/// The problems of one file so far. Further ones than [`PROBLEMS_MAX`] are only counted, so that a file with a
+/// million problems is refused as quickly as one with a few.
 pub(crate) struct Checker<'d> {
     file: &'d str,
     document: &'d Document<'d>,
-    /// Each with the byte at which it stands.
+    /// Each with the byte of its place.
     problems: Vec<(usize, FieldPath, Cause)>,
     omitted: usize,
 }
@@ -31,7 +31,7 @@ impl<'d> Checker<'d> {
         self.add(|| (document.offset(path), path.clone(), cause()));
     }
 
-    /// Notes a problem that stands at the byte `offset`.
+    /// Notes a problem at the byte `offset`.
     pub(crate) fn report_at(&mut self, offset: usize, problem: impl FnOnce() -> (FieldPath, Cause)) {
         self.add(|| {
             let (path, cause) = problem();
@@ -57,7 +57,7 @@ impl<'d> Checker<'d> {
         concerns.into_iter().map(warning).collect()
     }
 
-    /// All problems as an error; fine where there is none.
+    /// Returns all problems as an error, if there are any.
     pub(crate) fn finish(&mut self) -> Result<(), ConfigError> {
         if self.problems.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
-//! What the client needs of a configuration: the names of the rules and what to knock.
+//! The part of a configuration that the client needs: the names of the rules and their sequences.
 //!
-//! The client's file may hold nothing else, and may as well be the server's own.
+//! The client's file can have only these fields; the server's file works too.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::rules;
 pub struct ClientRule {
     /// Unique in its file.
     pub name: String,
-    /// What to knock.
+    /// The sequence, or the file of one-time sequences.
     pub trigger: Trigger,
 }
 
@@ -33,7 +33,7 @@ pub fn load(path: &Path) -> Result<Vec<ClientRule>, ConfigError> {
     parse(&name, &text)
 }
 
-/// Reads the rules in `text`; `file_name` stands before each message.
+/// Reads the rules in `text`; each message begins with `file_name`.
 ///
 /// # Errors
 ///

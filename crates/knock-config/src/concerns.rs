@@ -1,4 +1,4 @@
-//! Finds what a valid configuration should be warned of.
+//! Finds the warnings about a valid configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::warning::{Concern, ScanOrder};
 /// The most warnings of one file.
 pub const WARNINGS_MAX: usize = 100;
 
-/// The concerns about `config` and the fields that they are about, at most [`WARNINGS_MAX`].
+/// The concerns about `config` and their fields, at most [`WARNINGS_MAX`].
 pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     let mut found = Vec::new();
     if config.rules.is_empty() {
@@ -79,8 +79,8 @@ impl<'c> Ports<'c> {
         ports
     }
 
-    /// Whether a scan that meets the ports of `sequence` in their order touches something between two of them that
-    /// resets the progress: another knock port or a tripwire.
+    /// Whether a scan that meets the ports of `sequence` in their order touches, between two of them, another knock
+    /// port or a tripwire, which resets the progress.
     fn catch_scan(&self, sequence: &[Knock], tripwires: bool) -> bool {
         sequence.windows(2).any(|pair| {
             let (low, high) = (pair[0].min(pair[1]), pair[0].max(pair[1]));

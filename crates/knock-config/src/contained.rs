@@ -1,4 +1,4 @@
-//! Finds the rules whose whole sequence stands in that of another rule, without comparing each rule with each other.
+//! Finds the rules whose whole sequence is part of the sequence of another rule, without a comparison of all pairs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use crate::concerns::sequence;
 use crate::model::Rule;
 use crate::warning::Place;
 
-/// The rules by their sequence, and by what packets are knocks for them.
+/// The rules by their sequence, and by the packets that are knocks for them.
 pub(crate) struct SequenceIndex<'c> {
     rules: HashMap<&'c [Knock], BTreeMap<(u8, u8), SameFlags>>,
-    /// The lengths that sequences have: parts of other lengths need no look.
+    /// The lengths that sequences have: parts of other lengths are skipped.
     lengths: BTreeSet<usize>,
 }
 
@@ -41,8 +41,8 @@ impl<'c> SequenceIndex<'c> {
         index
     }
 
-    /// The rules whose whole sequence stands in `own`, that of rule `number`, with the place where; at most `most`. Only
-    /// those count for which a packet can be a knock that is one for `rule` too. Of two rules with one sequence the earlier
+    /// The rules whose whole sequence is part of `own`, the sequence of rule `number`, each with its place; at most
+    /// `most`. A rule counts only if one packet can be a knock for it and for `rule`. Of two rules with one sequence the earlier
     /// is found in the later.
     pub(crate) fn contained_in(&self, number: usize, rule: &Rule, own: &[Knock], most: usize) -> Vec<(usize, Place)> {
         // A repeat of a port counts once for a sequence that does not repeat it itself.

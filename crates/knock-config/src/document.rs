@@ -1,4 +1,4 @@
-//! The text of a configuration as JSON, and where in the text each field stands.
+//! The text of a configuration as JSON, and the place of each field in the text.
 
 use jsonc_parser::ast::{Object, Value};
 use jsonc_parser::common::Ranged;
@@ -61,7 +61,7 @@ impl<'t> Document<'t> {
         self.text
     }
 
-    /// The byte at which the value at `path` begins, or the nearest value that encloses it where there is none.
+    /// The byte at which the value at `path` begins, or, without such a value, the nearest value that encloses it.
     pub(crate) fn offset(&self, path: &FieldPath) -> usize {
         let mut value = &self.root;
         for step in &path.0 {
@@ -78,7 +78,7 @@ impl<'t> Document<'t> {
         value.start()
     }
 
-    /// Reports each key that stands twice in its object, and each that its object may not have.
+    /// Reports each duplicate key of an object, and each unknown key.
     pub(crate) fn check_keys(&self, shape: &Shape, checker: &mut Checker<'_>) {
         self.check_value(&self.root, Some(shape), &Way::Top, checker);
     }
@@ -118,7 +118,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// What JSON calls that value.
+/// The name of the JSON type of that value.
 pub(crate) fn kind(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::Null => "null",
@@ -135,13 +135,13 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> (Position, Cause) {
     let full = error.to_string();
     let reason = full.rsplit_once(" at line ").map_or(full.as_str(), |(reason, _)| reason).to_owned();
     let line = text.lines().nth(position.line - 1).unwrap_or_default();
-    // serde_json counts bytes; its column is that of the byte that it stumbled over.
+    // serde_json counts bytes; its column is that of the byte at which it failed.
     let rest = line.as_bytes().get(position.column - 1..).unwrap_or_default();
     let hint = match rest.first() {
-        Some(b'/' | b'#') => Some("JSON has no comments: delete it"),
-        Some(b'\'') => Some("JSON strings stand in double quotes"),
+        Some(b'/' | b'#') => Some("JSON has no comments: delete the comment"),
+        Some(b'\'') => Some("write JSON strings in double quotes"),
         _ if reason.starts_with("trailing comma") => Some("delete the comma before the bracket"),
-        _ if reason.starts_with("recursion limit") => Some("no configuration is nested that deep"),
+        _ if reason.starts_with("recursion limit") => Some("a configuration needs no such deep nesting"),
         _ => None,
     };
     let before = line.as_bytes().get(..position.column - 1).unwrap_or_default();

@@ -9,16 +9,16 @@ use crate::problem::{Cause, excerpt};
 /// The longest duration of a configuration.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The least that a duration may be, and how messages call it.
+/// The minimum of a duration, and its name in messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Least(Duration, &'static str);
 
 /// The resolution of nftables' timeouts, enough for everything else.
 pub(crate) const MILLISECOND: Least = Least(Duration::from_millis(1), "\"1ms\"");
-/// The least for a grant: nobody connects faster.
+/// The minimum for a grant: no client connects faster.
 pub(crate) const SECOND: Least = Least(Duration::from_secs(1), "a second");
 
-/// The duration that `value` stands for, between `least` and [`LONGEST`].
+/// Parses a duration between `least` and [`LONGEST`].
 pub(crate) fn duration(value: &Value, least: Least) -> Result<Duration, Cause> {
     let shown = excerpt(&value.to_string());
     let duration = match value {
@@ -39,12 +39,12 @@ pub(crate) fn duration(value: &Value, least: Least) -> Result<Duration, Cause> {
     }
 }
 
-/// How long a grant is to last, from a number of seconds or a text such as `"10m"`, as `allow.timeout` takes it: from a
-/// second to a year.
+/// Parses the duration of a grant, in the syntax of `allow.timeout`: a number of seconds or a text such as `"10m"`,
+/// from a second to a year.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and what to write instead.
+/// The error and its remedy, if the value is not such a duration.
 pub fn grant_timeout(value: &Value) -> Result<Duration, Cause> {
     duration(value, SECOND)
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_so() {
+    fn a_wrong_duration_is_refused_with_its_reason() {
         for value in [
             json!("abc"),
             json!("5 weeks"),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_allowed() {
+    fn the_minimum_is_allowed() {
         assert_eq!(duration(&json!(1), SECOND), Ok(Duration::from_secs(1)));
         let cause = Cause::DurationShort { value: "\"999ms\"".to_owned(), min: "a second" };
         assert_eq!(duration(&json!("999ms"), SECOND), Err(cause));

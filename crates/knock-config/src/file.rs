@@ -1,4 +1,4 @@
-//! From a file, or its text, to a configuration.
+//! Reads a configuration from a file, or from its text.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,12 +19,12 @@ use crate::warning::{Concern, Warning};
 /// The biggest file that is read, in bytes.
 pub const FILE_MAX: usize = 16 << 20;
 
-/// A configuration, and what its operator should know about it.
+/// A configuration and its warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// At most [`crate::WARNINGS_MAX`], and where the file is readable by everybody one for that.
+    /// At most [`crate::WARNINGS_MAX`], and one more if every user can read the file.
     pub warnings: Vec<Warning>,
 }
 
@@ -37,8 +37,8 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     load_open(path, open(path)?)
 }
 
-/// As [`load`], from a file that was opened before, by somebody who judged whether it can be trusted. Messages call it
-/// `path`.
+/// As [`load`], from a file that was opened before, after its caller decided that the file can be trusted. Messages call
+/// it `path`.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub fn load_open(path: &Path, file: File) -> Result<Loaded, ConfigError> {
     Ok(loaded)
 }
 
-/// Checks the configuration in `text`; `file_name` stands before each message.
+/// Checks the configuration in `text`; each message begins with `file_name`.
 ///
 /// # Errors
 ///
@@ -102,7 +102,7 @@ pub(crate) fn with_raw<T>(
         Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
     let mut checker = Checker::new(file, &document);
     document.check_keys(&Shape::of_config(), &mut checker);
-    // A misspelt key would only show up again as a missing one.
+    // A misspelt key would be reported a second time, as a missing key.
     checker.finish()?;
     match serde_path_to_error::deserialize::<_, RawConfig>(value) {
         Ok(raw) => check(raw, &mut checker),
@@ -115,19 +115,19 @@ pub(crate) fn with_raw<T>(
     }
 }
 
-/// serde's message in the words of JSON, with what to write.
+/// serde's message in the words of JSON, with a remedy.
 fn type_error(message: &str) -> String {
     let message = message.replace("a sequence", "a list").replace("map, expected", "object, expected");
     if let Some((found, expected)) =
         message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
     {
         let hint = if expected == "a boolean" { ", true or false" } else { "" };
-        return format!("{} stands where {expected} belongs; write {expected}{hint}", excerpt(found));
+        return format!("{} is not {expected}; write {expected}{hint}", excerpt(found));
     }
     if let Some((found, expected)) =
         message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once(", expected "))
     {
-        return format!("{} means nothing here; write {expected}", excerpt(found));
+        return format!("{} is not a valid value; write {expected}", excerpt(found));
     }
     shorten(&message, 200)
 }

@@ -1,4 +1,4 @@
-//! The configuration of knockd: the JSON file, its schema, and what is said about a file that breaks a rule.
+//! The configuration of knockd: the JSON file, its schema, and the errors of an invalid file.
 //!
 //! [`load`] and [`parse`] go from text to a [`Config`] that needs no further check, or to a [`ConfigError`] that
 //! names each problem with file, line, column and field.

@@ -1,4 +1,4 @@
-//! The validated configuration. What is built from these types needs no further check.
+//! The validated configuration. Its users need no further check.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use knock_proto::{InterfaceName, Knock, Port, RuleId, SetName, TableName, TcpFla
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A whole configuration, every rule of it checked.
+/// A whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where knocks are listened for.
+    /// The interfaces on which the daemon receives knocks.
     pub interfaces: Interfaces,
     /// The rules, in the order of the file.
     pub rules: Vec<Rule>,
@@ -19,55 +19,55 @@ pub struct Config {
     pub nftables: Nftables,
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
-    /// What bounds memory and work.
+    /// Limits for memory and work.
     pub limits: Limits,
     /// The path of the control socket; `None`: the daemon's default.
     pub control_socket: Option<PathBuf>,
-    /// The directory of what must outlive the daemon; `None`: the daemon's default.
+    /// The directory for data that must survive a restart of the daemon; `None`: the daemon's default.
     pub state_dir: Option<PathBuf>,
-    /// Where and how much is logged.
+    /// The target and the level of the log.
     pub log: Log,
 }
 
-/// Where knocks are listened for.
+/// The interfaces on which the daemon receives knocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interfaces {
-    /// On every interface, those that come later too.
+    /// Every interface, also one that appears later.
     Any,
-    /// On these, at least one, without duplicates.
+    /// These interfaces, at least one, without duplicates.
     Named(Vec<InterfaceName>),
 }
 
-/// A rule: what is knocked, and what follows.
+/// A rule: its trigger and its actions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique; letters, digits, `_`, `.` and `-`, at most 64.
     pub name: RuleId,
-    /// What has to be knocked.
+    /// The sequence, or the file of one-time sequences.
     pub trigger: Trigger,
     /// The time for the whole sequence, from its first knock to its last; above zero.
     pub timeout: Duration,
-    /// Which TCP segments count as knocks.
+    /// The flags of the TCP segments that are knocks.
     pub tcp_flags: TcpFlags,
     /// The destination address that each knock must have; `None`: any address of this host.
     pub target: Option<IpAddr>,
-    /// The command for the address that knocked.
+    /// The command that runs at a completion.
     pub command: Option<Command>,
-    /// The command some time after that one. Only where `command` is.
+    /// The stop command. Only together with `command`.
     pub stop: Option<Stop>,
-    /// A command is killed after this.
+    /// The time limit of each command of the rule.
     pub command_timeout: Duration,
-    /// Run by `/bin/sh -c` at start.
+    /// The command that `/bin/sh -c` runs when the daemon starts.
     pub setup: Option<String>,
-    /// Run by `/bin/sh -c` at stop.
+    /// The command that `/bin/sh -c` runs when the daemon stops.
     pub teardown: Option<String>,
-    /// What is opened over netlink for the address that knocked.
+    /// The guarded ports or user sets that a grant opens for the source.
     pub allow: Option<Allow>,
-    /// The rule whose grant to the address ends. There is such a rule, and it has an `allow`.
+    /// The rule whose grant to the source is revoked. This rule exists, and it has an `allow`.
     pub revoke: Option<RuleId>,
 }
 
-/// What triggers a rule.
+/// The trigger of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// One to [`knock_proto::SEQUENCE_MAX`] knocks.
@@ -76,10 +76,10 @@ pub enum Trigger {
     OneTime(PathBuf),
 }
 
-/// A command and, where it differs, the one for IPv6 sources.
+/// A command and, if it differs, the command for IPv6 sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// For IPv4 sources, and for IPv6 ones where there is no `v6`.
+    /// For IPv4 sources, and without `v6` for IPv6 sources too.
     pub any: String,
     /// For IPv6 sources.
     pub v6: Option<String>,
@@ -95,52 +95,52 @@ impl Command {
     }
 }
 
-/// A command that runs some time after the rule's command.
+/// A stop command: it runs some time after the rule's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// What runs.
+    /// The command.
     pub command: Command,
-    /// How long after the knock.
+    /// The time from the completion to the stop command.
     pub after: Duration,
-    /// What happens to pending ones when the daemon stops.
+    /// The effect of a stop of the daemon on pending stop commands.
     pub on_shutdown: StopOnShutdown,
 }
 
-/// What happens to a pending `stop_command` when the daemon stops.
+/// The effect of a stop of the daemon on a pending `stop_command`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"run\" or \"keep\"")]
 #[schemars(rename = "stop_on_shutdown")]
 pub enum StopOnShutdown {
-    /// It runs at once.
+    /// The command runs at once.
     #[default]
     Run,
-    /// It stays on disk and runs when it is due, or at the next start where that is later.
+    /// The command stays on disk. It runs when it is due, or at the next start if that is later.
     Keep,
 }
 
-/// What a rule opens over netlink.
+/// The guarded ports or the user sets that a rule opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allow {
     /// These guarded ports, in the managed table.
     Ports {
         /// At least one, without duplicates.
         ports: Vec<Port>,
-        /// How long a grant lasts.
+        /// The duration of a grant.
         timeout: Duration,
     },
-    /// An element in a set of the administrator's; at least one of the two.
+    /// An element in a user set; at least one of the two sets.
     Sets {
         /// For IPv4 sources.
         v4: Option<SetName>,
         /// For IPv6 sources.
         v6: Option<SetName>,
-        /// How long a grant lasts.
+        /// The duration of a grant.
         timeout: Duration,
     },
 }
 
 impl Allow {
-    /// How long a grant lasts.
+    /// The duration of a grant.
     pub fn timeout(&self) -> Duration {
         match self {
             Allow::Ports { timeout, .. } | Allow::Sets { timeout, .. } => *timeout,
@@ -151,51 +151,51 @@ impl Allow {
 /// The managed table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nftables {
-    /// Its name, in family inet.
+    /// The name of the table, in family inet.
     pub table: TableName,
-    /// What becomes of it when the daemon is stopped.
+    /// The effect of a stop of the daemon on the table.
     pub on_stop: OnStop,
-    /// Packets that come in here pass without a grant.
+    /// The exempt interfaces: packets from them pass the gate without a grant.
     pub exempt_interfaces: Vec<InterfaceName>,
-    /// Whether the table is owned where the kernel can do that.
+    /// Whether the daemon owns the table, if the kernel supports that.
     pub owner: bool,
 }
 
-/// What becomes of the managed table when the daemon is stopped.
+/// The effect of a stop of the daemon on the managed table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"remove\" or \"keep\"")]
 #[schemars(rename = "on_stop")]
 pub enum OnStop {
-    /// It is removed: the guarded ports are as if there were no daemon.
+    /// The daemon removes the table: only other nftables rules decide about the guarded ports.
     #[default]
     Remove,
-    /// It stays: live grants expire in time, nobody new gets in.
+    /// The table stays: live grants expire at their time, and no new grant begins.
     Keep,
 }
 
-/// What bounds memory and work.
+/// Limits for memory and work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sources whose knocks are remembered.
+    /// The most sources whose progress the daemon remembers.
     pub sources: usize,
-    /// Elements of all grants to each IP version, in the managed table and in user sets.
+    /// The most elements of all grants for each IP version, in the managed table and in user sets.
     pub grants: u32,
-    /// Commands that run at once.
+    /// The most commands that run at the same time.
     pub commands: usize,
-    /// Commands that wait for a worker.
+    /// The most commands that wait for a worker.
     pub command_queue: usize,
 }
 
-/// Where and how much is logged.
+/// The target and the level of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `None`: the journal where standard error is connected to it, else standard error.
+    /// `None`: the journal if standard error is connected to it, else standard error.
     pub target: Option<LogTarget>,
-    /// Nothing below this level is logged.
+    /// The lowest level that is logged.
     pub level: log::LevelFilter,
 }
 
-/// Where the log goes.
+/// The target of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"stderr\", \"syslog\" or \"journal\"")]
 #[schemars(rename = "log_target")]

@@ -1,12 +1,12 @@
-//! The known word that a mistyped one most likely was meant to be.
+//! Finds the known word that is most similar to a mistyped one.
 
-/// The candidate within two edits of `word` (one where it is shorter than four letters); the nearest where there are several.
+/// The candidate within two edits of `word` (one edit for words shorter than four letters); the nearest of several.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().flat_map(char::to_lowercase).collect();
     let limit = if word.len() < 4 { 1 } else { 2 };
     candidates
         .filter_map(|candidate| {
-            // As many edits as the lengths differ by, at least: that is quickly seen, however many there are.
+            // The difference of the lengths is a lower bound of the edits, and cheap to compute.
             let length = candidate.chars().count();
             let alike = length.abs_diff(word.len()) <= limit;
             let edits = if alike { distance(&word, candidate, limit) } else { None };
@@ -17,7 +17,7 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 }
 
 /// Levenshtein's distance: the insertions, deletions and substitutions between two words, without regard to case.
-/// `None` where it is more than `limit`.
+/// `None` if it is more than `limit`.
 fn distance(a: &[char], b: &str, limit: usize) -> Option<usize> {
     let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_recognised() {
+    fn a_typing_error_is_recognised() {
         let known = ["sequence", "setup", "timeout"];
         assert_eq!(nearest("sequnce", known.into_iter()), Some("sequence"));
         assert_eq!(nearest("Timeout", known.into_iter()), Some("timeout"));

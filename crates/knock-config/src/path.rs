@@ -11,8 +11,8 @@ pub(crate) enum Step {
     Index(usize),
 }
 
-/// The way to a value while the text is walked, on the stack: a [`FieldPath`] is made of it only where there is something
-/// to report. Keys may be as long as the file, so a copy for each value on the way would cost the square of that.
+/// The path of a value during the walk over the text, on the stack: it becomes a [`FieldPath`] only for a problem. A key
+/// can be as long as the file, so a copy for each value below it would cost the square of that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way<'w> {
     Top,
@@ -21,7 +21,7 @@ pub(crate) enum Way<'w> {
 }
 
 impl Way<'_> {
-    /// The path that this is the way along.
+    /// The same path, with copies of the keys.
     pub(crate) fn path(&self) -> FieldPath {
         let mut steps = Vec::new();
         let mut way = self;
@@ -44,12 +44,12 @@ impl Way<'_> {
 pub struct FieldPath(pub(crate) Vec<Step>);
 
 impl FieldPath {
-    /// The path of the member `name` of what this is the path of.
+    /// The path of the member `name` of the value at this path.
     pub(crate) fn key(&self, name: &str) -> FieldPath {
         self.with(Step::Key(name.to_owned()))
     }
 
-    /// The path of the element `index` of what this is the path of.
+    /// The path of the element `index` of the value at this path.
     pub(crate) fn index(&self, index: usize) -> FieldPath {
         self.with(Step::Index(index))
     }
@@ -85,7 +85,7 @@ impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                // A key that is unknown may hold anything.
+                // An unknown key can contain any characters.
                 Step::Key(key) if position == 0 => write!(f, "{}", excerpt(key))?,
                 Step::Key(key) => write!(f, ".{}", excerpt(key))?,
                 Step::Index(index) => write!(f, "[{index}]")?,

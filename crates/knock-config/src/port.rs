@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::problem::{Cause, excerpt};
 
-/// The knock or the guarded port that `value` stands for.
+/// Parses a knock or a guarded port.
 pub(crate) fn port<P: FromStr<Err = ParseKnockError>>(value: &Value) -> Result<P, Cause> {
     let shown = || excerpt(&value.to_string());
     let text = match value {
         Value::Number(number) if !number.is_f64() => number.to_string(),
-        // A whole number that no 64-bit integer holds arrives as a float.
+        // serde_json reads a whole number of more than 64 bits as a float.
         Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
             return Err(Cause::PortRange { port: shown() });
         }

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, in the words that the operator reads.
+//! The errors of a configuration, with their messages.
 
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ impl Position {
 /// Finds places in a text; those in ascending order in one pass over it.
 pub(crate) struct Places<'t> {
     text: &'t str,
-    /// Up to where lines are counted.
+    /// The byte up to which lines are counted.
     counted: usize,
     line: usize,
     line_start: usize,
@@ -60,14 +60,14 @@ impl<'t> Places<'t> {
     }
 }
 
-/// Why a configuration cannot be used. Displayed it is a line for each problem.
+/// The reason why a configuration is refused. Its display is a line for each problem.
 #[derive(Debug)]
 pub enum ConfigError {
     /// The file could not be read.
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         error: io::Error,
     },
     /// The file is bigger than [`crate::FILE_MAX`].
@@ -79,7 +79,7 @@ pub enum ConfigError {
     Invalid {
         /// In the order of their places in the file; at least one, at most [`PROBLEMS_MAX`].
         problems: Vec<Problem>,
-        /// How many more there are.
+        /// The number of further problems.
         omitted: usize,
     },
 }
@@ -98,13 +98,15 @@ impl fmt::Display for ConfigError {
                 write!(f, "{}: cannot read the configuration: {error}", path.display())?;
                 match error.kind() {
                     io::ErrorKind::NotFound => write!(f, "; name the file with -c"),
-                    io::ErrorKind::PermissionDenied => write!(f, "; let the user that reads it do so"),
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "; give the user of this program permission to read it")
+                    }
                     _ => Ok(()),
                 }
             }
             ConfigError::TooLarge { path } => write!(
                 f,
-                "{}: the file is bigger than {} MiB, so it is hardly a configuration; name the right file with -c",
+                "{}: the file is bigger than the limit of {} MiB and is probably not a configuration; name the right file with -c",
                 path.display(),
                 crate::FILE_MAX >> 20
             ),
@@ -134,16 +136,16 @@ impl std::error::Error for ConfigError {
     }
 }
 
-/// One thing that is wrong, and where: `config.json:12:20: rules[1].sequence[0]: port 70000 is not …`.
+/// A problem and its place: `config.json:12:20: rules[1].sequence[0]: port 70000 is not …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The name of the file.
     pub file: String,
-    /// Where in the file.
+    /// The place in the file.
     pub position: Position,
-    /// Which field; the top where it is the whole file.
+    /// The field; the top for the whole file.
     pub path: FieldPath,
-    /// What is wrong and what to write instead.
+    /// The error, and its remedy.
     pub cause: Cause,
 }
 
@@ -157,7 +159,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong, which rule it breaks and what to write instead. Values appear as the file writes them in JSON.
+/// An error, the rule that it breaks, and its remedy. Values appear as the file writes them in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its variant means")]
@@ -166,13 +168,13 @@ pub enum Cause {
     Syntax { reason: String, hint: Option<&'static str> },
     #[error("not UTF-8 text; save the file as UTF-8")]
     NotUtf8,
-    #[error("the file begins with a byte order mark; save it as UTF-8 without one")]
+    #[error("the file begins with a byte order mark; save the file as UTF-8 without this mark")]
     ByteOrderMark,
-    #[error("the file is empty; a configuration is an object with at least `rules`")]
+    #[error("the file is empty; write an object with at least `rules`")]
     Empty,
-    #[error("a configuration is an object, {{\"rules\": […]}}, not {found}")]
+    #[error("a configuration must be an object, but the file contains {found}; write {{\"rules\": […]}}")]
     NotAnObject { found: &'static str },
-    #[error("the key `{key}` stands twice, first in line {first}; delete one of the two")]
+    #[error("duplicate key `{key}`, first in line {first}; delete one of the two")]
     DuplicateKey { key: String, first: usize },
     #[error("unknown key `{key}`; {}allowed here: {allowed}",
         suggestion.as_ref().map(|known| format!("did you mean `{known}`? ")).unwrap_or_default())]
@@ -184,29 +186,29 @@ pub enum Cause {
 
     #[error("`rules` is missing; write a list of rules")]
     RulesMissing,
-    #[error("{count} rules are more than {max}; leave out some")]
+    #[error("{count} rules are more than the limit of {max}; delete some rules")]
     TooManyRules { count: usize, max: usize },
 
-    #[error("the rule has no name; write `name`, unique among the rules")]
+    #[error("the rule has no name; write a unique `name`")]
     NameMissing,
     #[error("{name} is not a rule name; write 1 to 64 letters, digits, `_`, `.` or `-`")]
     Name { name: String },
-    #[error("the name `{name}` is that of rules[{first}] too; names are unique")]
+    #[error("duplicate rule name `{name}`, first in rules[{first}]; write a unique name")]
     NameTaken { name: String, first: usize },
 
-    #[error("the rule has nothing to knock; write `sequence` (or `one_time_sequences`)")]
+    #[error("the rule has no sequence; write `sequence` or `one_time_sequences`")]
     TriggerMissing,
-    #[error("the rule has both `sequence` and `one_time_sequences`; write one of them")]
+    #[error("the rule has both `sequence` and `one_time_sequences`; delete one of the two")]
     TriggerTwice,
-    #[error("the sequence is empty, which every packet would match; write 1 to 32 knocks")]
+    #[error("the sequence is empty, so every packet would complete it; write 1 to 32 knocks")]
     SequenceEmpty,
-    #[error("{count} knocks are more than {max}; write a shorter sequence")]
+    #[error("{count} knocks are more than the limit of {max}; write a shorter sequence")]
     SequenceTooLong { count: usize, max: usize },
-    #[error("port {port} is not between 1 and 65535; write a number from that range, or \"7000/udp\" for UDP")]
+    #[error("port {port} is not between 1 and 65535; write a number in this range, or \"7000/udp\" for UDP")]
     PortRange { port: String },
     #[error("{value} is not a port; write 7000 for TCP, \"7000/udp\" for UDP")]
     Port { value: String },
-    #[error("{value} is more than one port; write each port on its own")]
+    #[error("{value} is more than one port; write each port as a separate list element")]
     PortList { value: String },
     #[error("`{protocol}` is not a protocol; write tcp or udp, as in \"7000/udp\"")]
     PortProtocol { protocol: String },
@@ -219,85 +221,95 @@ pub enum Cause {
     DurationUnit { value: String },
     #[error("{value} is not longer than zero; write at least {min}")]
     DurationZero { value: String, min: &'static str },
-    #[error("{value} is shorter than {min}, the least that is allowed here")]
+    #[error("{value} is shorter than the minimum; write at least {min}")]
     DurationShort { value: String, min: &'static str },
-    #[error("{value} is longer than 365 days, the most that is allowed")]
+    #[error("{value} is longer than the maximum; write at most 365 days")]
     DurationLong { value: String },
 
     #[error("{value} is not a list of TCP flags; write [\"syn\", \"!ack\"] or \"syn,!ack\"")]
     Flags { value: String },
     #[error(
-        "`{flag}` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before it where it must be clear"
+        "`{flag}` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before a flag that must be clear"
     )]
     Flag { flag: String },
-    #[error("there is no TCP flag; name at least one, or leave `tcp_flags` out for \"syn,!ack,!rst,!fin\"")]
+    #[error(
+        "the list of TCP flags is empty; write at least one flag, or delete `tcp_flags` for the default, \"syn,!ack,!rst,!fin\""
+    )]
     FlagsEmpty,
-    #[error("`{flag}` must be both set and clear, which no segment is; write one of `{flag}` and `!{flag}`")]
+    #[error("no segment has `{flag}` both set and clear; write one of `{flag}` and `!{flag}`")]
     FlagContradiction { flag: &'static str },
 
     #[error(
-        "{value} is not an IP address; write one as in \"192.0.2.1\" or \"2001:db8::1\", without port, prefix or name"
+        "{value} is not an IP address; write an address such as \"192.0.2.1\" or \"2001:db8::1\", without port, prefix or host name"
     )]
     Target { value: String },
-    #[error("{value} is no destination address; leave `target` out for any address of this host")]
+    #[error("{value} is not a destination address; delete `target` to accept knocks to any address of this host")]
     TargetUnspecified { value: String },
     #[error("{value} is an IPv4 address in IPv6 form; write \"{plain}\"")]
     TargetMapped { value: String, plain: std::net::Ipv4Addr },
 
-    #[error("the command is empty; write what to run, or leave the key out")]
+    #[error("the command is empty; write a command, or delete the key")]
     CommandEmpty,
-    #[error("the command holds a NUL character, which no shell takes; delete it")]
+    #[error("the command contains a NUL character, which a shell does not accept; delete the character")]
     CommandNul,
-    #[error("the rule does nothing; write at least one of `allow`, `command` and `revoke`")]
+    #[error("the rule has no action; write at least one of `allow`, `command` and `revoke`")]
     ActionMissing,
     #[error("`{key}` needs `{needs}`, {why}; write `{needs}` or delete `{key}`")]
     Needs { key: &'static str, needs: &'static str, why: &'static str },
 
-    #[error("`allow` opens nothing; write `ports` (for the managed table), or `set` or `set6` (for your own)")]
+    #[error(
+        "`allow` has no ports and no set; write `ports` (for the managed table), or `set` or `set6` (for user sets)"
+    )]
     AllowEmpty,
-    #[error("`allow` has both `ports` and a set; write one of them, and another rule for the other")]
+    #[error("`allow` has both `ports` and a set; delete one of the two, and write another rule for it")]
     AllowTwice,
-    #[error("`allow` has no `timeout`; write how long a grant lasts, as in \"timeout\": \"1h\"")]
+    #[error("`allow` has no `timeout`; write the duration of a grant, as in \"timeout\": \"1h\"")]
     AllowTimeoutMissing,
-    #[error("the list of ports is empty; write at least one")]
+    #[error("the list of ports is empty; write at least one port")]
     PortsEmpty,
-    #[error("{port} stands twice in the list; delete one of the two")]
+    #[error("duplicate port {port} in the list; delete one of the two")]
     PortTwice { port: Port },
     #[error("{value} {reason}")]
     InvalidName { value: String, reason: &'static str },
-    #[error("`{key}` names a set in family {family}, where no {version} packet passes; name the {version} set")]
+    #[error(
+        "`{key}` names a set in a table of family {family}, which sees no {version} packets; name a set for {version} addresses"
+    )]
     SetVersion { key: &'static str, family: &'static str, version: &'static str },
-    #[error("`set` and `set6` are the same set, but a set holds one kind of address; name an ipv6_addr set in `set6`")]
+    #[error(
+        "`set` and `set6` name the same set, but a set holds addresses of one IP version; name a set of type ipv6_addr in `set6`"
+    )]
     SetTwice,
 
-    #[error("there is no rule `{name}`; {}write the name of a rule that has `allow`",
+    #[error("there is no rule `{name}`; {}write the name of a rule with `allow`",
         suggestion.as_ref().map(|known| format!("did you mean `{known}`? ")).unwrap_or_default())]
     RevokeUnknown { name: String, suggestion: Option<String> },
-    #[error("rule `{name}` has no `allow`, so there is no grant to revoke; write the name of a rule that has")]
+    #[error("rule `{name}` has no `allow`, so there is no grant to revoke; write the name of a rule with `allow`")]
     RevokeWithoutAllow { name: String },
     #[error("the rule revokes its own grant; write the name of another rule")]
     RevokeItself,
 
     #[error("{value} is not an interface; write a name, a list of names, or \"any\"")]
     InterfaceType { value: String },
-    #[error("the list of interfaces is empty; write at least one, or \"any\"")]
+    #[error("the list of interfaces is empty; write at least one interface, or \"any\"")]
     InterfacesEmpty,
-    #[error("the interface `{name}` stands twice in the list; delete one of the two")]
+    #[error("duplicate interface `{name}` in the list; delete one of the two")]
     InterfaceTwice { name: String },
-    #[error("\"any\" stands for every interface and not beside others; write \"interface\": \"any\"")]
+    #[error("\"any\" means every interface and cannot be in a list; write \"interface\": \"any\"")]
     InterfaceAnyInList,
 
-    #[error("{value} is not an absolute path; begin it with `/`, for the daemon may run in any directory")]
+    #[error("{value} is not an absolute path; write a path that begins with `/`")]
     RelativePath { value: String },
-    #[error("the path holds a NUL character, which no path does; delete it")]
+    #[error("the path contains a NUL character, which is not valid in a path; delete the character")]
     PathNul,
-    #[error("the path is {length} bytes long and a socket's is at most 107 (unix(7)); write a shorter one")]
+    #[error(
+        "the path is {length} bytes long, but the path of a socket has at most 107 bytes (unix(7)); write a shorter path"
+    )]
     SocketPathTooLong { length: usize },
-    #[error("{value} is not a whole number from {min} to {max}; write one")]
+    #[error("{value} is not a whole number from {min} to {max}; write a number in this range")]
     Count { value: String, min: u64, max: u64 },
 }
 
-/// Keys of knock's configuration and of other versions of knock-rs, in lower case, and what to write here.
+/// Keys of knock's configuration and of other versions of knock-rs, in lower case, and their replacements.
 const FOREIGN: [(&str, &str); 14] = [
     ("activate", "`command`"),
     ("cmd_timeout", "`stop_after`, the time between `command` and `stop_command`"),
@@ -305,14 +317,14 @@ const FOREIGN: [(&str, &str); 14] = [
     ("deactivate", "`stop_command`, with `stop_after` for the time between it and `command`"),
     ("door", "`rules`"),
     ("interfaces", "`interface`, which may be a list"),
-    ("ports", "`sequence` for what is knocked, `allow` for what is opened"),
+    ("ports", "`sequence` for the knock ports, `allow` for the guarded ports"),
     ("seq_timeout", "`timeout`"),
     ("start_command", "`command`"),
     ("start_command_6", "`command6`"),
     ("stop_command_6", "`stop_command6`"),
     ("tcpflags", "`tcp_flags`"),
     ("usesyslog", "\"log\": {\"target\": \"syslog\"}"),
-    ("logfile", "\"log\": {\"target\": \"stderr\"}, and send standard error to the file"),
+    ("logfile", "\"log\": {\"target\": \"stderr\"}, and redirect standard error to the file"),
 ];
 
 /// The former name of a key, and its present one.
@@ -338,12 +350,12 @@ impl Cause {
     }
 }
 
-/// A text of the file for a message: at most 60 characters, none of which could drive a terminal.
+/// A text of the file for a message: at most 60 characters, without control characters, which could drive a terminal.
 pub fn excerpt(text: &str) -> String {
     shorten(text, 60)
 }
 
-/// At most `length` characters of `text`, none of which could drive a terminal.
+/// At most `length` characters of `text`, without control characters, which could drive a terminal.
 pub(crate) fn shorten(text: &str, length: usize) -> String {
     let mut shown: String = text.chars().take(length).flat_map(escape_control).collect();
     if text.chars().nth(length).is_some() {

@@ -1,4 +1,4 @@
-//! The configuration as it stands in the file, before anything is checked but its JSON types.
+//! The configuration as the file writes it: only its JSON types are checked.
 //!
 //! The doc comments here are the descriptions in `config.schema.json`. Values with a syntax of their own are kept
 //! as JSON, so that one message can name the value and the rule that it breaks.
@@ -20,87 +20,87 @@ pub(crate) struct RawConfig {
     #[serde(rename = "$schema")]
     #[schemars(rename = "$schema")]
     pub(crate) _schema: Option<String>,
-    /// Where knocks are listened for: an interface, a list of interfaces, or "any".
+    /// The interfaces on which the daemon receives knocks: a name, a list of names, or "any".
     #[schemars(extend("default" = "any"))]
     pub(crate) interface: Option<RawInterface>,
     /// The time for a whole sequence, from its first knock to its last.
     #[schemars(extend("default" = 5))]
     pub(crate) timeout: Option<RawDuration>,
-    /// What is knocked, and what follows.
+    /// The rules, each with its sequence and its actions.
     #[schemars(required, length(max = 16384))]
     pub(crate) rules: Option<Vec<RawRule>>,
     /// The managed nftables table.
     pub(crate) nftables: Option<RawNftables>,
-    /// Whether the neighbours (port ± 1) of each knock port reset the source's progress, so that a port scan opens
-    /// nothing.
+    /// Whether the neighbours (port ± 1) of each knock port reset the progress of the source, so that a port scan
+    /// opens nothing.
     #[schemars(extend("default" = true))]
     pub(crate) tripwires: Option<bool>,
-    /// What bounds memory and work.
+    /// Limits for memory and work.
     pub(crate) limits: Option<RawLimits>,
     /// The absolute path of the control socket. Default: in $RUNTIME_DIRECTORY, else in /run/knockd.
     pub(crate) control_socket: Option<String>,
-    /// The absolute path of the directory of what must outlive the daemon. Default: $STATE_DIRECTORY, else
-    /// /var/lib/knockd.
+    /// The absolute path of the directory for data that must survive a restart of the daemon. Default:
+    /// $STATE_DIRECTORY, else /var/lib/knockd.
     pub(crate) state_dir: Option<String>,
-    /// Where and how much is logged.
+    /// The target and the level of the log.
     pub(crate) log: Option<RawLog>,
 }
 
-/// A rule: what is knocked, and what follows. It has a `sequence` or `one_time_sequences`, and at least one of the
-/// actions `command`, `allow` and `revoke`; all that it has apply.
+/// A rule: a sequence and its actions. It has `sequence` or `one_time_sequences`, and at least one of the actions
+/// `command`, `allow` and `revoke`. A completion causes all actions of the rule.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "rule")]
 pub(crate) struct RawRule {
-    /// Unique among the rules: letters, digits, `_`, `.` and `-`.
+    /// The name, unique among the rules: letters, digits, `_`, `.` and `-`.
     #[schemars(required, regex(pattern = r"^[A-Za-z0-9_.-]{1,64}$"))]
     pub(crate) name: Option<String>,
     /// The knocks, in their order: 7000 (TCP), "7000/udp" or "7000:udp".
     #[schemars(length(min = 1, max = 32))]
     pub(crate) sequence: Option<Vec<RawKnock>>,
-    /// In place of `sequence`: the absolute path of a file with one sequence a line, each usable once.
+    /// Instead of `sequence`: the absolute path of a file of one-time sequences, one on each line.
     pub(crate) one_time_sequences: Option<String>,
     /// The time for the whole sequence. Default: the global `timeout`.
     pub(crate) timeout: Option<RawDuration>,
-    /// The flags that a TCP knock has, and with `!` those that it has not: a list, or a text with commas.
+    /// The flags that are set in a TCP knock and, with `!`, those that are clear: a list, or a text with commas.
     #[schemars(extend("default" = "syn,!ack,!rst,!fin"))]
     pub(crate) tcp_flags: Option<RawFlags>,
     /// The destination address that each knock must have. Default: any address of this host.
     pub(crate) target: Option<String>,
-    /// Run by `/bin/sh -c`, with %IP% replaced by the address that knocked.
+    /// The command that `/bin/sh -c` runs at a completion. %IP% in it is replaced by the source address.
     #[schemars(length(min = 1))]
     pub(crate) command: Option<String>,
-    /// In place of `command` for IPv6 sources.
+    /// The command for IPv6 sources. Default: `command`.
     #[schemars(length(min = 1))]
     pub(crate) command6: Option<String>,
-    /// Run `stop_after` after `command`; survives a restart and a crash.
+    /// The stop command: it runs `stop_after` after the completion, also after a restart or a crash of the daemon.
     #[schemars(length(min = 1))]
     pub(crate) stop_command: Option<String>,
-    /// In place of `stop_command` for IPv6 sources.
+    /// The stop command for IPv6 sources. Default: `stop_command`.
     #[schemars(length(min = 1))]
     pub(crate) stop_command6: Option<String>,
-    /// The time between `command` and `stop_command`.
+    /// The time from the completion to `stop_command`.
     pub(crate) stop_after: Option<RawDuration>,
-    /// What happens to a pending `stop_command` when the daemon stops: it runs at once, or it is kept on disk until
-    /// it is due.
+    /// The effect of a stop of the daemon on a pending `stop_command`: "run" runs it at once, "keep" keeps it on disk
+    /// until it is due.
     #[schemars(extend("default" = "run"))]
     pub(crate) stop_on_shutdown: Option<StopOnShutdown>,
-    /// A command is killed, with its process group, after this.
+    /// The time limit of each command of the rule. At its end the daemon ends the process group of the command.
     #[schemars(extend("default" = 30))]
     pub(crate) command_timeout: Option<RawDuration>,
-    /// Run by `/bin/sh -c` when the daemon starts.
+    /// The command that `/bin/sh -c` runs when the daemon starts.
     #[schemars(length(min = 1))]
     pub(crate) setup: Option<String>,
-    /// Run by `/bin/sh -c` when the daemon stops.
+    /// The command that `/bin/sh -c` runs when the daemon stops.
     #[schemars(length(min = 1))]
     pub(crate) teardown: Option<String>,
-    /// What is opened over netlink for the address that knocked.
+    /// The guarded ports or the user sets that a grant opens for the source address.
     pub(crate) allow: Option<RawAllow>,
-    /// The name of the rule whose grant to the address that knocked ends now.
+    /// The name of another rule. A completion revokes the grant of that rule to the source address.
     pub(crate) revoke: Option<String>,
 }
 
-/// What is opened: `ports` in the managed table, or an element in a `set` (and `set6`) of yours.
+/// A grant: `ports` in the managed table, or an element in a user set, `set` or `set6`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "allow")]
@@ -108,13 +108,13 @@ pub(crate) struct RawAllow {
     /// The guarded ports: 22 (TCP) or "51820/udp".
     #[schemars(length(min = 1))]
     pub(crate) ports: Option<Vec<RawKnock>>,
-    /// A set with keys of type ipv4_addr and the timeout flag: "FAMILY TABLE SET", as in "inet filter knock_ssh4".
+    /// A user set with keys of type ipv4_addr and the timeout flag: "FAMILY TABLE SET", as in "inet filter knock_ssh4".
     #[schemars(regex(pattern = r"^\s*(ip|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
     pub(crate) set: Option<String>,
-    /// A set with keys of type ipv6_addr and the timeout flag.
+    /// A user set with keys of type ipv6_addr and the timeout flag.
     #[schemars(regex(pattern = r"^\s*(ip6|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
     pub(crate) set6: Option<String>,
-    /// How long a grant lasts; at least a second.
+    /// The duration of a grant; at least a second.
     #[schemars(required)]
     pub(crate) timeout: Option<RawDuration>,
 }
@@ -124,53 +124,53 @@ pub(crate) struct RawAllow {
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "nftables")]
 pub(crate) struct RawNftables {
-    /// Its name, in family inet.
+    /// The name of the table, in family inet.
     #[schemars(extend("default" = "knockd"))]
     pub(crate) table: Option<String>,
-    /// Whether the table is removed or kept when the daemon is stopped.
+    /// The effect of a stop of the daemon on the table: "remove" removes it, "keep" keeps it.
     #[schemars(extend("default" = "remove"))]
     pub(crate) on_stop: Option<OnStop>,
-    /// Packets that come in on these interfaces pass without a grant.
+    /// The exempt interfaces: packets from them pass the gate without a grant.
     #[schemars(extend("default" = ["lo"]))]
     pub(crate) exempt_interfaces: Option<Vec<String>>,
-    /// Whether the table is owned, where the kernel can do that (6.9), so that nobody else's `flush ruleset` opens
-    /// the gate.
+    /// Whether the daemon owns the table, if the kernel supports that (6.9). Then a `flush ruleset` by another program
+    /// does not open the gate.
     #[schemars(extend("default" = true))]
     pub(crate) owner: Option<bool>,
 }
 
-/// What bounds memory and work.
+/// Limits for memory and work.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "limits")]
 pub(crate) struct RawLimits {
-    /// Sources in progress that are remembered.
+    /// The most sources whose progress the daemon remembers.
     #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
     pub(crate) sources: Option<RawCount>,
-    /// Elements of all grants to each IP version, in the managed table and in user sets.
+    /// The most elements of all grants for each IP version, in the managed table and in user sets.
     #[schemars(extend("default" = 65536, "minimum" = 1, "maximum" = 1_048_576))]
     pub(crate) grants: Option<RawCount>,
-    /// Commands that run at once.
+    /// The most commands that run at the same time.
     #[schemars(extend("default" = 16, "minimum" = 1, "maximum" = 1024))]
     pub(crate) commands: Option<RawCount>,
-    /// Commands that wait for a worker.
+    /// The most commands that wait for a worker.
     #[schemars(extend("default" = 256, "minimum" = 1, "maximum" = 65536))]
     pub(crate) command_queue: Option<RawCount>,
 }
 
-/// Where and how much is logged.
+/// The target and the level of the log.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "log")]
 pub(crate) struct RawLog {
-    /// Default: the journal where standard error is connected to it, else standard error.
+    /// The target of the log. Default: the journal if standard error is connected to it, else standard error.
     pub(crate) target: Option<LogTarget>,
-    /// Nothing below this level is logged.
+    /// The lowest level that is logged.
     #[schemars(extend("default" = "info"))]
     pub(crate) level: Option<RawLogLevel>,
 }
 
-/// How much is logged.
+/// A level of the log.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"")]
 #[schemars(rename = "log_level")]

@@ -20,13 +20,13 @@ use crate::validate::{absolute_path, optional_duration};
 
 /// The most rules of a configuration.
 pub const RULES_MAX: usize = 16_384;
-/// How long a command may run where nothing else is said.
+/// The default time limit of a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The names of the rules, and the index of the first rule of each name.
 pub(crate) type Names = HashMap<String, usize>;
 
-/// All rules; `timeout` is that of a rule which has none of its own.
+/// All rules; `timeout` is the default for a rule without its own.
 pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut Checker<'_>) -> Vec<Rule> {
     let Some(raw) = check_list(raw, checker) else { return Vec::new() };
     let names = names(&raw, checker);
@@ -43,7 +43,7 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
         .collect()
 }
 
-/// The list of rules, where it has as many as it may.
+/// The list of rules; `None` if it is missing or too long.
 pub(crate) fn check_list(raw: Option<Vec<RawRule>>, checker: &mut Checker<'_>) -> Option<Vec<RawRule>> {
     let path = FieldPath::default().key("rules");
     let Some(raw) = raw else {
@@ -79,7 +79,7 @@ pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
     names
 }
 
-/// Whether that is a name for a rule: 1 to 64 letters, digits, `_`, `.` or `-`.
+/// Whether `name` is valid for a rule: 1 to 64 letters, digits, `_`, `.` or `-`.
 fn is_rule_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
@@ -125,24 +125,30 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
     }
 }
 
-/// Checks the keys that make sense only with another.
+/// Checks the keys that need another key.
 fn check_pairs(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
     let command = raw.command.is_some();
     let stop_command = raw.stop_command.is_some();
     let stop_after = raw.stop_after.is_some();
     for (key, present, needs, there, why) in [
-        ("command6", raw.command6.is_some(), "command", command, "which is for IPv4 sources (\":\" does nothing)"),
-        ("stop_command", stop_command, "command", command, "which it undoes"),
-        ("stop_command", stop_command, "stop_after", stop_after, "the time between `command` and it"),
-        ("stop_after", stop_after, "stop_command", stop_command, "which runs then"),
+        ("command6", raw.command6.is_some(), "command", command, "the command for IPv4 sources (\":\" does nothing)"),
+        ("stop_command", stop_command, "command", command, "the command that it undoes"),
+        ("stop_command", stop_command, "stop_after", stop_after, "the time between the two commands"),
+        ("stop_after", stop_after, "stop_command", stop_command, "the command that runs after this time"),
         (
             "stop_command6",
             raw.stop_command6.is_some(),
             "stop_command",
             stop_command,
-            "which is for IPv4 sources (\":\" does nothing)",
+            "the command for IPv4 sources (\":\" does nothing)",
         ),
-        ("stop_on_shutdown", raw.stop_on_shutdown.is_some(), "stop_command", stop_command, "to which it applies"),
+        (
+            "stop_on_shutdown",
+            raw.stop_on_shutdown.is_some(),
+            "stop_command",
+            stop_command,
+            "the command to which it applies",
+        ),
     ] {
         if present && !there {
             checker.report(&path.key(key), Cause::Needs { key, needs, why });
@@ -150,7 +156,7 @@ fn check_pairs(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
     }
 }
 
-/// What triggers the rule at `path`.
+/// The trigger of the rule at `path`.
 pub(crate) fn trigger(
     sequence: Option<&[RawKnock]>,
     one_time: Option<String>,
@@ -198,11 +204,11 @@ fn command_text(raw: Option<String>, path: &FieldPath, checker: &mut Checker<'_>
     Some(text)
 }
 
-/// The destination address that `text` stands for, as `target` takes it.
+/// Parses a destination address, in the syntax of `target`.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and what to write instead.
+/// The error and its remedy, if the text is not such an address.
 pub fn target_address(text: &str) -> Result<IpAddr, Cause> {
     let value = || format!("\"{}\"", excerpt(text));
     let address = text.parse::<IpAddr>().map_err(|_| Cause::Target { value: value() })?;
@@ -222,7 +228,7 @@ fn mapped(address: IpAddr) -> Option<std::net::Ipv4Addr> {
     }
 }
 
-/// Whether rule `index` may revoke the rule of that name.
+/// Whether rule `index` can revoke the rule `name`.
 fn may_revoke(
     name: &str,
     index: usize,
@@ -236,7 +242,7 @@ fn may_revoke(
         Some(&other) if allowing.get(other) == Some(&true) => return true,
         Some(_) => Cause::RevokeWithoutAllow { name: excerpt(name) },
         None => {
-            // It looks at every name, so not for problems that nobody will see.
+            // The search reads every name, so it runs only for problems that are displayed.
             let suggestion = || nearest(name, revocable(names, allowing, index)).map(excerpt);
             let cause = || Cause::RevokeUnknown { name: excerpt(name), suggestion: suggestion() };
             checker.report_with(&path.key("revoke"), cause);
@@ -247,7 +253,7 @@ fn may_revoke(
     false
 }
 
-/// The names of the rules that rule `index` may revoke.
+/// The names of the rules that rule `index` can revoke.
 fn revocable<'n>(names: &'n Names, allowing: &'n [bool], index: usize) -> impl Iterator<Item = &'n str> {
     let may = move |rule: usize| rule != index && allowing.get(rule) == Some(&true);
     names.iter().filter(move |&(_, &rule)| may(rule)).map(|(name, _)| name.as_str())

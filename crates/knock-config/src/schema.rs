@@ -19,7 +19,7 @@ fn generate(inline: bool) -> Value {
     settings.into_generator().into_root_schema_for::<RawConfig>().to_value()
 }
 
-/// Which members an object may have, taken from the schema so that there is one list of keys.
+/// The members that an object can have. They come from the schema, so that there is one list of keys.
 #[derive(Debug, Default)]
 pub(crate) struct Shape {
     members: Option<BTreeMap<String, Shape>>,

@@ -14,11 +14,11 @@ const FLAGS: [(&str, u8); 6] = [
     ("urg", TcpFlags::URG),
 ];
 
-/// The flags that `value` stands for, as `tcp_flags` takes it.
+/// Parses TCP flags, in the syntax of `tcp_flags`.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and what to write instead.
+/// The error and its remedy, if the value is not such a list.
 pub fn tcp_flags(value: &Value) -> Result<TcpFlags, Cause> {
     let not_a_list = || Cause::Flags { value: excerpt(&value.to_string()) };
     let words: Vec<&str> = match value {

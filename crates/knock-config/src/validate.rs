@@ -1,7 +1,7 @@
-//! From what the file says to a configuration that needs no further check.
+//! From the raw configuration to a valid one that needs no further check.
 //!
-//! Each function reports what is wrong and goes on with a stand-in, so that one run finds every problem. The result
-//! counts only where nothing was reported.
+//! Each function reports a problem and continues with a placeholder, so that one run finds every problem. The result
+//! is used only if no problem was reported.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::problem::{Cause, excerpt};
 use crate::raw::{RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawNftables};
 use crate::rules;
 
-/// The time for a sequence where nothing else is said.
+/// The default time for a sequence.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest path of a socket: sun_path of unix(7) without its final NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -51,7 +51,7 @@ pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
     }
 }
 
-/// The duration at `path`, where there is one.
+/// The duration at `path`, if there is one.
 pub(crate) fn optional_duration(
     raw: Option<&RawDuration>,
     least: Least,
@@ -61,7 +61,7 @@ pub(crate) fn optional_duration(
     duration(&raw?.0, least).map_err(|cause| checker.report(path, cause)).ok()
 }
 
-/// A path that does not depend on the directory that the daemon runs in.
+/// An absolute path: it does not depend on the working directory of the daemon.
 pub(crate) fn absolute_path(text: String, path: &FieldPath, checker: &mut Checker<'_>) -> PathBuf {
     if text.contains('\0') {
         checker.report(path, Cause::PathNul);
@@ -112,7 +112,7 @@ fn interface_names<'n>(
     parsed_names
 }
 
-/// The name at `path`; `None` where it was reported as wrong.
+/// The name at `path`; `None` after a reported problem.
 pub(crate) fn parsed<N: FromStr<Err = InvalidName>>(
     text: &str,
     path: &FieldPath,

@@ -1,4 +1,4 @@
-//! What is allowed in a configuration and still hardly wanted.
+//! Warnings: a configuration is valid, but probably not what its author intends.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use crate::problem::Position;
 pub struct Warning {
     /// The name of the file.
     pub file: String,
-    /// Where in the file.
+    /// The place in the file.
     pub position: Position,
-    /// Which field; the top where it is the whole file.
+    /// The field; the top for the whole file.
     pub path: FieldPath,
-    /// What, and why it matters.
+    /// The subject of the warning.
     pub concern: Concern,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The order in which a port scan goes.
+/// The order of the ports in a port scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanOrder {
     /// From low ports to high ones.
@@ -39,7 +39,7 @@ pub enum ScanOrder {
     Descending,
 }
 
-/// Where a rule's sequence stands in that of another.
+/// The place of a rule's sequence in the sequence of another rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is the same sequence.
@@ -50,7 +50,7 @@ pub enum Place {
     Inside,
 }
 
-/// What a warning is about.
+/// The subject of a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Concern {
@@ -60,9 +60,9 @@ pub enum Concern {
     SinglePort,
     /// A sequence in the order of a port scan.
     ScanOrder {
-        /// The scan that walks it.
+        /// The order of that scan.
         order: ScanOrder,
-        /// Whether such a scan touches a tripwire, or another knock port, on its way.
+        /// Whether such a scan touches a tripwire, or another knock port, between two of the ports.
         caught: bool,
         /// Whether there are tripwires.
         tripwires: bool,
@@ -71,7 +71,7 @@ pub enum Concern {
     Contains {
         /// The other rule.
         rule: String,
-        /// Where its sequence stands in this one.
+        /// The place of its sequence in this one.
         place: Place,
     },
     /// A knock port that is a guarded port.
@@ -91,41 +91,41 @@ pub enum Concern {
 impl fmt::Display for Concern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Concern::NoRules => f.write_str("there are no rules: nothing is guarded and nothing is opened; write some"),
+            Concern::NoRules => f.write_str("the list of rules is empty, so knockd guards no port and opens none; write a rule"),
             Concern::SinglePort => f.write_str(
-                "a sequence of a single port is no secret: any port scan knocks it; write five or more ports",
+                "a sequence of a single port is not secret, because any port scan completes it; write five or more ports",
             ),
             Concern::ScanOrder { order, caught, tripwires } => {
                 let (each, scan) = match order {
-                    ScanOrder::Ascending => ("above", "an ascending"),
-                    ScanOrder::Descending => ("below", "a descending"),
+                    ScanOrder::Ascending => ("higher", "an ascending"),
+                    ScanOrder::Descending => ("lower", "a descending"),
                 };
-                write!(f, "each port is {each} the one before, the order of {scan} port scan; ")?;
+                write!(f, "each port is {each} than the port before it, as in {scan} port scan; ")?;
                 f.write_str(match (caught, tripwires) {
                     (true, true) => {
-                        "the tripwires stop a scan of every port, not one that leaves out the neighbours of knock ports"
+                        "the tripwires stop a scan of all ports, but not a scan that omits the neighbours of knock ports"
                     }
-                    (true, false) => "only another rule's knock port in between stops it",
-                    (false, true) => "it opens the rule, for it touches no tripwire on its way",
-                    (false, false) => "it opens the rule, for there are no tripwires",
+                    (true, false) => "only a knock port of another rule, between these ports, stops such a scan",
+                    (false, true) => "such a scan completes the sequence, because it touches no tripwire",
+                    (false, false) => "such a scan completes the sequence, because there are no tripwires",
                 })?;
-                f.write_str("; mix the order")
+                f.write_str("; mix the order of the ports")
             }
             Concern::Contains { rule, place: Place::Whole } => {
                 write!(
                     f,
-                    "rule `{rule}` has the same sequence: knocking it triggers both; write another for one of them"
+                    "rule `{rule}` has the same sequence, so one knock sequence triggers both rules; change one of the two"
                 )
             }
             Concern::Contains { rule, place } => {
                 let verb = if *place == Place::End { "ends with" } else { "contains" };
-                write!(f, "it {verb} the whole sequence of rule `{rule}`: knocking it also triggers that one; ")?;
-                f.write_str("change one of them")
+                write!(f, "the sequence {verb} the whole sequence of rule `{rule}` and also triggers that rule; ")?;
+                f.write_str("change one of the two")
             }
             Concern::KnockIsGuarded { port, rule } => write!(
                 f,
-                "{port} is also a port that rule `{rule}` opens: each connection to that service is a knock and disturbs \
-                 the sequences of its source; knock another port"
+                "{port} is a guarded port of rule `{rule}`, so each connection to it is a knock and disturbs the sequences \
+                 of its source; use another knock port"
             ),
             Concern::WorldReadable { mode } => write!(
                 f,

@@ -1,4 +1,4 @@
-//! What the client reads.
+//! The client's part of a configuration.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use knock_config::client::{ClientRule, parse};
 use knock_proto::Knock;
 
 #[test]
-fn the_clients_file_needs_names_and_sequences_alone() {
+fn the_file_of_the_client_needs_only_names_and_sequences() {
     let text = r#"{"rules": [{"name": "a", "sequence": [3, "1/udp"]}, {"name": "b", "sequence": [7]}]}"#;
     let rule = |name: &str, sequence| ClientRule { name: name.to_owned(), trigger: Trigger::Sequence(sequence) };
     assert_eq!(
@@ -17,7 +17,7 @@ fn the_clients_file_needs_names_and_sequences_alone() {
 }
 
 #[test]
-fn a_servers_file_is_accepted_whole() {
+fn the_file_of_the_server_is_accepted_too() {
     let text = r#"{"interface": "eth0", "timeout": 5, "limits": {"sources": 5}, "rules": [
         {"name": "a", "sequence": [3, 1], "command": "x", "stop_command": "y", "stop_after": "5s", "setup": "z"},
         {"name": "once", "one_time_sequences": "/f", "allow": {"ports": [22], "timeout": "1h"}},
@@ -28,21 +28,21 @@ fn a_servers_file_is_accepted_whole() {
 }
 
 #[test]
-fn errors_are_those_of_the_servers_file() {
+fn the_errors_are_those_of_the_file_of_the_server() {
     for (text, expected) in [
         ("{}", "c.json:1:1: `rules` is missing; write a list of rules"),
         (
             r#"{"rules": [{"name": "a", "sequence": [70000]}]}"#,
-            "c.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from that range, or \
+            "c.json:1:39: rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number in this range, or \
              \"7000/udp\" for UDP",
         ),
         (
             r#"{"rules": [{"name": "a", "sequence": [1]}, {"name": "a", "sequence": [2]}]}"#,
-            "c.json:1:53: rules[1].name: the name `a` is that of rules[0] too; names are unique",
+            "c.json:1:53: rules[1].name: duplicate rule name `a`, first in rules[0]; write a unique name",
         ),
         (
             r#"{"rules": [{"name": "a"}]}"#,
-            "c.json:1:12: rules[0]: the rule has nothing to knock; write `sequence` (or `one_time_sequences`)",
+            "c.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
         ),
         (
             r#"{"rules": [{"name": "a", "sequence": [1], "commmand": "x"}]}"#,

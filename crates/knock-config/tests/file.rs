@@ -1,4 +1,4 @@
-//! Files and whole texts: what cannot be read, how many problems are shown, and that nothing panics.
+//! Files and whole texts: unreadable files, the limit of displayed problems, and no panic.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -27,17 +27,17 @@ fn a_missing_file_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_directory_is_no_configuration() {
+fn a_directory_is_not_a_configuration() {
     let message = load(Path::new("/")).expect_err("a directory").to_string();
     assert_eq!(message, "/: cannot read the configuration: Is a directory (os error 21)");
 }
 
 #[test]
-fn a_huge_file_is_refused_unread() {
+fn a_huge_file_is_refused_before_it_is_read_whole() {
     let message = load(Path::new("/dev/zero")).expect_err("endless").to_string();
     assert_eq!(
         message,
-        "/dev/zero: the file is bigger than 16 MiB, so it is hardly a configuration; name the right file with -c"
+        "/dev/zero: the file is bigger than the limit of 16 MiB and is probably not a configuration; name the right file with -c"
     );
     let mut padded = VALID.to_owned();
     padded.push_str(&" ".repeat(FILE_MAX - VALID.len()));
@@ -48,16 +48,16 @@ fn a_huge_file_is_refused_unread() {
 }
 
 #[test]
-fn what_is_not_utf8_is_located() {
+fn a_byte_that_is_not_utf8_is_located() {
     assert_eq!(load_bytes(b"{\n \"ru\xffles\": []}"), "c.json:2:5: not UTF-8 text; save the file as UTF-8");
 }
 
 #[test]
-fn deep_nesting_is_an_error_and_no_overflow() {
+fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
     let deep = format!("{{\"rules\": {}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
     assert_eq!(
         load_bytes(deep.as_bytes()),
-        "c.json:1:137: not valid JSON: recursion limit exceeded; no configuration is nested that deep"
+        "c.json:1:137: not valid JSON: recursion limit exceeded; a configuration needs no such deep nesting"
     );
 }
 
@@ -82,7 +82,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_hopeless_file_gets_a_bounded_answer() {
+fn a_file_with_many_problems_gets_a_bounded_message() {
     let ports = vec!["0"; 32].join(", ");
     let text = format!(r#"{{"rules": [{{"name": "a", "command": "x", "sequence": [{ports}]}}]}}"#);
     let message = parse("c.json", &text).expect_err("32 problems").to_string();
@@ -96,11 +96,11 @@ fn more_rules_than_are_allowed_are_refused() {
     let file = |count| format!("{{\"rules\": [{}]}}", (0..count).map(rule).collect::<Vec<_>>().join(","));
     parse("c.json", &file(16_384)).expect("as many as are allowed");
     let message = parse("c.json", &file(16_385)).expect_err("one more").to_string();
-    assert_eq!(message, "c.json:1:11: rules: 16385 rules are more than 16384; leave out some");
+    assert_eq!(message, "c.json:1:11: rules: 16385 rules are more than the limit of 16384; delete some rules");
 }
 
 #[test]
-fn a_file_that_everybody_can_read_is_warned_of() {
+fn a_file_that_every_user_can_read_causes_a_warning() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("c.json");
     std::fs::write(&path, VALID).expect("the file is written");

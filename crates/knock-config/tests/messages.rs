@@ -1,18 +1,18 @@
-//! Each message about a configuration, word for word.
+//! Each error of a configuration, word for word.
 
 use knock_config::parse;
 
-/// What is said about the file `text`.
+/// The errors of the file `text`.
 fn errors(text: &str) -> String {
     parse("c.json", text).expect_err(text).to_string()
 }
 
-/// What is said about the only rule of a file, which has these members besides its name.
+/// The errors of a file with one rule, which has these members besides its name.
 fn rule_errors(members: &str) -> String {
     without_position(&errors(&format!("{{\"rules\": [{{\"name\": \"a\", {members}}}]}}")))
 }
 
-/// What is said about a file with these members besides a rule that is right.
+/// The errors of a file with these members besides a valid rule.
 fn top_errors(members: &str) -> String {
     let rule = "{\"name\": \"a\", \"command\": \"x\", \"sequence\": [3, 1, 2]}";
     without_position(&errors(&format!("{{{members}, \"rules\": [{rule}]}}")))
@@ -24,7 +24,7 @@ fn without_position(message: &str) -> String {
 }
 
 #[test]
-fn a_key_drives_no_terminal_and_is_not_shown_longer_than_a_line() {
+fn a_key_in_a_message_has_no_control_characters_and_a_limited_length() {
     let long = format!("\\u001b[31m{}", "x".repeat(5000));
     for text in [format!(r#"{{"{long}": 1}}"#), format!(r#"{{"interface": {{"{long}": 1, "{long}": 2}}}}"#)] {
         let message = errors(&text);
@@ -45,7 +45,7 @@ fn the_former_key_of_a_stop_command_leads_to_its_present_one() {
 }
 
 #[test]
-fn an_unknown_or_doubled_key_is_named() {
+fn an_unknown_or_duplicate_key_is_named() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "command": "x", "sequnce": 1"#,
@@ -66,7 +66,7 @@ fn an_unknown_or_doubled_key_is_named() {
         ),
         (
             r#""sequence": [1, 2], "command": "x", "command": "y""#,
-            "rules[0].command: the key `command` stands twice, first in line 1; delete one of the two",
+            "rules[0].command: duplicate key `command`, first in line 1; delete one of the two",
         ),
     ] {
         assert_eq!(rule_errors(text), expected, "{text}");
@@ -76,42 +76,42 @@ fn an_unknown_or_doubled_key_is_named() {
 #[test]
 fn a_rule_needs_a_sequence_of_ports() {
     for (text, expected) in [
-        (r#""command": "x""#, "rules[0]: the rule has nothing to knock; write `sequence` (or `one_time_sequences`)"),
+        (r#""command": "x""#, "rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`"),
         (
             r#""command": "x", "sequence": [1], "one_time_sequences": "/f""#,
-            "rules[0].one_time_sequences: the rule has both `sequence` and `one_time_sequences`; write one of them",
+            "rules[0].one_time_sequences: the rule has both `sequence` and `one_time_sequences`; delete one of the two",
         ),
         (
             r#""command": "x", "sequence": []"#,
-            "rules[0].sequence: the sequence is empty, which every packet would match; write 1 to 32 knocks",
+            "rules[0].sequence: the sequence is empty, so every packet would complete it; write 1 to 32 knocks",
         ),
         (
             r#""command": "x", "sequence": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33]"#,
-            "rules[0].sequence: 33 knocks are more than 32; write a shorter sequence",
+            "rules[0].sequence: 33 knocks are more than the limit of 32; write a shorter sequence",
         ),
         (
             r#""command": "x", "sequence": [70000]"#,
-            r#"rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": [0]"#,
-            r#"rules[0].sequence[0]: port 0 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port 0 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": [-5]"#,
-            r#"rules[0].sequence[0]: port -5 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port -5 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": ["70000/udp"]"#,
-            r#"rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port 70000 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": ["-5"]"#,
-            r#"rules[0].sequence[0]: port -5 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port -5 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": [99999999999999999999]"#,
-            r#"rules[0].sequence[0]: port 1e+20 is not between 1 and 65535; write a number from that range, or "7000/udp" for UDP"#,
+            r#"rules[0].sequence[0]: port 1e+20 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
         ),
         (
             r#""command": "x", "sequence": [1.5]"#,
@@ -127,11 +127,11 @@ fn a_rule_needs_a_sequence_of_ports() {
         ),
         (
             r#""command": "x", "sequence": ["7000-7010"]"#,
-            r#"rules[0].sequence[0]: "7000-7010" is more than one port; write each port on its own"#,
+            r#"rules[0].sequence[0]: "7000-7010" is more than one port; write each port as a separate list element"#,
         ),
         (
             r#""command": "x", "sequence": ["7000,8000"]"#,
-            r#"rules[0].sequence[0]: "7000,8000" is more than one port; write each port on its own"#,
+            r#"rules[0].sequence[0]: "7000,8000" is more than one port; write each port as a separate list element"#,
         ),
         (
             r#""command": "x", "sequence": ["7000/sctp"]"#,
@@ -141,17 +141,14 @@ fn a_rule_needs_a_sequence_of_ports() {
             r#""command": "x", "sequence": ["7000:UDP"]"#,
             r#"rules[0].sequence[0]: `UDP` is not a protocol; write tcp or udp, as in "7000/udp""#,
         ),
-        (
-            r#""command": "x", "sequence": 7000"#,
-            "rules[0].sequence: integer `7000` stands where a list belongs; write a list",
-        ),
+        (r#""command": "x", "sequence": 7000"#, "rules[0].sequence: integer `7000` is not a list; write a list"),
         (
             r#""command": "x", "one_time_sequences": "seqs""#,
-            r#"rules[0].one_time_sequences: "seqs" is not an absolute path; begin it with `/`, for the daemon may run in any directory"#,
+            r#"rules[0].one_time_sequences: "seqs" is not an absolute path; write a path that begins with `/`"#,
         ),
         (
             r#""command": "x", "one_time_sequences": "/a\u0000b""#,
-            "rules[0].one_time_sequences: the path holds a NUL character, which no path does; delete it",
+            "rules[0].one_time_sequences: the path contains a NUL character, which is not valid in a path; delete the character",
         ),
     ] {
         assert_eq!(rule_errors(text), expected, "{text}");
@@ -183,11 +180,11 @@ fn a_duration_is_bounded_and_has_a_unit() {
         ),
         (
             r#""sequence": [1, 2], "command": "x", "timeout": 0.0001"#,
-            r#"rules[0].timeout: 0.0001 is shorter than "1ms", the least that is allowed here"#,
+            r#"rules[0].timeout: 0.0001 is shorter than the minimum; write at least "1ms""#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "command_timeout": "366d""#,
-            r#"rules[0].command_timeout: "366d" is longer than 365 days, the most that is allowed"#,
+            r#"rules[0].command_timeout: "366d" is longer than the maximum; write at most 365 days"#,
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timeout": "0s"}"#,
@@ -195,7 +192,7 @@ fn a_duration_is_bounded_and_has_a_unit() {
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timeout": "999ms"}"#,
-            r#"rules[0].allow.timeout: "999ms" is shorter than a second, the least that is allowed here"#,
+            r#"rules[0].allow.timeout: "999ms" is shorter than the minimum; write at least a second"#,
         ),
     ] {
         assert_eq!(rule_errors(text), expected, "{text}");
@@ -215,27 +212,27 @@ fn tcp_flags_and_target_are_checked() {
         ),
         (
             r#""sequence": [1, 2], "command": "x", "tcp_flags": "syn,foo""#,
-            "rules[0].tcp_flags: `foo` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before it where it must be clear",
+            "rules[0].tcp_flags: `foo` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before a flag that must be clear",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "tcp_flags": []"#,
-            r#"rules[0].tcp_flags: there is no TCP flag; name at least one, or leave `tcp_flags` out for "syn,!ack,!rst,!fin""#,
+            r#"rules[0].tcp_flags: the list of TCP flags is empty; write at least one flag, or delete `tcp_flags` for the default, "syn,!ack,!rst,!fin""#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "tcp_flags": """#,
-            r#"rules[0].tcp_flags: there is no TCP flag; name at least one, or leave `tcp_flags` out for "syn,!ack,!rst,!fin""#,
+            r#"rules[0].tcp_flags: the list of TCP flags is empty; write at least one flag, or delete `tcp_flags` for the default, "syn,!ack,!rst,!fin""#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "tcp_flags": ["syn", "!syn"]"#,
-            "rules[0].tcp_flags: `syn` must be both set and clear, which no segment is; write one of `syn` and `!syn`",
+            "rules[0].tcp_flags: no segment has `syn` both set and clear; write one of `syn` and `!syn`",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "target": "example.com""#,
-            r#"rules[0].target: "example.com" is not an IP address; write one as in "192.0.2.1" or "2001:db8::1", without port, prefix or name"#,
+            r#"rules[0].target: "example.com" is not an IP address; write an address such as "192.0.2.1" or "2001:db8::1", without port, prefix or host name"#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "target": "0.0.0.0""#,
-            r#"rules[0].target: "0.0.0.0" is no destination address; leave `target` out for any address of this host"#,
+            r#"rules[0].target: "0.0.0.0" is not a destination address; delete `target` to accept knocks to any address of this host"#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "target": "::ffff:192.0.2.1""#,
@@ -247,63 +244,60 @@ fn tcp_flags_and_target_are_checked() {
 }
 
 #[test]
-fn a_rule_needs_an_action_that_can_run() {
+fn a_rule_needs_an_action_with_a_valid_command() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2]"#,
-            "rules[0]: the rule does nothing; write at least one of `allow`, `command` and `revoke`",
+            "rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`",
         ),
         (
             r#""sequence": [1, 2], "setup": "x""#,
-            "rules[0]: the rule does nothing; write at least one of `allow`, `command` and `revoke`",
+            "rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`",
         ),
         (
             r#""sequence": [1, 2], "command": """#,
-            "rules[0].command: the command is empty; write what to run, or leave the key out",
+            "rules[0].command: the command is empty; write a command, or delete the key",
         ),
         (
             r#""sequence": [1, 2], "command": " \t ""#,
-            "rules[0].command: the command is empty; write what to run, or leave the key out",
+            "rules[0].command: the command is empty; write a command, or delete the key",
         ),
         (
             r#""sequence": [1, 2], "command": "a\u0000b""#,
-            "rules[0].command: the command holds a NUL character, which no shell takes; delete it",
+            "rules[0].command: the command contains a NUL character, which a shell does not accept; delete the character",
         ),
-        (
-            r#""sequence": [1, 2], "command": 5"#,
-            "rules[0].command: integer `5` stands where a string belongs; write a string",
-        ),
+        (r#""sequence": [1, 2], "command": 5"#, "rules[0].command: integer `5` is not a string; write a string"),
         (
             r#""sequence": [1, 2], "command": "x", "teardown": """#,
-            "rules[0].teardown: the command is empty; write what to run, or leave the key out",
+            "rules[0].teardown: the command is empty; write a command, or delete the key",
         ),
         (
             r#""sequence": [1, 2], "command6": "x""#,
-            r#"rules[0].command6: `command6` needs `command`, which is for IPv4 sources (":" does nothing); write `command` or delete `command6`"#,
+            r#"rules[0].command6: `command6` needs `command`, the command for IPv4 sources (":" does nothing); write `command` or delete `command6`"#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "stop_command": "y""#,
-            "rules[0].stop_command: `stop_command` needs `stop_after`, the time between `command` and it; write `stop_after` or delete `stop_command`",
+            "rules[0].stop_command: `stop_command` needs `stop_after`, the time between the two commands; write `stop_after` or delete `stop_command`",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "stop_after": 5"#,
-            "rules[0].stop_after: `stop_after` needs `stop_command`, which runs then; write `stop_command` or delete `stop_after`",
+            "rules[0].stop_after: `stop_after` needs `stop_command`, the command that runs after this time; write `stop_command` or delete `stop_after`",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timeout": 5}, "stop_command": "y", "stop_after": 5"#,
-            "rules[0].stop_command: `stop_command` needs `command`, which it undoes; write `command` or delete `stop_command`",
+            "rules[0].stop_command: `stop_command` needs `command`, the command that it undoes; write `command` or delete `stop_command`",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "stop_command6": "y""#,
-            r#"rules[0].stop_command6: `stop_command6` needs `stop_command`, which is for IPv4 sources (":" does nothing); write `stop_command` or delete `stop_command6`"#,
+            r#"rules[0].stop_command6: `stop_command6` needs `stop_command`, the command for IPv4 sources (":" does nothing); write `stop_command` or delete `stop_command6`"#,
         ),
         (
             r#""sequence": [1, 2], "command": "x", "stop_on_shutdown": "keep""#,
-            "rules[0].stop_on_shutdown: `stop_on_shutdown` needs `stop_command`, to which it applies; write `stop_command` or delete `stop_on_shutdown`",
+            "rules[0].stop_on_shutdown: `stop_on_shutdown` needs `stop_command`, the command to which it applies; write `stop_command` or delete `stop_on_shutdown`",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "stop_on_shutdown": "remove""#,
-            "rules[0].stop_on_shutdown: `remove` means nothing here; write `run` or `keep`",
+            "rules[0].stop_on_shutdown: `remove` is not a valid value; write `run` or `keep`",
         ),
     ] {
         assert_eq!(rule_errors(text), expected, "{text}");
@@ -311,27 +305,27 @@ fn a_rule_needs_an_action_that_can_run() {
 }
 
 #[test]
-fn what_is_opened_and_revoked_is_checked() {
+fn allow_and_revoke_are_checked() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "allow": {"timeout": 5}"#,
-            "rules[0].allow: `allow` opens nothing; write `ports` (for the managed table), or `set` or `set6` (for your own)",
+            "rules[0].allow: `allow` has no ports and no set; write `ports` (for the managed table), or `set` or `set6` (for user sets)",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "set": "ip a b", "timeout": 5}"#,
-            "rules[0].allow: `allow` has both `ports` and a set; write one of them, and another rule for the other",
+            "rules[0].allow: `allow` has both `ports` and a set; delete one of the two, and write another rule for it",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22]}"#,
-            r#"rules[0].allow: `allow` has no `timeout`; write how long a grant lasts, as in "timeout": "1h""#,
+            r#"rules[0].allow: `allow` has no `timeout`; write the duration of a grant, as in "timeout": "1h""#,
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [], "timeout": 5}"#,
-            "rules[0].allow.ports: the list of ports is empty; write at least one",
+            "rules[0].allow.ports: the list of ports is empty; write at least one port",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22, "22/tcp"], "timeout": 5}"#,
-            "rules[0].allow.ports[1]: 22/tcp stands twice in the list; delete one of the two",
+            "rules[0].allow.ports[1]: duplicate port 22/tcp in the list; delete one of the two",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": ["ssh"], "timeout": 5}"#,
@@ -351,19 +345,19 @@ fn what_is_opened_and_revoked_is_checked() {
         ),
         (
             r#""sequence": [1, 2], "allow": {"set": "ip6 filter knock", "timeout": 5}"#,
-            "rules[0].allow.set: `set` names a set in family ip6, where no IPv4 packet passes; name the IPv4 set",
+            "rules[0].allow.set: `set` names a set in a table of family ip6, which sees no IPv4 packets; name a set for IPv4 addresses",
         ),
         (
             r#""sequence": [1, 2], "allow": {"set6": "ip filter knock", "timeout": 5}"#,
-            "rules[0].allow.set6: `set6` names a set in family ip, where no IPv6 packet passes; name the IPv6 set",
+            "rules[0].allow.set6: `set6` names a set in a table of family ip, which sees no IPv6 packets; name a set for IPv6 addresses",
         ),
         (
             r#""sequence": [1, 2], "allow": {"set": "inet f k", "set6": "inet f k", "timeout": 5}"#,
-            "rules[0].allow.set6: `set` and `set6` are the same set, but a set holds one kind of address; name an ipv6_addr set in `set6`",
+            "rules[0].allow.set6: `set` and `set6` name the same set, but a set holds addresses of one IP version; name a set of type ipv6_addr in `set6`",
         ),
         (
             r#""sequence": [1, 2], "revoke": "b""#,
-            "rules[0].revoke: there is no rule `b`; write the name of a rule that has `allow`",
+            "rules[0].revoke: there is no rule `b`; write the name of a rule with `allow`",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timeout": 5}, "revoke": "a""#,
@@ -375,7 +369,7 @@ fn what_is_opened_and_revoked_is_checked() {
 }
 
 #[test]
-fn interfaces_have_names_that_the_kernel_allows() {
+fn interfaces_have_names_that_the_kernel_accepts() {
     for (text, expected) in [
         (r#""interface": 5"#, r#"interface: 5 is not an interface; write a name, a list of names, or "any""#),
         (
@@ -390,14 +384,14 @@ fn interfaces_have_names_that_the_kernel_allows() {
             r#""interface": "a234567890123456""#,
             r#"interface: "a234567890123456" is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in "eth0""#,
         ),
-        (r#""interface": []"#, r#"interface: the list of interfaces is empty; write at least one, or "any""#),
+        (r#""interface": []"#, r#"interface: the list of interfaces is empty; write at least one interface, or "any""#),
         (
             r#""interface": ["eth0", "eth0"]"#,
-            "interface[1]: the interface `eth0` stands twice in the list; delete one of the two",
+            "interface[1]: duplicate interface `eth0` in the list; delete one of the two",
         ),
         (
             r#""interface": ["eth0", "any"]"#,
-            r#"interface[1]: "any" stands for every interface and not beside others; write "interface": "any""#,
+            r#"interface[1]: "any" means every interface and cannot be in a list; write "interface": "any""#,
         ),
         (
             r#""interface": ["eth0", 5]"#,
@@ -433,44 +427,50 @@ fn settings_outside_rules_are_checked() {
         ),
         (
             r#""nftables": {"on_stop": "delete"}"#,
-            "nftables.on_stop: `delete` means nothing here; write `remove` or `keep`",
+            "nftables.on_stop: `delete` is not a valid value; write `remove` or `keep`",
         ),
         (
             r#""nftables": {"owner": "yes"}"#,
-            r#"nftables.owner: string "yes" stands where a boolean belongs; write a boolean, true or false"#,
+            r#"nftables.owner: string "yes" is not a boolean; write a boolean, true or false"#,
         ),
-        (r#""tripwires": 1"#, "tripwires: integer `1` stands where a boolean belongs; write a boolean, true or false"),
-        (r#""limits": {"sources": 0}"#, "limits.sources: 0 is not a whole number from 1 to 1048576; write one"),
+        (r#""tripwires": 1"#, "tripwires: integer `1` is not a boolean; write a boolean, true or false"),
+        (
+            r#""limits": {"sources": 0}"#,
+            "limits.sources: 0 is not a whole number from 1 to 1048576; write a number in this range",
+        ),
         (
             r#""limits": {"grants": 1048577}"#,
-            "limits.grants: 1048577 is not a whole number from 1 to 1048576; write one",
+            "limits.grants: 1048577 is not a whole number from 1 to 1048576; write a number in this range",
         ),
-        (r#""limits": {"commands": 1.5}"#, "limits.commands: 1.5 is not a whole number from 1 to 1024; write one"),
+        (
+            r#""limits": {"commands": 1.5}"#,
+            "limits.commands: 1.5 is not a whole number from 1 to 1024; write a number in this range",
+        ),
         (
             r#""limits": {"command_queue": "many"}"#,
-            r#"limits.command_queue: "many" is not a whole number from 1 to 65536; write one"#,
+            r#"limits.command_queue: "many" is not a whole number from 1 to 65536; write a number in this range"#,
         ),
-        (r#""limits": {"commands": []}"#, "limits.commands: a list is not a whole number from 1 to 1024; write one"),
-        (r#""limits": 5"#, "limits: integer `5` stands where an object belongs; write an object"),
+        (
+            r#""limits": {"commands": []}"#,
+            "limits.commands: a list is not a whole number from 1 to 1024; write a number in this range",
+        ),
+        (r#""limits": 5"#, "limits: integer `5` is not an object; write an object"),
         (
             r#""control_socket": "run/knockd.sock""#,
-            r#"control_socket: "run/knockd.sock" is not an absolute path; begin it with `/`, for the daemon may run in any directory"#,
+            r#"control_socket: "run/knockd.sock" is not an absolute path; write a path that begins with `/`"#,
         ),
         (
             r#""control_socket": "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""#,
-            "control_socket: the path is 108 bytes long and a socket's is at most 107 (unix(7)); write a shorter one",
+            "control_socket: the path is 108 bytes long, but the path of a socket has at most 107 bytes (unix(7)); write a shorter path",
         ),
-        (
-            r#""state_dir": ".""#,
-            r#"state_dir: "." is not an absolute path; begin it with `/`, for the daemon may run in any directory"#,
-        ),
+        (r#""state_dir": ".""#, r#"state_dir: "." is not an absolute path; write a path that begins with `/`"#),
         (
             r#""log": {"target": "file"}"#,
-            "log.target: `file` means nothing here; write one of `stderr`, `syslog`, `journal`",
+            "log.target: `file` is not a valid value; write one of `stderr`, `syslog`, `journal`",
         ),
         (
             r#""log": {"level": "loud"}"#,
-            "log.level: `loud` means nothing here; write one of `error`, `warn`, `info`, `debug`, `trace`",
+            "log.level: `loud` is not a valid value; write one of `error`, `warn`, `info`, `debug`, `trace`",
         ),
     ] {
         assert_eq!(top_errors(text), expected, "{text}");
@@ -478,27 +478,27 @@ fn settings_outside_rules_are_checked() {
 }
 
 #[test]
-fn a_file_that_is_no_configuration_says_where_and_why() {
+fn a_file_that_is_not_a_configuration_is_refused_with_place_and_reason() {
     for (text, expected) in [
-        ("", "c.json:1:1: the file is empty; a configuration is an object with at least `rules`"),
-        (" \n", "c.json:1:1: the file is empty; a configuration is an object with at least `rules`"),
-        ("\u{feff}{}", "c.json:1:1: the file begins with a byte order mark; save it as UTF-8 without one"),
-        ("[]", r#"c.json:1:1: a configuration is an object, {"rules": […]}, not a list"#),
-        ("5", r#"c.json:1:1: a configuration is an object, {"rules": […]}, not a number"#),
+        ("", "c.json:1:1: the file is empty; write an object with at least `rules`"),
+        (" \n", "c.json:1:1: the file is empty; write an object with at least `rules`"),
+        ("\u{feff}{}", "c.json:1:1: the file begins with a byte order mark; save the file as UTF-8 without this mark"),
+        ("[]", r#"c.json:1:1: a configuration must be an object, but the file contains a list; write {"rules": […]}"#),
+        ("5", r#"c.json:1:1: a configuration must be an object, but the file contains a number; write {"rules": […]}"#),
         ("{", "c.json:1:1: not valid JSON: EOF while parsing an object"),
         (r#"{"rules": [],}"#, "c.json:1:14: not valid JSON: trailing comma; delete the comma before the bracket"),
-        ("{ // x\n}", "c.json:1:3: not valid JSON: key must be a string; JSON has no comments: delete it"),
-        ("{'rules': []}", "c.json:1:2: not valid JSON: key must be a string; JSON strings stand in double quotes"),
+        ("{ // x\n}", "c.json:1:3: not valid JSON: key must be a string; JSON has no comments: delete the comment"),
+        ("{'rules': []}", "c.json:1:2: not valid JSON: key must be a string; write JSON strings in double quotes"),
         (r#"{"rules": [1 2]}"#, "c.json:1:14: not valid JSON: expected `,` or `]`"),
         (r#"{"rules": "\x"}"#, "c.json:1:13: not valid JSON: invalid escape"),
         (r#"{"a": 1} x"#, "c.json:1:10: not valid JSON: trailing characters"),
         ("{}", "c.json:1:1: `rules` is missing; write a list of rules"),
         (r#"{"rules": null}"#, "c.json:1:1: `rules` is missing; write a list of rules"),
-        (r#"{"rules": {}}"#, "c.json:1:11: rules: object stands where a list belongs; write a list"),
-        (r#"{"rules": [5]}"#, "c.json:1:12: rules[0]: integer `5` stands where an object belongs; write an object"),
+        (r#"{"rules": {}}"#, "c.json:1:11: rules: object is not a list; write a list"),
+        (r#"{"rules": [5]}"#, "c.json:1:12: rules[0]: integer `5` is not an object; write an object"),
         (
             r#"{"rules": [{}]}"#,
-            "c.json:1:12: rules[0]: the rule has no name; write `name`, unique among the rules\nc.json:1:12: rules[0]: the rule does nothing; write at least one of `allow`, `command` and `revoke`\nc.json:1:12: rules[0]: the rule has nothing to knock; write `sequence` (or `one_time_sequences`)",
+            "c.json:1:12: rules[0]: the rule has no name; write a unique `name`\nc.json:1:12: rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`\nc.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
         ),
         (
             r#"{"rules": [{"name": "a b", "sequence": [1, 2], "command": "x"}]}"#,
@@ -506,15 +506,15 @@ fn a_file_that_is_no_configuration_says_where_and_why() {
         ),
         (
             "{\"rules\": [{\"name\": \"a\", \"sequence\": [1, 2], \"command\": \"x\"},\n  {\"name\": \"a\", \"sequence\": [2, 1], \"command\": \"x\"}]}",
-            "c.json:2:12: rules[1].name: the name `a` is that of rules[0] too; names are unique",
+            "c.json:2:12: rules[1].name: duplicate rule name `a`, first in rules[0]; write a unique name",
         ),
         (
             "{\"rules\": [{\"name\": \"ssh\", \"sequence\": [1, 2], \"command\": \"x\"},\n  {\"name\": \"b\", \"sequence\": [2, 1], \"revoke\": \"ssh\"}]}",
-            "c.json:2:47: rules[1].revoke: rule `ssh` has no `allow`, so there is no grant to revoke; write the name of a rule that has",
+            "c.json:2:47: rules[1].revoke: rule `ssh` has no `allow`, so there is no grant to revoke; write the name of a rule with `allow`",
         ),
         (
             "{\"rules\": [{\"name\": \"ssh\", \"sequence\": [1, 2], \"allow\": {\"ports\": [22], \"timeout\": 5}},\n  {\"name\": \"b\", \"sequence\": [2, 1], \"revoke\": \"sshh\"}]}",
-            "c.json:2:47: rules[1].revoke: there is no rule `sshh`; did you mean `ssh`? write the name of a rule that has `allow`",
+            "c.json:2:47: rules[1].revoke: there is no rule `sshh`; did you mean `ssh`? write the name of a rule with `allow`",
         ),
     ] {
         assert_eq!(errors(text), expected, "{text}");

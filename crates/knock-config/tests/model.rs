@@ -1,4 +1,4 @@
-//! What a valid file means: the defaults, and each field.
+//! The meaning of a valid file: the defaults, and each field.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ fn null_means_the_default() {
 }
 
 #[test]
-fn every_setting_outside_the_rules_is_taken_up() {
+fn every_setting_outside_the_rules_is_used() {
     let config = config(
         r#"{"$schema": "config.schema.json", "interface": ["eth0", "wg0"], "timeout": "500ms", "tripwires": false,
             "nftables": {"table": "gate", "on_stop": "keep", "exempt_interfaces": [], "owner": false},
@@ -84,7 +84,7 @@ fn every_setting_outside_the_rules_is_taken_up() {
 }
 
 #[test]
-fn an_interface_is_one_or_any() {
+fn interface_is_a_name_or_any() {
     let interfaces = |value: &str| {
         let rule = r#"{"name": "a", "command": "x", "sequence": [3, 1, 2]}"#;
         config(&format!("{{\"interface\": {value}, \"rules\": [{rule}]}}")).interfaces
@@ -94,7 +94,7 @@ fn an_interface_is_one_or_any() {
 }
 
 #[test]
-fn a_rule_with_everything_is_taken_up() {
+fn a_rule_with_every_key_is_read() {
     let rule = rule(
         r#""timeout": 0.5, "tcp_flags": "fin,!ack", "target": "2001:db8::1", "command": "c", "command6": "c6",
            "stop_command": "s", "stop_command6": "s6", "stop_after": "1h", "stop_on_shutdown": "keep", "command_timeout": 9,
@@ -118,13 +118,13 @@ fn a_rule_with_everything_is_taken_up() {
 }
 
 #[test]
-fn a_stop_command_runs_at_once_when_the_daemon_stops_unless_it_says_keep() {
+fn without_stop_on_shutdown_a_stop_command_runs_at_once_when_the_daemon_stops() {
     let stop = rule(r#""command": "c", "stop_command": "s", "stop_after": 10"#).stop.expect("a stop command");
     assert_eq!(stop.on_shutdown, StopOnShutdown::Run);
 }
 
 #[test]
-fn sets_of_the_administrator_are_named_for_each_kind_of_address() {
+fn user_sets_are_named_for_each_ip_version() {
     let name = |text: &str| text.parse::<SetName>().expect("the name of a set");
     let sets = |v4, v6| Some(Allow::Sets { v4, v6, timeout: Duration::from_secs(60) });
     for (text, expected) in [
@@ -141,7 +141,7 @@ fn sets_of_the_administrator_are_named_for_each_kind_of_address() {
 }
 
 #[test]
-fn a_revoked_rule_is_found_wherever_it_stands() {
+fn a_rule_can_revoke_a_rule_that_follows_it() {
     let config = config(
         r#"{"rules": [
             {"name": "close", "sequence": [2, 1, 3], "revoke": "open"},

@@ -15,13 +15,13 @@ fn configurations() -> Vec<(PathBuf, Config)> {
     let mut paths: Vec<PathBuf> = examples.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
     paths.sort();
     paths.push(root.join("config.json"));
-    // What the client's example has are no rules of a daemon.
+    // The example for the client has no rules of a daemon.
     let loaded =
         paths.into_iter().filter_map(|path| knock_config::load(&path).ok().map(|loaded| (path, loaded.config)));
     loaded.collect()
 }
 
-/// An engine with the rules of `config`, one-time sequences left out: their files are not the repository's.
+/// An engine with the rules of `config` but without one-time sequences: their files are not in the repository.
 fn engine(config: &Config) -> Engine {
     let rule = |rule: &knock_config::Rule| Rule {
         id: rule.name.clone(),
@@ -45,7 +45,7 @@ fn engine(config: &Config) -> Engine {
     Engine::new(config.rules.iter().map(rule).collect(), &settings)
 }
 
-/// Scans each configuration with packets to `ports`, a microsecond apart, as fast as no timeout helps against.
+/// Scans each configuration with packets to `ports`, a microsecond apart: too fast for a timeout to stop it.
 fn assert_opens_nothing(ports: &[Knock], what: &str) {
     let configurations = configurations();
     assert!(configurations.len() > 5, "the examples were not found");

@@ -1,4 +1,4 @@
-//! What the repository ships is what this crate reads.
+//! This crate reads the configurations and the schema that the repository ships.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ fn root() -> PathBuf {
 }
 
 #[test]
-fn the_shipped_schema_is_that_of_the_types() {
+fn the_shipped_schema_is_generated_from_the_types() {
     let path = root().join("config.schema.json");
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, knock_config::schema()).expect("the repository is writable");
@@ -26,7 +26,7 @@ fn the_sample_configuration_loads_without_a_warning_about_its_content() {
 }
 
 #[test]
-fn the_configuration_that_packages_install_guards_nothing() {
+fn the_configuration_that_packages_install_guards_no_port() {
     let path = root().join("packaging/config.json");
     let text = std::fs::read_to_string(path).expect("packaging/config.json is in the repository");
     let loaded = knock_config::parse("config.json", &text).expect("it is valid");
@@ -40,7 +40,7 @@ fn every_example_loads() {
     for entry in std::fs::read_dir(&examples).expect("examples/ is in the repository") {
         let path = entry.expect("examples can be listed").path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            // What the client knocks is in the server's file as well; the client's own file is no whole configuration.
+            // The client's file is not a whole configuration; the sequences in it are also in the server's file.
             knock_config::client::load(&path).unwrap_or_else(|error| panic!("{error}"));
             if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"client")) {
                 knock_config::load(&path).unwrap_or_else(|error| panic!("{error}"));

@@ -1,7 +1,7 @@
 //! The biggest files: the time that a check takes grows with the file, not with its square.
 //!
-//! Each of these takes a second or two, and took from half a minute to hours where each problem was looked up from the
-//! start of the file, or each rule was compared with each other.
+//! Each of these takes a second or two. It would take from half a minute to hours if each problem were looked up from the
+//! start of the file, or if each pair of rules were compared.
 
 use std::sync::mpsc;
 use std::thread;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use knock_config::{Concern, FILE_MAX, Loaded, PROBLEMS_MAX, RULES_MAX, WARNINGS_MAX, parse};
 
-/// Far more than it takes on a machine that does much else.
+/// Far more than the check takes on an overloaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What comes of a file of that text, or the last line of what is wrong with it.
+/// The configuration in `text`, or the last line of its errors.
 #[track_caller]
 fn checked(text: String) -> Result<Loaded, String> {
     let (done, result) = mpsc::channel();
@@ -28,7 +28,7 @@ fn checked(text: String) -> Result<Loaded, String> {
     }
 }
 
-/// As many members as a file may have, with that line of each.
+/// As many members as fit into a file, each made by `line`.
 fn full_of(line: impl Fn(usize) -> String) -> (String, usize) {
     let mut text = String::from("{\"rules\": []");
     let mut count = 0;
@@ -41,7 +41,7 @@ fn full_of(line: impl Fn(usize) -> String) -> (String, usize) {
     (text, count)
 }
 
-/// As many rules as a file may have.
+/// As many rules as a file can have.
 fn rules(members: impl Fn(usize) -> String) -> String {
     let rules: Vec<String> =
         (0..RULES_MAX).map(|index| format!(r#"{{"name": "r{index:05}", {}}}"#, members(index))).collect();
@@ -65,7 +65,7 @@ fn a_file_of_unknown_keys_is_refused_in_time() {
 }
 
 #[test]
-fn a_file_of_keys_that_stand_twice_is_refused_in_time() {
+fn a_file_of_duplicate_keys_is_refused_in_time() {
     let (text, count) = full_of(|_| "\"timeout\": 1".to_owned());
     let more = count - 1 - PROBLEMS_MAX;
     assert_eq!(checked(text).expect_err("wrong"), format!("c.json: {more} more errors are not shown"));
@@ -81,7 +81,7 @@ fn keys_below_a_key_as_long_as_half_the_file_are_read_in_time() {
 }
 
 #[test]
-fn rules_that_revoke_rules_which_are_not_there_are_refused_in_time() {
+fn rules_that_revoke_unknown_rules_are_refused_in_time() {
     let allow = r#""allow": {"ports": [22], "timeout": 60}"#;
     let text = rules(|index| format!(r#"{}, {allow}, "revoke": "q{index:05}""#, sequence(index, 3)));
     let more = RULES_MAX - PROBLEMS_MAX;
@@ -119,7 +119,7 @@ fn rules_with_one_sequence_for_as_many_targets_are_compared_in_time() {
 }
 
 #[test]
-fn rules_with_one_sequence_are_warned_of_in_time() {
+fn warnings_about_rules_with_one_sequence_are_found_in_time() {
     let text = rules(|_| r#""sequence": [3, 1, 2], "command": "x""#.to_owned());
     assert_eq!(checked(text).expect("valid").warnings.len(), WARNINGS_MAX);
 }

@@ -1,4 +1,4 @@
-//! Each warning, word for word, and what is not warned of.
+//! Each warning, word for word, and configurations without a warning.
 
 use knock_config::parse;
 
@@ -18,61 +18,63 @@ fn of_sequences(sequences: &[&str], tripwires: bool) -> Vec<String> {
 }
 
 #[test]
-fn a_file_without_rules_guards_nothing() {
+fn a_file_without_rules_guards_no_port() {
     let text = r#"{"rules": []}"#;
     assert_eq!(
         warnings(text),
-        ["c.json:1:11: rules: there are no rules: nothing is guarded and nothing is opened; write some"]
+        ["c.json:1:11: rules: the list of rules is empty, so knockd guards no port and opens none; write a rule"]
     );
 }
 
 #[test]
-fn a_sequence_of_one_port_is_no_secret() {
+fn a_sequence_of_one_port_is_not_secret() {
     assert_eq!(
         of_sequences(&["7000"], true),
-        ["c.json:1:73: rules[0].sequence: a sequence of a single port is no secret: any port scan knocks it; write \
-          five or more ports"]
+        [
+            "c.json:1:73: rules[0].sequence: a sequence of a single port is not secret, because any port scan completes it; write \
+          five or more ports"
+        ]
     );
 }
 
 #[test]
-fn a_sequence_in_the_order_of_a_scan_says_what_stops_the_scan() {
+fn the_warning_about_a_sequence_in_the_order_of_a_scan_names_the_protection_against_the_scan() {
     for (sequences, tripwires, expected) in [
         (
             &["7000, 8000, 9000"][..],
             true,
-            "each port is above the one before, the order of an ascending port scan; the tripwires stop a scan of every \
-             port, not one that leaves out the neighbours of knock ports; mix the order",
+            "each port is higher than the port before it, as in an ascending port scan; the tripwires stop a scan of all \
+             ports, but not a scan that omits the neighbours of knock ports; mix the order of the ports",
         ),
         (
             &["9000, 8000, 7000"],
             true,
-            "each port is below the one before, the order of a descending port scan; the tripwires stop a scan of every \
-             port, not one that leaves out the neighbours of knock ports; mix the order",
+            "each port is lower than the port before it, as in a descending port scan; the tripwires stop a scan of all \
+             ports, but not a scan that omits the neighbours of knock ports; mix the order of the ports",
         ),
         (
             &["7000, 7001, 7002"],
             true,
-            "each port is above the one before, the order of an ascending port scan; it opens the rule, for it touches \
-             no tripwire on its way; mix the order",
+            "each port is higher than the port before it, as in an ascending port scan; such a scan completes the \
+             sequence, because it touches no tripwire; mix the order of the ports",
         ),
         (
             &["7000, 8000"],
             false,
-            "each port is above the one before, the order of an ascending port scan; it opens the rule, for there are no \
-             tripwires; mix the order",
+            "each port is higher than the port before it, as in an ascending port scan; such a scan completes the \
+             sequence, because there are no tripwires; mix the order of the ports",
         ),
         (
             &["7000, 8000", "7500, 6000, 6500"],
             false,
-            "each port is above the one before, the order of an ascending port scan; only another rule's knock port in \
-             between stops it; mix the order",
+            "each port is higher than the port before it, as in an ascending port scan; only a knock port of another \
+             rule, between these ports, stops such a scan; mix the order of the ports",
         ),
         (
             &[r#""53/udp", "67/udp""#],
             false,
-            "each port is above the one before, the order of an ascending port scan; it opens the rule, for there are no \
-             tripwires; mix the order",
+            "each port is higher than the port before it, as in an ascending port scan; such a scan completes the \
+             sequence, because there are no tripwires; mix the order of the ports",
         ),
     ] {
         let warnings = of_sequences(sequences, tripwires);
@@ -82,29 +84,29 @@ fn a_sequence_in_the_order_of_a_scan_says_what_stops_the_scan() {
 }
 
 #[test]
-fn a_guarded_neighbour_is_no_tripwire_for_a_scan() {
+fn a_guarded_neighbour_is_not_a_tripwire_for_a_scan() {
     let text = |port| {
         format!(
             r#"{{"rules": [{{"name": "a", "sequence": [7000, 7002], "allow": {{"ports": [{port}], "timeout": 60}}}}]}}"#
         )
     };
-    assert!(warnings(&text(7001))[0].contains("it opens the rule, for it touches no tripwire"));
-    assert!(warnings(&text(7009))[0].contains("the tripwires stop a scan of every port"));
+    assert!(warnings(&text(7001))[0].contains("such a scan completes the sequence, because it touches no tripwire"));
+    assert!(warnings(&text(7009))[0].contains("the tripwires stop a scan of all ports"));
 }
 
 #[test]
-fn a_mixed_order_or_protocol_is_no_scan() {
+fn a_mixed_order_or_protocol_is_not_that_of_a_scan() {
     for sequence in ["3, 1, 2", "1, 3, 2", r#"1, "2/udp", 3"#, "1, 1, 2"] {
         assert_eq!(of_sequences(&[sequence], true), [""; 0], "{sequence}");
     }
 }
 
 #[test]
-fn a_sequence_that_holds_another_ones_also_triggers_that_one() {
+fn a_sequence_that_contains_that_of_another_rule_also_triggers_that_rule() {
     let also = |verb| {
         format!(
-            "rules[0].sequence: it {verb} the whole sequence of rule `b`: knocking it also triggers that one; change one of \
-             them"
+            "rules[0].sequence: the sequence {verb} the whole sequence of rule `b` and also triggers that rule; change one of \
+             the two"
         )
     };
     for (sequences, expected) in [
@@ -114,7 +116,7 @@ fn a_sequence_that_holds_another_ones_also_triggers_that_one() {
         (["5, 3, 1, 1, 2", "3, 1, 2"], also("ends with")),
         (
             ["3, 1, 2", "3, 1, 2"],
-            "rules[1].sequence: rule `a` has the same sequence: knocking it triggers both; write another for one of them"
+            "rules[1].sequence: rule `a` has the same sequence, so one knock sequence triggers both rules; change one of the two"
                 .to_owned(),
         ),
     ] {
@@ -126,7 +128,7 @@ fn a_sequence_that_holds_another_ones_also_triggers_that_one() {
 }
 
 #[test]
-fn rules_that_look_at_different_packets_do_not_trigger_each_other() {
+fn rules_for_different_packets_do_not_trigger_each_other() {
     let rules = |one: &str, other: &str| {
         let rule = |name, members| format!(r#"{{"name": "{name}", "command": "x", "sequence": [3, 1, 2], {members}}}"#);
         warnings(&format!(r#"{{"rules": [{}, {}]}}"#, rule("a", one), rule("b", other))).len()
@@ -138,15 +140,15 @@ fn rules_that_look_at_different_packets_do_not_trigger_each_other() {
 }
 
 #[test]
-fn a_knock_at_a_guarded_port_disturbs() {
+fn a_knock_port_that_is_guarded_disturbs_sequences() {
     let text = r#"{"rules": [
  {"name": "a", "command": "x", "sequence": [300, 22, 200, 22]},
  {"name": "b", "sequence": [400, "22/udp", 500], "allow": {"ports": [22], "timeout": 60}}]}"#;
     assert_eq!(
         warnings(text),
         [
-            "c.json:2:50: rules[0].sequence[1]: 22/tcp is also a port that rule `b` opens: each connection to that service \
-          is a knock and disturbs the sequences of its source; knock another port"
+            "c.json:2:50: rules[0].sequence[1]: 22/tcp is a guarded port of rule `b`, so each connection to it is a knock and \
+             disturbs the sequences of its source; use another knock port"
         ]
     );
 }

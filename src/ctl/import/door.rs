@@ -1,4 +1,4 @@
-//! A door of knock as a rule of ours.
+//! Converts a door of knock to a rule of knockd.
 
 use std::collections::HashSet;
 
@@ -14,12 +14,12 @@ use super::{Findings, ImportCause};
 pub(super) const SEQ_TIMEOUT: u32 = 25;
 /// knock's default time until the stop command, in seconds.
 const CMD_TIMEOUT: u32 = 10;
-/// A command that does nothing, where one has to stand.
+/// A command without an effect, for a rule that needs a command.
 const NOTHING: &str = ":";
-/// A year, the most that our configuration allows.
+/// A year, the longest duration of a configuration of knockd.
 const SECONDS_MAX: u32 = 365 * 24 * 3600;
 
-/// The commands for IPv4 and for IPv6 sources; `None` where nothing is run.
+/// The commands for IPv4 and for IPv6 sources; `None`: no command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Commands {
     pub(super) v4: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// `fallback` is knock's rule: no key for IPv6 means the one for IPv4, an empty value means nothing.
+    /// As knock does: without the key for IPv6 the key for IPv4 counts, and an empty value means no command.
     fn of(section: &Section, key: &str, key6: &str) -> Commands {
         let text = |entry: &Entry| Some(entry.value.clone()).filter(|value| !value.is_empty());
         let v4 = section.entry(key).and_then(text);
@@ -61,14 +61,14 @@ pub(super) struct Door {
     pub(super) stop: Commands,
     /// Seconds between the two.
     pub(super) stop_after: u32,
-    /// What replaces the commands.
+    /// The grant that replaces the commands.
     pub(super) allow: Option<Value>,
     /// The rule that is revoked in place of the commands.
     pub(super) revoke: Option<String>,
 }
 
 impl Door {
-    /// The rule as a configuration writes it.
+    /// The members of the rule in the configuration.
     pub(super) fn members(&self) -> Members {
         let mut members: Members = vec![("name", Value::from(self.name.as_str()))];
         members.extend(self.trigger.clone());
@@ -88,7 +88,7 @@ impl Door {
     }
 }
 
-/// The door of `section`; `names` are those that are taken.
+/// Checks the door in `section`; `names` are the names that are in use.
 pub(super) fn door(section: &Section, names: &mut HashSet<String>, findings: &mut Findings) -> Door {
     let start = Commands::of(section, "start_command", "start_command_6");
     let mut stop = Commands::of(section, "stop_command", "stop_command_6");
@@ -96,15 +96,15 @@ pub(super) fn door(section: &Section, names: &mut HashSet<String>, findings: &mu
         // A stop command runs only after a start command for the same kind of address.
         if start.is_none() && stop.take().is_some() {
             let line = section.entry(key).map_or(section.line, |entry| entry.line);
-            findings.note(line, "a stop command without a start command never ran; it is left out");
+            findings.note(line, "a stop command without a start command never ran in knock; it is omitted");
         }
     }
     if let Some(entry) = section.entry("cmd_timeout").filter(|_| stop.is_empty()) {
-        findings.note(entry.line, "Cmd_Timeout without a stop command means nothing; it is left out");
+        findings.note(entry.line, "Cmd_Timeout without a stop command has no effect; it is omitted");
     }
     if start.is_empty() {
         let text = format!(
-            "door `{}` runs no command; `{NOTHING}` stands for it, and the knock is logged",
+            "door `{}` runs no command; the rule runs `{NOTHING}`, which has no effect, and its completion is logged",
             excerpt(&section.name)
         );
         findings.note(section.line, text);
@@ -127,22 +127,22 @@ pub(super) fn door(section: &Section, names: &mut HashSet<String>, findings: &mu
     }
 }
 
-/// Notes once each what is different with commands here.
+/// Notes once each difference between commands of knock and of knockd.
 pub(super) fn note_commands(doors: &[Door], findings: &mut Findings) {
     let mut kept = doors.iter().filter(|door| door.allow.is_none() && door.revoke.is_none());
     if let Some(door) = kept.clone().find(|door| !door.start.is_empty()) {
-        findings.note(door.line, "a command is killed after 30 seconds here; `command_timeout` allows more");
+        findings.note(door.line, "knockd kills a command after 30 seconds; `command_timeout` sets another limit");
     }
     if let Some(door) = kept.find(|door| !door.stop.is_empty()) {
-        let text = "a stop command runs once, counted from the last knock, also when the daemon stops or is started \
-                    again; knock ran one for each knock and lost them when it stopped";
+        let text = "knockd runs a stop command once, after the last completion, also when the daemon stops or is started \
+                    again; knock ran one for each completion and lost pending ones when it stopped";
         findings.note(door.line, text);
     }
 }
 
 fn name(section: &Section, names: &mut HashSet<String>, findings: &mut Findings) -> String {
     let allowed = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
-    // Some characters short of 64, for the number of a name that is taken.
+    // Some characters fewer than 64, to leave space for the number after a duplicate name.
     let is_rule_name = section.name.len() <= 64 && section.name.chars().all(allowed);
     let length = if is_rule_name { 64 } else { 56 };
     let base: String =
@@ -156,8 +156,9 @@ fn name(section: &Section, names: &mut HashSet<String>, findings: &mut Findings)
     }
     if name != section.name {
         let old = excerpt(&section.name);
-        let text =
-            format!("door `{old}` becomes rule `{name}`: names are unique, of at most 64 letters, digits, `_.-`");
+        let text = format!(
+            "door `{old}` becomes rule `{name}`: names are unique and have at most 64 letters, digits, `_`, `.` or `-`"
+        );
         findings.note(section.line, text);
     }
     name
@@ -230,7 +231,7 @@ fn knock(item: &str) -> Result<Knock, ImportCause> {
     Err(ImportCause::NotAPort { text: text(), reading: reading(number) })
 }
 
-/// What atoi(3), cut to 16 bits, makes of `text`.
+/// The value of `text` by atoi(3), cut to 16 bits.
 fn reading(text: &str) -> u16 {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let value = digits
@@ -248,19 +249,19 @@ fn seconds(entry: &Entry, findings: &mut Findings) -> Option<u32> {
     number
 }
 
-/// The flags, where they are not our default.
+/// The flags, if they are not the default of knockd.
 fn flags(section: &Section, findings: &mut Findings) -> Option<String> {
     let Some(entry) = section.entry("tcpflags") else {
-        let text = "no TCPFlags: knock counts every TCP segment to a port; here a knock is a connection's first packet \
-                    (SYN without ACK, RST and FIN)";
+        let text = "no TCPFlags: for knock every TCP segment to a port is a knock; for knockd only the first packet of a \
+                    connection is one (SYN without ACK, RST and FIN)";
         findings.note(section.line, text);
         return None;
     };
     let text = entry.value.to_ascii_lowercase();
     match tcp_flags(&Value::from(text.as_str())) {
         Ok(flags) if flags == (TcpFlags { set: TcpFlags::SYN, clear: 0 }) => {
-            let text = "TCPFlags = syn also matches SYN+ACK, the answers to this host's own connections; here ACK, RST and \
-                        FIN must be clear (write \"tcp_flags\": \"syn\" for knock's meaning)";
+            let text = "TCPFlags = syn also matches SYN+ACK, the answers to connections of this host; for knockd ACK, RST and \
+                        FIN must be clear (write \"tcp_flags\": \"syn\" for the meaning of knock)";
             findings.note(entry.line, text);
             None
         }

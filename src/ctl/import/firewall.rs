@@ -1,10 +1,10 @@
-//! Commands that open or close something for the address that knocked: iptables, ip6tables, ufw, firewall-cmd, nft.
+//! Commands that open or close ports for the source address: iptables, ip6tables, ufw, firewall-cmd, nft.
 
 use std::collections::BTreeSet;
 
 use knock_proto::{Port, Protocol, SetName};
 
-/// What a command opens or closes for `%IP%`.
+/// The ports or the set that a command opens or closes for `%IP%`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// Ports of this host.
@@ -20,7 +20,7 @@ pub(super) enum Act {
     Close,
 }
 
-/// What `command` does, where it is one of the known commands in a form that says no more than that.
+/// The effect of `command`, if it is a known command without further effects.
 pub(super) fn recognise(command: &str) -> Option<(Act, Opening)> {
     let words = words(command)?;
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -39,7 +39,7 @@ pub(super) fn recognise(command: &str) -> Option<(Act, Opening)> {
     }
 }
 
-/// The words of a simple shell command; `None` where it is anything more.
+/// The words of a simple shell command; `None` for any other command.
 fn words(command: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -74,7 +74,7 @@ fn protocol(text: &str) -> Option<Protocol> {
     }
 }
 
-/// Ports with commas between them; a range is not taken over.
+/// Ports with commas between them; a range is not converted.
 fn ports(protocol: Protocol, list: &str) -> Option<Opening> {
     let port =
         |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(|number| Port { protocol, number });
@@ -90,7 +90,7 @@ fn iptables(arguments: &[&str]) -> Option<(Act, Opening)> {
         match word {
             "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
                 act = Some(if word == "-D" || word == "--delete" { Act::Close } else { Act::Open });
-                // Other chains see other packets than those to this host.
+                // Other chains do not see the packets to this host.
                 (rest.next()? == "INPUT").then_some(())?;
                 rest.next_if(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             }
@@ -176,7 +176,7 @@ fn firewall_cmd(arguments: &[&str]) -> Option<(Act, Opening)> {
     Some((act, ports(proto?, list?)?))
 }
 
-/// `nft add element FAMILY TABLE SET { %IP% }`. A rule is deleted by its handle, which no command knows beforehand.
+/// `nft add element FAMILY TABLE SET { %IP% }`. An nftables rule is deleted by its handle, and no command knows that in advance.
 fn nft(arguments: &[&str]) -> Option<(Act, Opening)> {
     let text = arguments.join(" ").replace(['{', '}'], " ");
     let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! Replaces commands that open and close the firewall by `allow` and `revoke`, or says how they could be.
+//! Replaces commands that open and close the firewall by `allow` and `revoke`, or notes the replacement.
 
 use knock_proto::{Family, SetName};
 use serde_json::{Value, json};
@@ -8,17 +8,17 @@ use super::door::{Commands, Door};
 use super::firewall::{Act, Opening, recognise};
 use super::json::{inline, port};
 
-/// How long a grant lasts where knock left a door open until it was closed by another one.
+/// The duration of a grant in place of a door of knock that stayed open until another door closed it.
 const OPEN_ENDED: &str = "1h";
 
-/// What the commands of a door do to the firewall, for IPv4 and IPv6 sources.
+/// The effect of the commands of a door on the firewall, for IPv4 and IPv6 sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Effect {
     v4: Opening,
     v6: Opening,
 }
 
-/// Replaces what can be replaced where `native` says so, and notes it in either case.
+/// Notes each possible replacement, and with `native` makes it.
 pub(super) fn replace(doors: &mut [Door], native: bool, findings: &mut Findings) {
     let starts: Vec<_> = doors.iter().map(|door| effect(&door.start)).collect();
     let stops: Vec<_> = doors.iter().map(|door| effect(&door.stop)).collect();
@@ -53,8 +53,8 @@ pub(super) fn replace(doors: &mut [Door], native: bool, findings: &mut Findings)
         if doors[closer].revoke.is_some() {
             continue;
         }
-        let written = if native { "is written" } else { "could stand" };
-        let text = format!("\"revoke\": \"{name}\" {written} in place of the command: it ends the grant of that rule");
+        let replaces = if native { "replaces" } else { "can replace" };
+        let text = format!("\"revoke\": \"{name}\" {replaces} the command: it revokes the grant of that rule");
         findings.note(doors[closer].line, text);
         if native {
             doors[closer].revoke = Some(name);
@@ -62,7 +62,7 @@ pub(super) fn replace(doors: &mut [Door], native: bool, findings: &mut Findings)
     }
 }
 
-/// What both commands do, where both are known and do the same kind of thing.
+/// The effect of both commands, if both are known and have the same kind of effect.
 fn effect(commands: &Commands) -> Option<(Act, Effect)> {
     let (act, v4) = recognise(commands.v4.as_deref()?)?;
     let (act6, v6) = recognise(commands.v6.as_deref()?)?;
@@ -76,7 +76,7 @@ fn allow(effect: &Effect, timeout: Value) -> Option<Value> {
             Some(json!({"ports": ports, "timeout": timeout}))
         }
         (Opening::Set(set), Opening::Set(set6)) if set == set6 => match set.parse::<SetName>().ok()?.family() {
-            // One command for both kinds of address worked for one of them; which, the table tells or IPv4 it is.
+            // One command for both IP versions worked for one of them: for that of the table, else for IPv4.
             Family::Ip6 => Some(json!({"set6": set, "timeout": timeout})),
             _ => Some(json!({"set": set, "timeout": timeout})),
         },
@@ -93,19 +93,21 @@ fn note_allow(door: &Door, allow: &Value, timed: bool, native: bool, findings: &
     let shown = inline(allow);
     let commands = if timed { "the start and stop commands" } else { "the command" };
     let mut text = if native {
-        format!("\"allow\": {shown} is written in place of {commands}")
+        format!("\"allow\": {shown} replaces {commands}")
     } else {
-        format!("\"allow\": {shown} could stand in place of {commands}: no shell, and it always ends in time")
+        format!("\"allow\": {shown} can replace {commands}: it runs no shell, and its grant always expires")
     };
     if !timed {
-        text.push_str(&format!("; knock left the door open until it was closed, a grant ends after {OPEN_ENDED}"));
+        text.push_str(&format!(
+            "; a door of knock stayed open until another door closed it, a grant expires after {OPEN_ENDED}"
+        ));
     }
     text.push_str(match allow.get("ports") {
         Some(_) => {
-            "; it is for IPv4 and IPv6 sources, and the managed table closes the ports to others: a rule or policy of your own that drops them has to go, or \
-             use your own set"
+            "; it is for IPv4 and IPv6 sources, and the managed table drops packets of strangers to the ports: delete a firewall rule or policy \
+             of your own that drops them, or use a user set"
         }
-        None => "; the set must have the timeout flag",
+        None => "; the user set must have the timeout flag",
     });
     findings.note(door.line, text);
 }

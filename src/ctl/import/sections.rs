@@ -1,4 +1,4 @@
-//! The lines of knockd.conf: sections and their keys, as knock's own parser takes them.
+//! The lines of knockd.conf: sections and their keys, as the parser of knock reads them.
 
 use knock_config::{excerpt, nearest};
 
@@ -22,7 +22,7 @@ impl Section {
 /// A key and its value.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// In lower case, aliases as the key that they stand for.
+    /// In lower case; an alias is replaced by its key.
     pub(super) key: String,
     /// Without blanks around it.
     pub(super) value: String,
@@ -87,7 +87,7 @@ fn entry(line: &str, number: usize, section: &Section) -> Result<Entry, ImportCa
     let shown = || excerpt(written);
     match (OPTIONS.contains(&key.as_str()), DOOR.contains(&key.as_str()), value) {
         (true, _, Some(_)) if key == "usesyslog" => return Err(ImportCause::UseSyslogValue),
-        // knock takes a bare UseSyslog in any section.
+        // knock accepts UseSyslog without a value in any section.
         (true, _, None) if key == "usesyslog" => {}
         (true, _, _) if !in_options => return Err(ImportCause::OptionInDoor { key: shown() }),
         (_, true, _) if in_options => return Err(ImportCause::DoorKeyInOptions { key: shown() }),

@@ -1,4 +1,4 @@
-//! Configurations of knock, taken over.
+//! The import of configurations of knock.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -69,19 +69,19 @@ fn a_door_to_open_and_one_to_close_keep_their_commands() {
 }
 "#
     );
-    let syn = "TCPFlags = syn also matches SYN+ACK, the answers to this host's own connections; here ACK, RST and FIN must \
-               be clear (write \"tcp_flags\": \"syn\" for knock's meaning)";
+    let syn = "TCPFlags = syn also matches SYN+ACK, the answers to connections of this host; for knockd ACK, RST and FIN \
+               must be clear (write \"tcp_flags\": \"syn\" for the meaning of knock)";
     assert_eq!(
         notes(&imported),
         [
-            "line 6: \"allow\": {\"ports\": [22], \"timeout\": \"1h\"} could stand in place of the command: no shell, and \
-             it always ends in time; knock left the door open until it was closed, a grant ends after 1h; it is for IPv4 \
-             and IPv6 sources, and the managed table closes the ports to others: a rule or policy of your own that drops \
-             them has to go, or use your own set"
+            "line 6: \"allow\": {\"ports\": [22], \"timeout\": \"1h\"} can replace the command: it runs no shell, and its \
+             grant always expires; a door of knock stayed open until another door closed it, a grant expires after 1h; it \
+             is for IPv4 and IPv6 sources, and the managed table drops packets of strangers to the ports: delete a \
+             firewall rule or policy of your own that drops them, or use a user set"
                 .to_owned(),
-            "line 6: a command is killed after 30 seconds here; `command_timeout` allows more".to_owned(),
+            "line 6: knockd kills a command after 30 seconds; `command_timeout` sets another limit".to_owned(),
             format!("line 10: {syn}"),
-            "line 12: \"revoke\": \"openSSH\" could stand in place of the command: it ends the grant of that rule"
+            "line 12: \"revoke\": \"openSSH\" can replace the command: it revokes the grant of that rule"
                 .to_owned(),
             format!("line 16: {syn}"),
         ]
@@ -114,10 +114,11 @@ fn a_start_and_a_stop_command_become_a_timed_command_or_a_grant() {
     assert_eq!(rule.timeout, Duration::from_secs(15));
     assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::SYN, clear: TcpFlags::ACK });
     assert_eq!(rule.stop.expect("a stop command").after, Duration::from_secs(5));
-    let log = "line 2: LogFile = /var/log/knockd.log: there is no log file; the log goes to the journal, to syslog or to \
-               standard error, which can be sent to a file";
+    let log = "line 2: LogFile = /var/log/knockd.log: knockd writes no log file; it logs to the journal, to syslog or to \
+               standard error, which can be redirected to a file";
     assert!(notes(&kept).contains(&log.to_owned()));
-    let eth0 = "line 1: no Interface: knock's default eth0 is written; \"any\" would listen on all";
+    let eth0 =
+        "line 1: no Interface: the configuration names eth0, the default of knock; \"any\" listens on all interfaces";
     assert!(notes(&kept).contains(&eth0.to_owned()));
 
     let native = imported(text, true);
@@ -126,7 +127,7 @@ fn a_start_and_a_stop_command_become_a_timed_command_or_a_grant() {
 }
 
 #[test]
-fn knocks_defaults_are_written_where_ours_differ() {
+fn defaults_of_knock_that_differ_are_written() {
     let text = "[a]\nsequence = 1,2\nstart_command = x\nstop_command = y\n";
     let config = parse("config.json", &imported(text, false).json).expect("valid").config;
     assert_eq!(config.rules[0].timeout, Duration::from_secs(25));
@@ -180,29 +181,28 @@ fn ipv6_commands_fall_back_unless_they_are_empty() {
 }
 
 #[test]
-fn names_that_no_rule_can_have_are_mapped() {
+fn names_that_are_not_valid_for_a_rule_are_changed() {
     let text =
         "[open ssh]\nsequence=1,2\ncommand=x\n[open_ssh]\nsequence=2,1\ncommand=y\n[ä]\nsequence=3,1\ncommand=z\n";
     let imported = imported(text, false);
     for name in [r#""name": "open_ssh""#, r#""name": "open_ssh-2""#, r#""name": "_""#] {
         assert!(imported.json.contains(name), "{}", imported.json);
     }
-    let note =
-        "line 1: door `open ssh` becomes rule `open_ssh`: names are unique, of at most 64 letters, digits, `_.-`";
+    let note = "line 1: door `open ssh` becomes rule `open_ssh`: names are unique and have at most 64 letters, digits, `_`, `.` or `-`";
     assert!(notes(&imported).contains(&note.to_owned()));
 }
 
 #[test]
-fn what_never_had_an_effect_is_left_out_with_a_note() {
+fn keys_without_an_effect_are_omitted_with_a_note() {
     let imported = imported("[options]\npidfile=/p\n[a]\nsequence=1,2\ncmd_timeout=3\nstop_command=y\n", false);
     let notes = notes(&imported);
     for note in [
-        "line 2: PidFile: there is none, for the daemon stays in the foreground",
-        "line 3: door `a` runs no command; `:` stands for it, and the knock is logged",
-        "line 3: no TCPFlags: knock counts every TCP segment to a port; here a knock is a connection's first packet (SYN \
-         without ACK, RST and FIN)",
-        "line 5: Cmd_Timeout without a stop command means nothing; it is left out",
-        "line 6: a stop command without a start command never ran; it is left out",
+        "line 2: PidFile: knockd writes no PID file, because it stays in the foreground",
+        "line 3: door `a` runs no command; the rule runs `:`, which has no effect, and its completion is logged",
+        "line 3: no TCPFlags: for knock every TCP segment to a port is a knock; for knockd only the first packet of a \
+         connection is one (SYN without ACK, RST and FIN)",
+        "line 5: Cmd_Timeout without a stop command has no effect; it is omitted",
+        "line 6: a stop command without a start command never ran in knock; it is omitted",
     ] {
         assert!(notes.contains(&note.to_owned()), "{note}: {notes:#?}");
     }
@@ -216,9 +216,9 @@ fn timed_commands_are_noted_once() {
     assert_eq!(
         notes,
         [
-            "line 3: a command is killed after 30 seconds here; `command_timeout` allows more",
-            "line 3: a stop command runs once, counted from the last knock, also when the daemon stops or is started \
-             again; knock ran one for each knock and lost them when it stopped",
+            "line 3: knockd kills a command after 30 seconds; `command_timeout` sets another limit",
+            "line 3: knockd runs a stop command once, after the last completion, also when the daemon stops or is started \
+             again; knock ran one for each completion and lost pending ones when it stopped",
         ]
     );
 }
@@ -278,7 +278,7 @@ fn commands_for_both_kinds_of_address_become_one_grant() {
 }
 
 #[test]
-fn a_command_that_does_anything_else_stays() {
+fn a_command_with_further_effects_is_kept() {
     let stop = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
     for start in [
         "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; mail root",
@@ -304,86 +304,92 @@ fn a_command_that_does_anything_else_stays() {
 }
 
 #[test]
-fn what_knock_misreads_or_refuses_is_an_error_with_its_line() {
+fn a_line_that_knock_misreads_or_refuses_is_an_error() {
     for (text, expected) in [
-        ("", "1: there is no door; write a section such as [openSSH] with a Sequence"),
-        ("x = 1", "1: `x` stands before the first [section]; move it into [options] or a door"),
+        ("", "1: the file has no door; write a section such as [openSSH] with a Sequence"),
+        ("x = 1", "1: `x` is before the first [section]; move it into [options] or a door"),
         ("[]\nsequence=1", "1: the section has no name; write one between the brackets"),
-        ("[Options]\nsequence=1", "1: knock's section names heed case, so [Options] is a door; write [options]"),
-        ("[options]\nUseSyslog=1", "2: UseSyslog takes no value; knock refuses it too: write `UseSyslog` alone"),
+        (
+            "[Options]\nsequence=1",
+            "1: section names of knock are case-sensitive, so [Options] is a door; write [options]",
+        ),
+        ("[options]\nUseSyslog=1", "2: UseSyslog has no value, and knock refuses one too; write `UseSyslog` alone"),
         ("[options]\nInterface", "2: `Interface` has no value; write `Interface = …`"),
-        ("[options]\nInterface = a/b", "2: `a/b` is not the name of an interface; write one as in `eth0`"),
-        ("[options]\nSequence = 1", "2: `Sequence` is a key of a door; move it into one"),
-        ("[options]\nfoo = 1", "2: knock has no key `foo`; mend or delete it"),
-        ("[a]\nsequence=1\nLogFile = /x", "3: `LogFile` is an option of knock's [options]; move it there"),
+        ("[options]\nInterface = a/b", "2: `a/b` is not the name of an interface; write a name such as `eth0`"),
+        ("[options]\nSequence = 1", "2: `Sequence` is a key of a door; move it into a door"),
+        ("[options]\nfoo = 1", "2: knock has no key `foo`; correct or delete it"),
+        ("[a]\nsequence=1\nLogFile = /x", "3: `LogFile` is a key of [options]; move it into that section"),
         (
             "[a]\nsequence=1\nstart_comand=x",
-            "3: knock has no key `start_comand`; did you mean `start_command`? mend or delete it",
+            "3: knock has no key `start_comand`; did you mean `start_command`? correct or delete it",
         ),
         (
             "[a]\nsequence=1\n; x",
-            "3: `; x` is neither a [section], nor `Key = value`, nor a # comment at the start of a line; mend or delete it",
+            "3: `; x` is not a [section], not `Key = value` and not a # comment at the start of a line; correct or delete it",
         ),
         (
             "[a]\nsequence=1\nsequence=2",
-            "3: `sequence` stands twice in its section, first in line 2; delete one of the two",
+            "3: duplicate key `sequence` in the section, first in line 2; delete one of the two",
         ),
         (
             "[a]\nsequence=1\ncommand=x\nstart_command=y",
-            "4: `start_command` stands twice in its section, first in line 3; delete one of the two",
+            "4: duplicate key `start_command` in the section, first in line 3; delete one of the two",
         ),
-        ("[a]\ncommand=x", "1: the door has nothing to knock; write `Sequence` or `One_Time_Sequences`"),
+        ("[a]\ncommand=x", "1: the door has no sequence; write `Sequence` or `One_Time_Sequences`"),
         (
             "[a]\nsequence=1\none_time_sequences=/x",
             "3: the door has both `Sequence` and `One_Time_Sequences`; delete one of the two",
         ),
         (
             "[a]\nsequence=7000-7010",
-            "2: `7000-7010` is a range, of which knock silently takes the first port alone; write each port on its own",
+            "2: `7000-7010` is a range, and knock silently uses only its first port; write each port separately",
         ),
         (
             "[a]\nsequence=abc",
-            "2: `abc` is not a port, which knock silently reads as 0; write a number from 1 to 65535",
+            "2: `abc` is not a port, and knock silently reads it as 0; write a number from 1 to 65535",
         ),
-        ("[a]\nsequence=1,,2", "2: `` is not a port, which knock silently reads as 0; write a number from 1 to 65535"),
+        ("[a]\nsequence=1,,2", "2: `` is not a port, and knock silently reads it as 0; write a number from 1 to 65535"),
         (
             "[a]\nsequence=12 34",
-            "2: `12 34` is not a port, which knock silently reads as 12; write a number from 1 to 65535",
+            "2: `12 34` is not a port, and knock silently reads it as 12; write a number from 1 to 65535",
         ),
         (
             "[a]\nsequence=70000",
-            "2: port 70000 is not between 1 and 65535; knock silently reads it as 4464: write what was meant",
+            "2: port 70000 is not between 1 and 65535, and knock silently reads it as 4464; write the intended port",
         ),
         (
             "[a]\nsequence=-5",
-            "2: port -5 is not between 1 and 65535; knock silently reads it as 65531: write what was meant",
+            "2: port -5 is not between 1 and 65535, and knock silently reads it as 65531; write the intended port",
         ),
-        ("[a]\nsequence=0", "2: port 0 is not between 1 and 65535; knock silently reads it as 0: write what was meant"),
+        (
+            "[a]\nsequence=0",
+            "2: port 0 is not between 1 and 65535, and knock silently reads it as 0; write the intended port",
+        ),
         ("[a]\nsequence=1:sctp", "2: `sctp` is not a protocol; write tcp or udp"),
         (
             "[a]\nsequence=1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6",
-            "2: 33 knocks are more than 32; write a shorter sequence",
+            "2: 33 knocks are more than the limit of 32; write a shorter sequence",
         ),
         (
             "[a]\nsequence=1\nseq_timeout=abc",
-            "3: `abc` is not a whole number of seconds from 1 to 31536000 (a year); write one",
+            "3: `abc` is not a whole number of seconds from 1 to 31536000 (a year); write such a number",
         ),
         (
             "[a]\nsequence=1\ncmd_timeout=0",
-            "3: `0` is not a whole number of seconds from 1 to 31536000 (a year); write one",
+            "3: `0` is not a whole number of seconds from 1 to 31536000 (a year); write such a number",
         ),
         (
             "[a]\nsequence=1\ntcpflags=foo",
-            "3: `foo` cannot be TCPFlags: `foo` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before it \
-             where it must be clear",
+            "3: `foo` cannot be TCPFlags: `foo` is not a TCP flag; write syn, ack, rst, fin, psh or urg, with `!` before a \
+             flag that must be clear",
         ),
         (
             "[a]\nsequence=1\ntarget=host",
-            "3: Target: \"host\" is not an IP address; write one as in \"192.0.2.1\" or \"2001:db8::1\", without port, prefix \
-             or name",
+            "3: Target: \"host\" is not an IP address; write an address such as \"192.0.2.1\" or \"2001:db8::1\", without port, \
+             prefix or host name",
         ),
         ("[a]\none_time_sequences=x", "2: `x` is not an absolute path; begin it with `/`"),
-        ("[a]\nsequence=1\ncommand=x\0", "3: the value holds a NUL character; delete it"),
+        ("[a]\nsequence=1\ncommand=x\0", "3: the value contains a NUL character; delete the character"),
     ] {
         assert_eq!(errors(text), [format!("knockd.conf:{expected}")], "{text:?}");
     }
@@ -404,11 +410,11 @@ fn more_doors_than_rules_are_refused() {
     for number in 0..16_385 {
         writeln!(text, "[d{number}]\nsequence={},1\ncommand=x", number + 2).expect("a string can be written");
     }
-    assert_eq!(errors(&text), ["knockd.conf:1: 16385 doors are more than 16384; leave out some"]);
+    assert_eq!(errors(&text), ["knockd.conf:1: 16385 doors are more than the limit of 16384; delete some doors"]);
 }
 
 #[test]
-fn comments_stand_at_the_start_of_a_line_only() {
+fn a_comment_begins_at_the_start_of_a_line() {
     let imported = imported("  # x = 1\n[a]\n# [b]\nsequence = 1,2\ncommand = a # b = c\n", false);
     assert!(imported.json.contains(r##""command": "a # b = c""##), "{}", imported.json);
 }
@@ -433,7 +439,7 @@ fn command() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn whatever_knock_accepts_becomes_a_valid_configuration(
+    fn a_file_that_knock_accepts_becomes_a_valid_configuration(
         doors in proptest::collection::vec(
             (
                 door_name(),
