@@ -8,11 +8,11 @@ use knock_proto::{Knock, SEQUENCE_MAX};
 
 const AFTER_HELP: &str = "\
 Exit status:
-  0   every knock was sent; whether it opened anything, no answer tells
+  0   every knock was sent; the server sends no answer, so the effect is unknown
   1   a knock could not be sent
   2   the command line is wrong
-  68  the host does not resolve, or has no address of the wanted kind
-  78  the configuration is missing or wrong, or has no such rule
+  68  the host has no address, or none of the IP version of -4 or -6
+  78  the configuration is missing or invalid, or does not have the rule
 
 Examples:
   knock-cli -r enable_ssh -h example.com
@@ -24,11 +24,11 @@ knock-cli [OPTIONS] -r RULE -h HOST
        knock-cli [OPTIONS] -s PORT[/udp],... -h HOST
        knock-cli [OPTIONS] HOST PORT[/udp]...";
 
-/// Knocks at the ports of a host, in the order that opens a door there.
+/// Sends the knocks of a sequence to a host.
 #[derive(Debug, Parser)]
 #[command(name = "knock-cli", version, disable_help_flag = true, override_usage = USAGE, after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The configuration with the rules; default: config.json in the current directory, else beside this program
+    /// The configuration with the rules; default: config.json in the current directory, else in the directory of this program
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -36,36 +36,36 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "RULE")]
     rule: Option<String>,
 
-    /// The host to knock at: a name or an address
+    /// The host: a name or an address
     #[arg(short = 'h', long, value_name = "HOST")]
     host: Option<String>,
 
-    /// Knock these ports, with commas between them, in place of a rule
+    /// Knock these ports, separated by commas, instead of the sequence of a rule
     #[arg(short, long, value_name = "PORTS")]
     sequence: Option<String>,
 
-    /// Knock at the host's IPv4 address
+    /// Send the knocks to the IPv4 address of the host
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
 
-    /// Knock at the host's IPv6 address
+    /// Send the knocks to the IPv6 address of the host
     #[arg(short = '6', long)]
     ipv6: bool,
 
-    /// Milliseconds between two knocks. Knocks are flows of their own, which a network may carry along different ways;
-    /// without a pause a later one can overtake an earlier one
+    /// The pause between two knocks, in milliseconds. Each knock is a separate flow, and a network can send flows along
+    /// different routes: without a pause a later knock can overtake an earlier one
     #[arg(short, long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub(crate) delay: u64,
 
-    /// Knock by UDP at every port
+    /// Send every knock by UDP
     #[arg(short, long)]
     pub(crate) udp: bool,
 
-    /// Say each knock and the address it goes to
+    /// Print each knock and its destination address
     #[arg(short, long, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -73,21 +73,21 @@ pub(crate) struct Args {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
 
-    /// The host, where there is no -h, and the ports to knock at
+    /// The host, unless -h names it, and the knock ports
     #[arg(value_name = "HOST PORT[/udp]")]
     operands: Vec<String>,
 }
 
-/// Where the knocks come from.
+/// The origin of the knocks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A rule of a configuration; with no path, of the default one.
+    /// A rule of a configuration; without a path, of the default one.
     Rule { name: String, config: Option<PathBuf> },
     /// The command line.
     Knocks(Vec<Knock>),
 }
 
-/// The kind of address that is wanted.
+/// The requested IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     Any,
@@ -104,12 +104,14 @@ impl Args {
         }
     }
 
-    /// The host, and the knocks: of the options, else of the operands.
+    /// The host, and the knocks: those of the options, else those of the operands.
     pub(crate) fn host_and_source(&self) -> Result<(&str, Source), clap::Error> {
         let (host, ports) = match (&self.host, &self.operands[..]) {
             (Some(host), ports) => (host, ports),
             (None, [host, ports @ ..]) => (host, ports),
-            (None, []) => return Err(usage(ErrorKind::MissingRequiredArgument, "no host; name it with -h HOST")),
+            (None, []) => {
+                return Err(usage(ErrorKind::MissingRequiredArgument, "the host is missing; name it with -h HOST"));
+            }
         };
         let source = match (&self.rule, &self.sequence, ports) {
             (Some(name), None, []) => Source::Rule { name: name.clone(), config: self.config.clone() },
@@ -118,16 +120,16 @@ impl Args {
             (None, None, []) => {
                 return Err(usage(
                     ErrorKind::MissingRequiredArgument,
-                    "nothing to knock; name a rule with -r, or ports",
+                    "the knocks are missing; name a rule with -r, or write the ports",
                 ));
             }
             _ => {
-                let message = "the knocks come from -r, from -s or from operands; give only one of them";
+                let message = "the knocks are those of -r, of -s or of operands; write only one of them";
                 return Err(usage(ErrorKind::ArgumentConflict, message));
             }
         };
         if self.config.is_some() && !matches!(source, Source::Rule { .. }) {
-            return Err(usage(ErrorKind::ArgumentConflict, "-c names the file of a rule; give the rule with -r"));
+            return Err(usage(ErrorKind::ArgumentConflict, "-c names the file of a rule; name the rule with -r"));
         }
         Ok((host, source))
     }
@@ -140,7 +142,8 @@ fn knocks<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Knock>, clap::
         knocks.push(knock.map_err(|error| usage(ErrorKind::ValueValidation, &format!("`{text}`: {error}")))?);
     }
     if knocks.len() > SEQUENCE_MAX {
-        let message = format!("{} knocks are more than the {SEQUENCE_MAX} that a sequence may have", knocks.len());
+        let message =
+            format!("{} knocks are more than the limit of {SEQUENCE_MAX}; write a shorter sequence", knocks.len());
         return Err(usage(ErrorKind::ValueValidation, &message));
     }
     Ok(knocks)

@@ -1,11 +1,11 @@
-//! Why nothing, or not everything, was knocked.
+//! The errors of the client.
 
 use std::io;
 use std::path::PathBuf;
 
 use knock_config::ConfigError;
 
-/// What went wrong, displayed as one or more lines for standard error.
+/// An error, displayed as one or more lines for standard error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Neither of the default files exists.
@@ -14,7 +14,7 @@ pub(crate) enum Error {
         beside.as_ref().map(|path| format!(", and no {}", path.display())).unwrap_or_default()
     )]
     NoConfig { beside: Option<PathBuf> },
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error("the configuration cannot be used\n{0}")]
     Config(#[from] ConfigError),
     /// The configuration has no rule of that name.
@@ -23,16 +23,16 @@ pub(crate) enum Error {
         suggestion.as_ref().map(|rule| format!("did you mean `{rule}`? ")).unwrap_or_default()
     )]
     UnknownRule { file: String, name: String, suggestion: Option<String>, known: String },
-    /// Which sequence comes next only the server's file tells.
-    #[error("rule `{name}` has one-time sequences, in {}; give the next of them with -s", path.display())]
+    /// Only the file on the server shows the next one-time sequence.
+    #[error("rule `{name}` has one-time sequences, in {}; write the next sequence of that file with -s", path.display())]
     OneTime { name: String, path: PathBuf },
-    /// The resolver knows no such host.
+    /// The resolver does not know the host.
     #[error("cannot find the address of `{host}`: {error}; check the name and the network")]
     Resolve { host: String, error: io::Error },
-    /// The host has addresses, but of the other kind only.
-    #[error("`{host}` has no {version} address; leave {option} out to use what it has: {has}")]
+    /// The host has only addresses of the other IP version.
+    #[error("`{host}` has no {version} address; delete {option} to use another address of the host: {has}")]
     NoAddress { host: String, version: &'static str, option: &'static str, has: String },
-    /// A knock was not sent, which was reported already.
+    /// A knock was not sent. Its error is already on standard error.
     #[error("not every knock was sent")]
     NotSent,
 }

@@ -1,4 +1,4 @@
-//! From the name of a host to the address that is knocked at.
+//! Resolves the name of a host to the address that receives the knocks.
 
 use std::fmt;
 use std::io;
@@ -7,17 +7,17 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use crate::args::Family;
 use crate::error::Error;
 
-/// A host and the one of its addresses that is knocked at.
+/// A host and its address that receives the knocks.
 #[derive(Debug)]
 pub(crate) struct Host {
     name: String,
-    /// The port means nothing.
+    /// Its port has no meaning.
     pub(crate) address: SocketAddr,
     others: usize,
 }
 
-/// The first address of the wanted kind in the order of the resolver (RFC 6724), which is the one that a client such
-/// as ssh connects to.
+/// The first address of the requested IP version in the order of the resolver (RFC 6724). A client such as ssh connects
+/// to the same address.
 pub(crate) fn resolve(name: &str, family: Family) -> Result<Host, Error> {
     let failed = |error| Error::Resolve { host: name.to_owned(), error };
     let mut addresses: Vec<SocketAddr> = (name, 0).to_socket_addrs().map_err(failed)?.collect();
@@ -47,7 +47,7 @@ impl fmt::Display for Host {
         }
         match self.others {
             0 => Ok(()),
-            others => write!(f, ", the first of {}; -4 or -6 picks the kind", others + 1),
+            others => write!(f, ", the first of {} addresses; -4 or -6 selects the IP version", others + 1),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The port-knocking client `knock-cli`: sends the knocks of a rule, or those of its command line, to a host.
 //!
-//! It needs no privilege and waits for no answer. A library only so that the manual page can be made from
+//! It needs no privilege and waits for no answer. It is a library only because the manual page is generated from
 //! [`command`].
 
 mod args;
@@ -25,7 +25,8 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// Does what the command line says and reports the exit status; a wrong command line exits at once, with status 2.
+/// Sends the knocks of the command line and returns the exit status; an invalid command line exits at once, with
+/// status 2.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let (host, source) = args.host_and_source().unwrap_or_else(|error| error.exit());
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::NotSent) {
-                // Nobody is left to tell where standard error is closed.
+                // If standard error is closed, there is no place for a message.
                 let _ = writeln!(std::io::stderr(), "knock-cli: {error}");
             }
             ExitCode::from(error.status())
@@ -45,9 +46,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Sends all knocks, whatever becomes of one of them.
+/// Sends all knocks, also after an error of one of them.
 fn knock(host: &Host, knocks: &[Knock], args: &Args) -> Result<(), Error> {
-    // Standard output may be closed; the knocks count.
+    // Standard output can be closed; the knocks are sent in any case.
     let mut out = std::io::stdout();
     if args.verbose {
         let _ = writeln!(out, "{host}");

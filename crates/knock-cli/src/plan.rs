@@ -1,4 +1,4 @@
-//! What to knock.
+//! Finds the knocks to send.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use knock_proto::{Knock, Protocol};
 use crate::args::Source;
 use crate::error::Error;
 
-/// The knocks of `source`, all of them by UDP where `udp` says so.
+/// The knocks of `source`; with `udp`, all of them by UDP.
 pub(crate) fn knocks(source: Source, udp: bool) -> Result<Vec<Knock>, Error> {
     let mut knocks = match source {
         Source::Knocks(knocks) => knocks,
@@ -23,7 +23,7 @@ pub(crate) fn knocks(source: Source, udp: bool) -> Result<Vec<Knock>, Error> {
     Ok(knocks)
 }
 
-/// `config.json` in the current directory, else beside this program.
+/// `config.json` in the current directory, else in the directory of this program.
 fn default_config() -> Result<PathBuf, Error> {
     let here = PathBuf::from("config.json");
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name("config.json"));

@@ -7,7 +7,7 @@ use knock_proto::{Knock, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 
-/// Sends `knock` to the address of `host`, whatever that port answers.
+/// Sends `knock` to the address of `host`. The answer of the port has no effect.
 pub(crate) fn knock(host: SocketAddr, knock: Knock) -> io::Result<()> {
     let mut to = host;
     to.set_port(knock.port);
@@ -20,13 +20,13 @@ pub(crate) fn knock(host: SocketAddr, knock: Knock) -> io::Result<()> {
 /// Sends one SYN.
 ///
 /// A non-blocking connect(2) hands the SYN to the network before it returns, and closing the socket then only stops
-/// its retransmission: what waits for the link layer's address resolution still goes out.
+/// its retransmission: a SYN that waits for the address resolution of the link layer is still sent.
 fn syn(to: SocketAddr) -> io::Result<()> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     match connect(&socket, &to) {
-        // tcp_connect() of net/ipv4/tcp_output.c may pass a local refusal on; a refused knock is a knock all the same.
+        // tcp_connect() of net/ipv4/tcp_output.c can return a local refusal; a refused knock is still a knock.
         Ok(()) | Err(Errno::INPROGRESS | Errno::CONNREFUSED) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -43,7 +43,7 @@ fn datagram(to: SocketAddr) -> io::Result<()> {
 
 /// A knock that was not sent.
 #[derive(Debug, thiserror::Error)]
-#[error("the knock at {knock} of {address} was not sent: {error}{hint}")]
+#[error("the knock to {knock} of {address} was not sent: {error}{hint}")]
 pub(crate) struct SendError {
     knock: Knock,
     address: std::net::IpAddr,
@@ -51,15 +51,15 @@ pub(crate) struct SendError {
     hint: &'static str,
 }
 
-/// Says what `error` means for whoever knocks.
+/// Adds the probable cause of `error`, and a remedy.
 pub(crate) fn explain(error: io::Error, host: SocketAddr, knock: Knock) -> SendError {
     let hint = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH) if host.is_ipv6() => {
-            "; there is no way to that IPv6 address: try -4"
+            "; there is no route to that IPv6 address: try -4"
         }
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => "; there is no way to that address: check the network",
-        Some(Errno::PERM | Errno::ACCESS) => "; this machine's own firewall or routing forbids it",
-        Some(Errno::ADDRNOTAVAIL) => "; no local port or address is free for it",
+        Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => "; there is no route to that address: check the network",
+        Some(Errno::PERM | Errno::ACCESS) => "; the firewall or the routing of this machine forbids it",
+        Some(Errno::ADDRNOTAVAIL) => "; no local port or address is free",
         _ => "",
     };
     SendError { knock, address: host.ip(), error, hint }

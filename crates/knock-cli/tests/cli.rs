@@ -1,4 +1,4 @@
-//! The client as it is run, over loopback.
+//! The program knock-cli, over loopback.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
@@ -47,12 +47,12 @@ fn udp() -> (UdpSocket, u16) {
     (socket, port)
 }
 
-/// A TCP port of loopback at which nobody listens.
+/// A closed TCP port of loopback.
 fn closed_port() -> u16 {
     listener().1
 }
 
-/// How many connections have come in. The handshake over loopback is over before the client ends.
+/// The number of accepted connections. The handshake over loopback is complete before the client ends.
 fn connections(listener: &TcpListener) -> usize {
     let mut count = 0;
     loop {
@@ -87,7 +87,7 @@ fn a_rule_of_the_configuration_is_knocked_once_at_each_port() {
 }
 
 #[test]
-fn the_configuration_is_looked_for_in_the_current_directory() {
+fn the_configuration_is_read_from_the_current_directory() {
     let port = closed_port();
     let directory = with_config(&format!(r#"{{"rules": [{{"name": "a", "sequence": [{port}]}}]}}"#));
     let output = run_in(directory.path(), &["-r", "a", "-h", "127.0.0.1"]);
@@ -95,7 +95,7 @@ fn the_configuration_is_looked_for_in_the_current_directory() {
 }
 
 #[test]
-fn the_configuration_is_looked_for_beside_the_program() {
+fn the_configuration_is_read_from_the_directory_of_the_program() {
     let port = closed_port();
     let directory = with_config(&format!(r#"{{"rules": [{{"name": "a", "sequence": [{port}]}}]}}"#));
     let program = directory.path().join("knock-cli");
@@ -115,7 +115,7 @@ fn the_configuration_is_looked_for_beside_the_program() {
 }
 
 #[test]
-fn ports_of_the_command_line_need_no_file() {
+fn ports_on_the_command_line_need_no_configuration() {
     let (tcp, tcp_port) = listener();
     let (udp, udp_port) = udp();
     let (tcp_text, udp_text) = (tcp_port.to_string(), format!("{udp_port}/udp"));
@@ -134,7 +134,7 @@ fn ports_of_the_command_line_need_no_file() {
 }
 
 #[test]
-fn every_knock_is_by_udp_where_that_is_asked_for() {
+fn the_option_udp_sends_every_knock_by_udp() {
     let (udp, port) = udp();
     let output = run(&["-u", "127.0.0.1", &port.to_string()]);
     assert_eq!(output.status.code(), Some(0));
@@ -142,7 +142,7 @@ fn every_knock_is_by_udp_where_that_is_asked_for() {
 }
 
 #[test]
-fn verbose_says_each_knock_and_quiet_says_nothing() {
+fn verbose_prints_each_knock_and_quiet_prints_nothing() {
     let port = closed_port();
     let (tcp, other) = (port.to_string(), format!("{port}/udp"));
     let output = run(&["-v", "127.0.0.1", &tcp, &other]);
@@ -152,7 +152,7 @@ fn verbose_says_each_knock_and_quiet_says_nothing() {
 }
 
 #[test]
-fn the_delay_lies_between_knocks_only() {
+fn the_delay_is_between_knocks_only() {
     let port = closed_port().to_string();
     let start = Instant::now();
     run(&["-d", "150", "127.0.0.1", &port, &port, &port]);
@@ -163,14 +163,14 @@ fn the_delay_lies_between_knocks_only() {
 }
 
 #[test]
-fn an_unknown_rule_is_answered_with_those_that_there_are() {
+fn the_error_for_an_unknown_rule_lists_the_existing_ones() {
     let directory = with_config(
         r#"{"rules": [{"name": "enable_ssh", "sequence": [3, 1]}, {"name": "once", "one_time_sequences": "/etc/once"}]}"#,
     );
     for (rule, expected) in [
         ("enable_shh", "config.json has no rule `enable_shh`; did you mean `enable_ssh`? its rules: enable_ssh, once"),
         ("x", "config.json has no rule `x`; its rules: enable_ssh, once"),
-        ("once", "rule `once` has one-time sequences, in /etc/once; give the next of them with -s"),
+        ("once", "rule `once` has one-time sequences, in /etc/once; write the next sequence of that file with -s"),
     ] {
         let output = run_in(directory.path(), &["-r", rule, "-h", "127.0.0.1"]);
         assert_eq!((stderr(&output), output.status.code()), (format!("knock-cli: {expected}\n"), Some(78)));
@@ -178,7 +178,7 @@ fn an_unknown_rule_is_answered_with_those_that_there_are() {
 }
 
 #[test]
-fn a_wrong_or_missing_configuration_is_status_78() {
+fn an_invalid_or_missing_configuration_is_status_78() {
     let directory = with_config(r#"{"rules": [{"name": "a", "sequence": [70000]}]}"#);
     let output = run_in(directory.path(), &["-r", "a", "-h", "127.0.0.1"]);
     let expected = "knock-cli: the configuration cannot be used\n\
@@ -192,12 +192,13 @@ fn a_wrong_or_missing_configuration_is_status_78() {
 }
 
 #[test]
-fn a_host_without_a_fitting_address_is_status_68() {
+fn a_host_without_an_address_of_the_ip_version_is_status_68() {
     let output = run(&["-6", "127.0.0.1", "7"]);
-    let expected = "knock-cli: `127.0.0.1` has no IPv6 address; leave -6 out to use what it has: 127.0.0.1\n";
+    let expected =
+        "knock-cli: `127.0.0.1` has no IPv6 address; delete -6 to use another address of the host: 127.0.0.1\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
     let output = run(&["-4", "::1", "7"]);
-    let expected = "knock-cli: `::1` has no IPv4 address; leave -4 out to use what it has: ::1\n";
+    let expected = "knock-cli: `::1` has no IPv4 address; delete -4 to use another address of the host: ::1\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
     let output = run(&["no such host", "7"]);
     assert!(
@@ -214,8 +215,8 @@ fn a_knock_that_cannot_be_sent_is_reported_and_the_others_go_on() {
     let output = run(&["255.255.255.255", "7", "9"]);
     let unsent = |port| {
         format!(
-            "knock-cli: the knock at {port}/tcp of 255.255.255.255 was not sent: Network is unreachable (os error 101); \
-             there is no way to that address: check the network\n"
+            "knock-cli: the knock to {port}/tcp of 255.255.255.255 was not sent: Network is unreachable (os error 101); \
+             there is no route to that address: check the network\n"
         )
     };
     assert_eq!((stderr(&output), output.status.code()), (unsent(7) + &unsent(9), Some(1)));
@@ -223,18 +224,18 @@ fn a_knock_that_cannot_be_sent_is_reported_and_the_others_go_on() {
 }
 
 #[test]
-fn a_wrong_command_line_is_status_2() {
+fn an_invalid_command_line_is_status_2() {
     for (arguments, expected) in [
-        (&[][..], "no host; name it with -h HOST"),
-        (&["-h", "localhost"], "nothing to knock; name a rule with -r, or ports"),
-        (&["localhost"], "nothing to knock; name a rule with -r, or ports"),
+        (&[][..], "the host is missing; name it with -h HOST"),
+        (&["-h", "localhost"], "the knocks are missing; name a rule with -r, or write the ports"),
+        (&["localhost"], "the knocks are missing; name a rule with -r, or write the ports"),
         (&["localhost", "70000"], "`70000`: port 70000 is not between 1 and 65535"),
         (&["localhost", "0"], "`0`: port 0 is not between 1 and 65535"),
         (&["localhost", "7/sctp"], "`7/sctp`: `sctp` is not a protocol; write tcp or udp"),
         (&["localhost", "7000-7010"], "`7000-7010`: `7000-7010` is not a port"),
         (&["-s", "7,,9", "localhost"], "`` is not a port"),
-        (&["-r", "a", "-h", "localhost", "7"], "give only one of them"),
-        (&["-r", "a", "-s", "7", "localhost"], "give only one of them"),
+        (&["-r", "a", "-h", "localhost", "7"], "write only one of them"),
+        (&["-r", "a", "-s", "7", "localhost"], "write only one of them"),
         (&["-c", "f", "localhost", "7"], "-c names the file of a rule"),
         (&["-4", "-6", "localhost", "7"], "cannot be used with"),
         (&["-d", "60001", "localhost", "7"], "60001"),
@@ -246,7 +247,7 @@ fn a_wrong_command_line_is_status_2() {
     }
     let many = vec!["7"; 33].join(",");
     let output = run(&["-s", &many, "localhost"]);
-    assert!(stderr(&output).contains("33 knocks are more than the 32"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("33 knocks are more than the limit of 32"), "{}", stderr(&output));
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn the_help_documents_every_exit_status() {
 }
 
 #[test]
-fn the_knocks_are_sent_where_nobody_reads_what_is_said() {
+fn the_knocks_are_sent_with_standard_output_closed() {
     let (udp, port) = udp();
     let (_, unread) = std::io::pipe().map(|(reader, writer)| (drop(reader), writer)).expect("a pipe");
     let status = Command::new(env!("CARGO_BIN_EXE_knock-cli"))
