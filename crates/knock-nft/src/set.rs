@@ -87,7 +87,7 @@ impl UserSets {
         Ok(UserSets { connection })
     }
 
-    /// The netlink port from which sets are changed, for [`crate::Monitor::ignore`].
+    /// The netlink port from which sets are changed, for [`crate::Monitor::ignore_only`].
     pub fn port_id(&self) -> u32 {
         self.connection.port_id()
     }

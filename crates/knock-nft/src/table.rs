@@ -257,7 +257,7 @@ impl ManagedTable {
         self.adopted
     }
 
-    /// The netlink port from which the table is changed, for [`crate::Monitor::ignore`].
+    /// The netlink port from which the table is changed, for [`crate::Monitor::ignore_only`].
     pub fn port_id(&self) -> u32 {
         self.connection.port_id()
     }
