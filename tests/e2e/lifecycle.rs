@@ -408,7 +408,7 @@ fn two_daemons_with_one_table_do_not_fight() {
         let other = json!({ "rules": [rule("other", [7100, 8100], &[80])], "nftables": nftables });
         let mut second = Daemon::launch(server, other, Options::default());
         assert_eq!(second.wait().code(), Some(1));
-        assert!(second.log().contains("served by another knockd"), "{}", second.log());
+        assert!(second.log().contains("managed by another knockd"), "{}", second.log());
         assert_eq!(ruleset(server), before);
         drop(first);
     }
