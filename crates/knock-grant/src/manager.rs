@@ -63,7 +63,9 @@ impl<E: Enforcer> GrantManager<E> {
     /// gone.
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
         for Element { key: Key { address, place }, comment, lifetime } in elements {
-            let (rule, Some(lifetime)) = (RuleId::from(comment), lifetime) else { continue };
+            // The id of the policy, which all grants share.
+            let Some((rule, _)) = self.policy.rules.get_key_value(comment.as_str()) else { continue };
+            let (rule, Some(lifetime)) = (rule.clone(), lifetime) else { continue };
             if self.policy.places(&rule, address).contains(&place) {
                 let since = now.before(lifetime.timeout.saturating_sub(lifetime.remaining));
                 let elements = self.policy.size(&rule, address);
