@@ -46,7 +46,8 @@ impl Daemon {
     /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
     fn consume_one_time(&mut self, now: Time, name: &RuleId) -> bool {
         self.reloads.sequence_was_used();
-        match self.sequences.consume(name) {
+        let Some(result) = self.sequences.consume(name) else { return false };
+        match result {
             Ok(warnings) => {
                 for warning in warnings {
                     self.events.line(now, Level::Warn, name, format_args!("{warning}"));

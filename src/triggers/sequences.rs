@@ -80,18 +80,19 @@ impl Sequences {
     }
 
     /// Notes durably that the rule's one-time sequence is used. Only where that was done may the rule open anything.
-    /// Returns what the operator should know. [`Sequences::follow_next`] is to be called after it.
+    /// Returns what the operator should know; `None`: the rule has no one-time sequences. [`Sequences::follow_next`] is to
+    /// be called after it.
     ///
     /// # Errors
     ///
     /// Where its use can't be marked in the file.
-    pub(crate) fn consume(&mut self, rule: &RuleId) -> Result<Vec<Warning>, ConsumeError> {
-        let Some(one_time) = self.one_time.get_mut(rule) else { return Ok(Vec::new()) };
+    pub(crate) fn consume(&mut self, rule: &RuleId) -> Option<Result<Vec<Warning>, ConsumeError>> {
+        let one_time = self.one_time.get_mut(rule)?;
         let result = one_time.consume();
         if let Some(rule) = self.rules.iter_mut().find(|other| other.id == *rule) {
             rule.sequence = one_time.current().unwrap_or_default().to_vec();
         }
-        result
+        Some(result)
     }
 
     /// Follows the one-time sequences that are next.
