@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use knock_nft::Lifetime;
 
@@ -64,7 +65,7 @@ pub trait Enforcer {
     /// # Errors
     ///
     /// Where that is not possible. Nothing half-made is left.
-    fn open(&mut self, policy: &Policy) -> Result<Vec<Element>, Error>;
+    fn open(&mut self, policy: &Rc<Policy>) -> Result<Vec<Element>, Error>;
 
     /// Puts another policy in force: the elements were `before`, and are to be `after`.
     ///
@@ -73,7 +74,7 @@ pub trait Enforcer {
     /// Where that is not possible; everything is as it was then.
     fn apply(
         &mut self,
-        policy: &Policy,
+        policy: &Rc<Policy>,
         before: &[Element],
         after: &[Element],
         events: &mut VecDeque<GrantEvent>,

@@ -1,6 +1,7 @@
 //! Memory enforces grants: for tests of the manager.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use knock_nft::{Errno, Operation};
 
@@ -35,7 +36,7 @@ impl Memory {
 }
 
 impl Enforcer for Memory {
-    fn open(&mut self, policy: &Policy) -> Result<Vec<Element>, Error> {
+    fn open(&mut self, policy: &Rc<Policy>) -> Result<Vec<Element>, Error> {
         let sets = policy.rules.values().flat_map(|opens| match opens {
             crate::Opens::Sets { v4, v6 } => v4.iter().chain(v6).cloned().map(Store::Set).collect(),
             _ => Vec::new(),
@@ -46,7 +47,7 @@ impl Enforcer for Memory {
 
     fn apply(
         &mut self,
-        policy: &Policy,
+        policy: &Rc<Policy>,
         before: &[Element],
         after: &[Element],
         _: &mut VecDeque<GrantEvent>,

@@ -8,6 +8,7 @@ mod user_sets;
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use knock_nft::{ElementKey, Event, Lifetime, ManagedTable, Monitor};
@@ -24,7 +25,7 @@ pub use user_sets::SetState;
 pub struct Nftables {
     /// `None` where no rule guards a port.
     table: Option<ManagedTable>,
-    policy: Policy,
+    policy: Rc<Policy>,
     /// Keeps another knockd from the table, where the kernel doesn't.
     lock: Option<OwnedFd>,
     sets: UserSets,
@@ -67,7 +68,7 @@ impl Nftables {
 }
 
 impl Enforcer for Nftables {
-    fn open(&mut self, policy: &Policy) -> Result<Vec<Element>, Error> {
+    fn open(&mut self, policy: &Rc<Policy>) -> Result<Vec<Element>, Error> {
         self.policy = policy.clone();
         self.sets = UserSets::open(policy)?;
         if policy.table.is_some() || !self.sets.is_empty() {
@@ -90,7 +91,7 @@ impl Enforcer for Nftables {
 
     fn apply(
         &mut self,
-        policy: &Policy,
+        policy: &Rc<Policy>,
         before: &[Element],
         after: &[Element],
         events: &mut VecDeque<GrantEvent>,
