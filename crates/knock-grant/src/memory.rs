@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     pub(crate) changes: Changes,
     /// Stores that take no change.
     pub(crate) broken: Vec<Store>,
+    /// There is no room for another element.
+    pub(crate) full: bool,
     /// The managed table is gone.
     pub(crate) gone: bool,
     sets: Vec<Store>,
@@ -22,9 +24,6 @@ pub(crate) struct Memory {
 
 impl Memory {
     fn usable(&self, store: &Store) -> Result<(), Error> {
-        let refusal = |errno| {
-            knock_nft::Error::Kernel { operation: Operation::AddElement, object: "a store".to_owned(), errno }.into()
-        };
         if self.broken.contains(store) {
             return Err(refusal(Errno::PERM));
         }
@@ -33,6 +32,10 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+fn refusal(errno: Errno) -> Error {
+    knock_nft::Error::Kernel { operation: Operation::AddElement, object: "a store".to_owned(), errno }.into()
 }
 
 impl Enforcer for Memory {
@@ -62,6 +65,9 @@ impl Enforcer for Memory {
 
     fn add(&mut self, store: &Store, elements: &[Element], _: &mut VecDeque<GrantEvent>) -> Result<(), Error> {
         self.usable(store)?;
+        if self.full {
+            return Err(refusal(Errno::NFILE));
+        }
         assert!(elements.iter().all(|element| element.key.place.store() == *store));
         self.elements.extend(elements.iter().map(|element| (element.key.clone(), element.clone())));
         Ok(())

@@ -93,15 +93,10 @@ impl<E: Enforcer> GrantManager<E> {
         };
         let longer: Vec<Element> = desired.iter().filter(outlasts).cloned().collect();
 
-        let mut added = 0;
-        for elements in missing.chunks(CHUNK) {
-            self.enforcer.add(store, elements, &mut self.events)?;
-            added += elements.len();
-        }
-        for elements in longer.chunks(CHUNK) {
-            self.enforcer.add(store, elements, &mut self.events)?;
-        }
-        if !longer.is_empty() {
+        // An element that cannot be added is no reason to leave a stray one.
+        let mut add = |elements: &[Element]| self.enforcer.add(store, elements, &mut self.events);
+        let result = missing.chunks(CHUNK).chain(longer.chunks(CHUNK)).try_for_each(&mut add);
+        if result.is_ok() && !longer.is_empty() {
             self.events.push_back(GrantEvent::Shortened { elements: longer.len() });
         }
         let keys: Vec<Key> = strays.into_iter().map(|element| element.key.clone()).collect();
@@ -111,7 +106,7 @@ impl<E: Enforcer> GrantManager<E> {
             let stray = GrantEvent::stray(rule, key.address, &key.place, self.table_name());
             self.events.push_back(stray);
         }
-        Ok(added)
+        result.map(|()| missing.len())
     }
 }
 

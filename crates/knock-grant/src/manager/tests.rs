@@ -234,6 +234,23 @@ fn changes_by_others_are_restored_with_the_remaining_time() {
 }
 
 #[test]
+fn stray_elements_are_deleted_though_others_cannot_be_added() {
+    let mut manager = manager();
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    events(&mut manager);
+    let memory = manager.parts().1;
+    memory.elements.clear();
+    let lifetime = Some(Lifetime { timeout: HOUR, remaining: HOUR });
+    let stray = Element { key: port(7, 80), comment: "ssh".to_owned(), lifetime };
+    memory.elements.insert(stray.key.clone(), stray);
+    memory.full = true;
+    manager.after_sleep(START);
+    assert_eq!(keys(&mut manager), []);
+    let told = events(&mut manager);
+    assert!(told.len() == 2 && told[0].contains("stray element") && told[1].contains("trying again"), "{told:?}");
+}
+
+#[test]
 fn a_repair_that_fails_is_tried_again_after_a_second() {
     let mut manager = manager();
     grant(&mut manager, "ssh", 1, HOUR).expect("granted");
