@@ -63,9 +63,7 @@ impl<E: Enforcer> GrantManager<E> {
     /// gone.
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
         for Element { key: Key { address, place }, comment, lifetime } in elements {
-            // The id of the policy, which all grants share.
-            let Some((rule, _)) = self.policy.rules.get_key_value(comment.as_str()) else { continue };
-            let (rule, Some(lifetime)) = (rule.clone(), lifetime) else { continue };
+            let (Some(rule), Some(lifetime)) = (self.policy.rule_of(&comment).cloned(), lifetime) else { continue };
             if self.policy.places(&rule, address).contains(&place) {
                 let since = now.before(lifetime.timeout.saturating_sub(lifetime.remaining));
                 let elements = self.policy.size(&rule, address);
@@ -121,8 +119,7 @@ impl<E: Enforcer> GrantManager<E> {
     fn carry_out(&mut self, now: Time, rule: &RuleId, address: IpAddr) -> Result<usize, Error> {
         let mut deleted = 0;
         let (mut add, mut delete) = (Vec::new(), Vec::new());
-        for place in self.policy.places(rule, address) {
-            let key = Key { address, place };
+        for key in self.keys(rule, address) {
             match self.desired_element(now, &key) {
                 Some(element) => add.push(element),
                 None => delete.push(key),

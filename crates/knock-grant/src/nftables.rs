@@ -140,6 +140,7 @@ impl Enforcer for Nftables {
     }
 
     fn stores(&mut self) -> Vec<Store> {
+        self.sets.inspect();
         let table = self.table.is_some().then_some(Store::Table);
         table.into_iter().chain(self.sets.usable().into_iter().map(Store::Set)).collect()
     }

@@ -67,6 +67,11 @@ impl Policy {
         }
     }
 
+    /// The rule that an element with this comment belongs to. Its id is that of the policy, which all grants share.
+    pub(crate) fn rule_of(&self, comment: &str) -> Option<&RuleId> {
+        self.rules.get_key_value(comment).map(|(rule, _)| rule)
+    }
+
     /// Whether the rule can be granted.
     pub(crate) fn has_grants(&self, rule: &RuleId) -> bool {
         !matches!(self.rules.get(rule), None | Some(Opens::Nothing))

@@ -70,7 +70,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     /// Where a grant of the rule to the address has its elements.
-    fn keys(&self, rule: &RuleId, address: IpAddr) -> Vec<Key> {
+    pub(super) fn keys(&self, rule: &RuleId, address: IpAddr) -> Vec<Key> {
         self.policy.places(rule, address).into_iter().map(|place| Key { address, place }).collect()
     }
 

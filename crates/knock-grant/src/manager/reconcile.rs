@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use knock_proto::{RuleId, Time};
+use knock_proto::Time;
 
 use super::GrantManager;
 use crate::{Element, Enforcer, Error, GrantEvent, Key, Store};
@@ -81,8 +81,7 @@ impl<E: Enforcer> GrantManager<E> {
             self.enforcer.list(store)?.into_iter().map(|element| (element.key.clone(), element)).collect();
         let keys: HashSet<&Key> = desired.iter().map(|element| &element.key).collect();
         let is_ours = |element: &Element| {
-            *store == Store::Table
-                || (element.lifetime.is_some() && self.policy.rules.contains_key(element.comment.as_str()))
+            *store == Store::Table || (element.lifetime.is_some() && self.policy.rule_of(&element.comment).is_some())
         };
         let strays: Vec<&Element> =
             there.values().filter(|element| is_ours(element) && !keys.contains(&element.key)).collect();
@@ -101,9 +100,8 @@ impl<E: Enforcer> GrantManager<E> {
         }
         let keys: Vec<Key> = strays.into_iter().map(|element| element.key.clone()).collect();
         for key in self.enforcer.delete(store, &keys)? {
-            let named = there.get(&key).map(|element| RuleId::from(element.comment.as_str()));
-            let rule = named.filter(|rule| self.policy.rules.contains_key(rule));
-            let stray = GrantEvent::stray(rule, key.address, &key.place, self.table_name());
+            let rule = there.get(&key).and_then(|element| self.policy.rule_of(&element.comment));
+            let stray = GrantEvent::stray(rule.cloned(), key.address, &key.place, self.table_name());
             self.events.push_back(stray);
         }
         result.map(|()| missing.len())

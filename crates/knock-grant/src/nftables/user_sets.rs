@@ -74,7 +74,7 @@ impl UserSets {
     }
 
     /// Looks at the sets again, and logs what changed.
-    fn inspect(&mut self) {
+    pub(super) fn inspect(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         for set in &mut self.sets {
             let problem = connection.inspect(&set.name, set.version).err();
@@ -90,9 +90,8 @@ impl UserSets {
         }
     }
 
-    /// The sets that can be used now.
-    pub(super) fn usable(&mut self) -> Vec<SetName> {
-        self.inspect();
+    /// The sets that could be used when they were inspected last.
+    pub(super) fn usable(&self) -> Vec<SetName> {
         self.sets.iter().filter(|set| set.problem.is_none()).map(|set| set.name.clone()).collect()
     }
 
@@ -163,7 +162,7 @@ impl UserSets {
     pub(super) fn delete(&mut self, set: &SetName, keys: &[Key], policy: &Policy) -> Result<Vec<Key>, Error> {
         let (Some(connection), Some(first)) = (&mut self.connection, keys.first()) else { return Ok(Vec::new()) };
         let addresses: Vec<IpAddr> = keys.iter().map(|key| key.address).collect();
-        let is_ours = |comment: &str| policy.rules.contains_key(comment);
+        let is_ours = |comment: &str| policy.rule_of(comment).is_some();
         let deleted = match connection.revoke(set, &addresses, is_ours) {
             Err(error) if error.is_missing() => Vec::new(),
             // One that was made again as another kind of set has no element of ours.
@@ -187,28 +186,27 @@ impl UserSets {
         events: &mut VecDeque<GrantEvent>,
     ) {
         let (was, new) = (by_key(before), by_key(after));
-        let mut failed = |element: &Element, error: Error| {
-            let (level, rule) = (Level::Warn, RuleId::from(element.comment.as_str()));
-            events.push_back(GrantEvent::Note { level, rule, text: error.to_string() });
-        };
         for element in before.iter().filter(|element| !new.contains_key(&element.key)) {
             if let Place::Set(set) = &element.key.place
                 && let Err(error) = self.delete(set, std::slice::from_ref(&element.key), old)
             {
-                failed(element, error);
+                events.push_back(failure(element, &error));
             }
         }
         *self = sets;
-        let mut notes = VecDeque::new();
         for element in after.iter().filter(|element| was.get(&element.key) != Some(element)) {
             let over = element.lifetime.is_none_or(|lifetime| lifetime.remaining == Duration::ZERO);
             if let Place::Set(set) = &element.key.place
                 && !over
-                && let Err(error) = self.add(set, std::slice::from_ref(element), &mut notes)
+                && let Err(error) = self.add(set, std::slice::from_ref(element), events)
             {
-                failed(element, error);
+                events.push_back(failure(element, &error));
             }
         }
-        events.append(&mut notes);
     }
+}
+
+fn failure(element: &Element, error: &Error) -> GrantEvent {
+    let rule = RuleId::from(element.comment.as_str());
+    GrantEvent::Note { level: Level::Warn, rule, text: error.to_string() }
 }
