@@ -84,7 +84,8 @@ fn uses_stops(config: &Config, state_directory: &Path) -> bool {
     has_stop_command(config) || StopSchedule::is_in(state_directory)
 }
 
-fn has_stop_command(config: &Config) -> bool {
+/// Whether a rule has a stop command.
+pub(crate) fn has_stop_command(config: &Config) -> bool {
     config.rules.iter().any(|rule| rule.stop.is_some())
 }
 

@@ -12,7 +12,6 @@ use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal,
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
-use crate::daemon::plan::guarded_ports;
 use crate::daemon::reload_thread::NotReloaded;
 use crate::logging;
 use crate::os::clock::now;
@@ -80,7 +79,14 @@ impl Daemon {
                 OnStop::Remove => "remove".to_owned(),
                 OnStop::Keep => "keep".to_owned(),
             },
-            guarded: guarded_ports(&config).iter().map(ToString::to_string).collect(),
+            guarded: self
+                .grants
+                .policy()
+                .table
+                .iter()
+                .flat_map(|table| &table.guarded)
+                .map(ToString::to_string)
+                .collect(),
         };
         let file = &self.source.file;
         let interface = |state: crate::daemon::packet_source::InterfaceState| Interface {

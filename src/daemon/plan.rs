@@ -41,7 +41,7 @@ impl Deref for ActiveConfig {
 }
 
 /// The ports that only a grant opens, sorted.
-pub(crate) fn guarded_ports(config: &Config) -> Vec<Port> {
+fn guarded_ports(config: &Config) -> Vec<Port> {
     let ports = config.rules.iter().filter_map(|rule| match &rule.allow {
         Some(Allow::Ports { ports, .. }) => Some(ports),
         _ => None,

@@ -12,7 +12,7 @@ use knock_config::Config;
 use crate::commands::hooks;
 use crate::control;
 use crate::daemon::Daemon;
-use crate::daemon::config_source::open_stops;
+use crate::daemon::config_source::{has_stop_command, open_stops};
 use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::{NotReloaded, Prepared};
 use crate::logging::events::Event;
@@ -100,7 +100,7 @@ impl Daemon {
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
         // Without such a rule, there may be no schedule of stop commands yet.
-        if self.stops.is_none() && self.config.rules.iter().any(|rule| rule.stop.is_some()) {
+        if self.stops.is_none() && has_stop_command(&self.config) {
             self.stops = open_stops(&self.config, &self.events);
         }
         if !hooks.is_empty() {
