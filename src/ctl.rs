@@ -5,7 +5,9 @@ mod doctor;
 pub(crate) mod import;
 mod prometheus;
 mod report;
+mod sequence;
 mod table;
+mod trial;
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::control::client::{ClientError, request};
-use crate::control::protocol::{Code, Command, Granted, Grants, Reloaded, Revoked, Status};
+use crate::control::protocol::{Code, Command, Confirmed, Granted, Grants, Reloaded, Revoked, Status, Tried};
 use args::Args;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
@@ -86,7 +88,7 @@ fn run(args: Args) -> Result<(), Failure> {
             answer.show::<Grants>(&Command::Grants { rule, address }, report::grants)
         }
         args::Command::Grant { rule, address, timeout } => {
-            let timeout = timeout.map(|text| text.parse::<f64>().map_or(Value::from(text), Value::from));
+            let timeout = timeout.map(time_value);
             answer.show::<Granted>(&Command::Grant { rule, address, timeout }, report::granted)
         }
         args::Command::Revoke { address: Some(address), rule, .. } => {
@@ -99,9 +101,29 @@ fn run(args: Args) -> Result<(), Failure> {
             }
             report::reloaded(reloaded)
         }),
+        args::Command::Try { file, time } => {
+            let file = std::path::absolute(&file).unwrap_or(file);
+            answer.show::<Tried>(&Command::Try { file, time: time_value(time) }, |tried| {
+                for warning in &tried.warnings {
+                    complain("warning: ", warning);
+                }
+                trial::tried(tried)
+            })
+        }
+        args::Command::Confirm => {
+            let confirmed: Confirmed = request(&args.socket, &Command::Confirm {})?;
+            let text = trial::install(&confirmed).map_err(|error| Failure::new(EXIT_OTHER, error))?;
+            if args.json { print(&json(&confirmed)) } else { print(&text) }
+        }
+        args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Doctor => doctor(&args.socket, args.json),
         args::Command::Import { file, native } => import(&file, native),
     }
+}
+
+/// A time of the command line: a number is seconds.
+fn time_value(text: String) -> Value {
+    text.parse::<f64>().map_or(Value::from(text), Value::from)
 }
 
 /// How to ask, and how to show the answer.
@@ -151,6 +173,16 @@ fn print(text: &str) -> Result<(), Failure> {
 fn complain(prefix: &str, line: &str) {
     // Standard error is the last resort: an error of its own cannot be reported.
     let _ = io::stderr().write_all(format!("{prefix}{}\n", printable(line)).as_bytes());
+}
+
+/// Prints a random sequence.
+fn new_sequence(knocks: u8, as_json: bool) -> Result<(), Failure> {
+    let no_number = |error| Failure::new(EXIT_OTHER, format!("the kernel has no random numbers: {error}"));
+    let ports = sequence::sequence(knocks.into(), sequence::random_number).map_err(no_number)?;
+    if as_json {
+        return print(&json(&ports));
+    }
+    print(&(ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ") + "\n"))
 }
 
 /// The document of the diagnosis.

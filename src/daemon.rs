@@ -1,6 +1,7 @@
 //! The daemon: everything that it holds, and the loop that waits for the next thing to happen.
 
 pub(crate) mod args;
+mod config_copies;
 mod config_source;
 mod dispatch;
 mod handlers;
@@ -10,6 +11,7 @@ pub(crate) mod plan;
 mod reload;
 mod reload_thread;
 pub(crate) mod startup;
+mod trial;
 
 use std::io;
 use std::rc::Rc;
@@ -28,6 +30,7 @@ use crate::daemon::config_source::ConfigSource;
 use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::ActiveConfig;
 use crate::daemon::reload_thread::Reloads;
+use crate::daemon::trial::InForce;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, clock_reading, now, slept};
 use crate::os::poller::Poller;
@@ -92,6 +95,7 @@ pub(crate) struct Counters {
 pub(crate) struct Daemon {
     pub(crate) source: ConfigSource,
     pub(crate) config: Rc<ActiveConfig>,
+    pub(crate) in_force: InForce,
     pub(crate) sequences: Sequences,
     pub(crate) packets: PacketSource,
     pub(crate) grants: GrantManager<Nftables>,
@@ -221,7 +225,12 @@ impl Daemon {
         let heard = states.iter().filter(|interface| interface.state == "up").count();
         let (rules, interfaces) = (self.config.rules.len(), states.len());
         let counted = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        format!("{}; listening on {heard} of {}", counted(rules, "rule"), counted(interfaces, "interface"))
+        let warning = match &self.in_force {
+            InForce { trial: Some(_), .. } => "a configuration is being tried; ",
+            InForce { file_problem: Some(_), .. } => "NOT THE CONFIGURATION OF THE FILE; ",
+            _ => "",
+        };
+        format!("{warning}{}; listening on {heard} of {}", counted(rules, "rule"), counted(interfaces, "interface"))
     }
 
     /// Does what is due.
@@ -229,6 +238,7 @@ impl Daemon {
         self.grants.tick(now);
         self.observe_grants(now);
         self.sequences.tick(now);
+        self.end_trial(now);
         if self.next_stop().is_some_and(|due| due <= now)
             && let Some(stops) = &self.stops
         {
@@ -251,6 +261,7 @@ impl Daemon {
             self.control.as_ref().and_then(control::Server::next_deadline),
             self.sequences.next_deadline(),
             self.next_stop(),
+            self.next_trial_end(),
             self.events.next_summary(),
             self.notifier.next_ping(),
         ];

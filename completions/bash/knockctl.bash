@@ -16,6 +16,9 @@ _knockctl() {
             ",$1")
                 cmd="knockctl"
                 ;;
+            knockctl,confirm)
+                cmd="knockctl__subcmd__confirm"
+                ;;
             knockctl,doctor)
                 cmd="knockctl__subcmd__doctor"
                 ;;
@@ -37,8 +40,17 @@ _knockctl() {
             knockctl,revoke)
                 cmd="knockctl__subcmd__revoke"
                 ;;
+            knockctl,sequence)
+                cmd="knockctl__subcmd__sequence"
+                ;;
             knockctl,status)
                 cmd="knockctl__subcmd__status"
+                ;;
+            knockctl,try)
+                cmd="knockctl__subcmd__try"
+                ;;
+            knockctl__subcmd__help,confirm)
+                cmd="knockctl__subcmd__help__subcmd__confirm"
                 ;;
             knockctl__subcmd__help,doctor)
                 cmd="knockctl__subcmd__help__subcmd__doctor"
@@ -61,8 +73,14 @@ _knockctl() {
             knockctl__subcmd__help,revoke)
                 cmd="knockctl__subcmd__help__subcmd__revoke"
                 ;;
+            knockctl__subcmd__help,sequence)
+                cmd="knockctl__subcmd__help__subcmd__sequence"
+                ;;
             knockctl__subcmd__help,status)
                 cmd="knockctl__subcmd__help__subcmd__status"
+                ;;
+            knockctl__subcmd__help,try)
+                cmd="knockctl__subcmd__help__subcmd__try"
                 ;;
             *)
                 ;;
@@ -71,8 +89,26 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status grants grant revoke reload doctor import help"
+            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm sequence doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__confirm)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -151,8 +187,22 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status grants grant revoke reload doctor import help"
+            opts="status grants grant revoke reload try confirm sequence doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__confirm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -262,7 +312,35 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__help__subcmd__sequence)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__try)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -330,6 +408,24 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__sequence)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__status)
             opts="-h --prometheus --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -337,6 +433,28 @@ _knockctl() {
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__try)
+            opts="-h --for --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

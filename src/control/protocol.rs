@@ -1,6 +1,7 @@
 //! The messages of the control protocol: a request is one line of JSON, and so is a response.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +45,15 @@ pub(crate) enum Command {
     RevokeAll {},
     /// Reads the configuration again. Answered by [`Reloaded`].
     Reload {},
+    /// Puts the configuration in another file in force for some time. Answered by [`Tried`].
+    Try {
+        /// Its absolute path.
+        file: PathBuf,
+        /// A number of seconds or a text such as `"10m"`.
+        time: Value,
+    },
+    /// Makes the tried configuration the one that stays. Answered by [`Confirmed`].
+    Confirm {},
 }
 
 impl Command {
@@ -127,6 +137,8 @@ pub(crate) enum Code {
     BadValue,
     /// The new configuration is not valid.
     InvalidConfiguration,
+    /// No configuration is tried.
+    NothingToConfirm,
     /// The request was carried out and failed.
     Failed,
 }
@@ -140,6 +152,10 @@ pub(crate) struct Status {
     pub(crate) uptime_seconds: f64,
     /// The configuration file, as an absolute path.
     pub(crate) configuration: String,
+    /// Why the configuration in force is not that of its file; `null` where it is, or is tried.
+    pub(crate) configuration_problem: Option<String>,
+    /// The trial of another configuration, which is in force; `null` where there is none.
+    pub(crate) trial: Option<Trial>,
     /// The number of rules.
     pub(crate) rules: usize,
     pub(crate) interfaces: Vec<Interface>,
@@ -159,6 +175,15 @@ pub(crate) struct Status {
     pub(crate) commands_queued: usize,
     /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
+}
+
+/// A configuration that is tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Trial {
+    /// Its file.
+    pub(crate) file: String,
+    /// The time until the configuration before it is in force again.
+    pub(crate) remaining_seconds: f64,
 }
 
 /// An interface that is listened on.
@@ -235,6 +260,30 @@ pub(crate) struct Reloaded {
     pub(crate) warnings: Vec<String>,
 }
 
+/// A configuration is in force for some time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tried {
+    /// Its file.
+    pub(crate) file: String,
+    /// The number of rules now.
+    pub(crate) rules: usize,
+    pub(crate) timeout_seconds: f64,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The tried configuration stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Confirmed {
+    /// The file that was tried.
+    pub(crate) file: String,
+    /// The configuration file of the daemon, as an absolute path. The next start reads it.
+    pub(crate) configuration: String,
+    /// The text that is in force.
+    pub(crate) text: String,
+    /// Whether the daemon has privileges that the configuration does not need, which a restart gives up.
+    pub(crate) spare_privileges: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +302,8 @@ mod tests {
             Command::Revoke { address, rule: None },
             Command::RevokeAll {},
             Command::Reload {},
+            Command::Try { file: PathBuf::from("/etc/knockd/new.json"), time: serde_json::json!("10m") },
+            Command::Confirm {},
         ] {
             let line = command.to_line();
             assert_eq!(line.matches('\n').count(), 1, "{line}");

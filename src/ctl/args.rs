@@ -67,6 +67,23 @@ pub enum Command {
     },
     /// Make the daemon read its configuration again; an invalid configuration changes nothing
     Reload,
+    /// Put the configuration in FILE in force for some time; without `knockctl confirm` in that time, knockd goes back to the
+    /// one before, also after a crash or a restart
+    Try {
+        /// The configuration; knockd has to be able to read it, so put it beside its configuration file
+        file: PathBuf,
+        /// For how long, such as 90s, 10m or 1h
+        #[arg(long = "for", value_name = "TIME", default_value = "10m")]
+        time: String,
+    },
+    /// Keep the configuration that is being tried, and write it to the configuration file
+    Confirm,
+    /// Print a random sequence of TCP ports for a rule
+    Sequence {
+        /// How many knocks
+        #[arg(default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=32))]
+        knocks: u8,
+    },
     /// Check that strangers cannot reach a guarded port and granted addresses can; needs root. Exit status 0: no problem
     /// found
     Doctor,

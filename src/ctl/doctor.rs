@@ -13,6 +13,8 @@ mod user_set;
 
 use serde::Serialize;
 
+use crate::control::protocol::Status;
+
 pub(crate) use host::{Facts, gather};
 
 /// How bad a finding is.
@@ -73,6 +75,7 @@ impl Finding {
 /// All findings.
 pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::findings(facts);
+    findings.extend(facts.status.iter().filter_map(configuration));
     if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {
         if let Some(table) = &status.table {
             findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));
@@ -82,6 +85,18 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
         findings.extend(status.sets.iter().flat_map(|set| user_set::findings(ruleset, set)));
     }
     findings
+}
+
+/// Whether the configuration in force is the one that an administrator expects.
+fn configuration(status: &Status) -> Option<Finding> {
+    if let Some(trial) = &status.trial {
+        let text = format!("{} is being tried, and is in force for {:.0} s", trial.file, trial.remaining_seconds);
+        return Some(Finding::warning("configuration", text).fix("knockctl confirm"));
+    }
+    let problem = status.configuration_problem.as_ref()?;
+    let text = format!("the configuration in force is not that of its file, {}", status.configuration);
+    let finding = Finding::problem("configuration", text).because(problem.lines().map(str::to_owned));
+    Some(finding.fix("correct the file, then: knockctl reload"))
 }
 
 /// A managed table that guards these ports, for tests.

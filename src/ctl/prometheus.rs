@@ -11,6 +11,8 @@ pub(crate) fn metrics(status: &Status) -> String {
     metric(&mut text, "info", "gauge", "The daemon's version.", [(labelled("version", &status.version), 1.0)]);
     let gauge = |text: &mut String, name, help, value| metric(text, name, "gauge", help, [(String::new(), value)]);
     gauge(&mut text, "uptime_seconds", "Time since the start of the daemon.", status.uptime_seconds);
+    let in_force = status.configuration_problem.is_none() && status.trial.is_none();
+    gauge(&mut text, "file_in_force", "Whether the configuration in force is that of its file.", flag(in_force));
     gauge(&mut text, "rules", "Rules of the configuration.", number(status.rules));
     gauge(&mut text, "grants", "Live grants.", number(status.grants));
     gauge(&mut text, "sources", "Sources whose knocks are remembered.", number(status.sources));
@@ -77,6 +79,8 @@ mod tests {
             pid: 1,
             uptime_seconds: 1.5,
             configuration: "/etc/knockd/config.json".to_owned(),
+            configuration_problem: None,
+            trial: None,
             rules: 3,
             interfaces: vec![interface("eth0", "up"), interface("a\"b\\c\nd", "absent")],
             protections: None,

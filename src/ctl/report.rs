@@ -12,6 +12,13 @@ pub(crate) fn status(status: &Status) -> String {
     let counters = &status.counters;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |label: &str, value: String| rows.push(vec![label.to_owned(), value]);
+    if let Some(trial) = &status.trial {
+        let (file, time) = (&trial.file, duration(trial.remaining_seconds));
+        row("TRIAL", format!("{file} is in force for {time}, unless it is confirmed: knockctl confirm"));
+    }
+    if let Some(problem) = &status.configuration_problem {
+        row("PROBLEM", format!("the configuration in force is not that of its file: {problem}"));
+    }
     row("version", status.version.clone());
     row("running", format!("for {} (process {})", duration(status.uptime_seconds), status.pid));
     row("configuration", format!("{} ({})", status.configuration, count(status.rules, "rule")));

@@ -1,12 +1,14 @@
 //! Where the configuration comes from, and the state directory that it names.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use knock_config::{Config, ConfigError, Interfaces, Loaded};
 
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
+use crate::daemon::config_copies::{ConfigCopies, Copy};
 use crate::logging::events::EventLog;
 use crate::os::clock::clock_reading;
 use crate::os::trusted::{Owners, Untrusted};
@@ -23,26 +25,106 @@ pub(crate) struct ConfigSource {
 
 /// The reason why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
 pub(crate) enum Unusable {
     /// Others can change it, or it is no file.
+    #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// It cannot be read, or is not valid.
+    #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It was tried, and not confirmed.
+    #[error(
+        "{}: this configuration was tried and not confirmed; try it again with: knockctl try {}, or put it in force with: \
+         knockctl reload", .0.display(), .0.display()
+    )]
+    Unconfirmed(PathBuf),
 }
 
 impl ConfigSource {
+    /// The configuration in its file.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not valid, or others can change it.
     pub(crate) fn load(&self) -> Result<Loaded, Unusable> {
-        let file = self.owners.open(&self.file, false).map_err(|untrusted| match untrusted {
-            Untrusted::Io(error) => ConfigError::Read { path: self.file.clone(), error }.into(),
+        self.load_file(&self.file)
+    }
+
+    /// The configuration in another file, which is held to the same rules.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not valid, or others can change it.
+    pub(crate) fn load_file(&self, path: &Path) -> Result<Loaded, Unusable> {
+        let file = self.owners.open(path, false).map_err(|untrusted| match untrusted {
+            Untrusted::Io(error) => ConfigError::Read { path: path.to_owned(), error }.into(),
             untrusted => Unusable::Untrusted(untrusted),
         })?;
-        let mut loaded = knock_config::load_open(&self.file, file)?;
+        self.complete(knock_config::load_open(path, file)?)
+    }
+
+    /// The configuration in a text that was in force before. Messages call it `name`.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not valid any more.
+    pub(crate) fn load_text(&self, name: &Path, text: &str) -> Result<Loaded, Unusable> {
+        self.complete(knock_config::parse(&name.display().to_string(), text)?)
+    }
+
+    /// Puts in what the command line says.
+    fn complete(&self, mut loaded: Loaded) -> Result<Loaded, Unusable> {
         if let Some(interfaces) = &self.interfaces {
             loaded.config.interfaces = interfaces.clone();
         }
         self.judge_state(&loaded.config)?;
         Ok(loaded)
+    }
+
+    /// As [`ConfigSource::load`], where the daemon starts: a configuration that was tried and not confirmed is refused,
+    /// where there is one to start with instead.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not valid, not confirmed, or others can change it.
+    pub(crate) fn load_at_start(&self) -> Result<Loaded, Unusable> {
+        let loaded = self.load()?;
+        let copies = self.copies(&loaded.config);
+        // A copy that can't be trusted says nothing.
+        let read = |copy| copies.read(copy, self.owners).ok().flatten();
+        if read(Copy::Tried).is_some_and(|tried| tried == loaded.text)
+            && read(Copy::LastValid).is_some_and(|last| last != loaded.text)
+        {
+            return Err(Unusable::Unconfirmed(self.file.clone()));
+        }
+        Ok(loaded)
+    }
+
+    /// The last valid configuration and the file that it is in, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not valid for this version, or others can change it.
+    pub(crate) fn last_valid(&self) -> Result<Option<(PathBuf, Loaded)>, Unusable> {
+        let text = self.owners.open(&self.file, false).ok().and_then(|file| {
+            let mut text = String::new();
+            file.take(knock_config::FILE_MAX as u64).read_to_string(&mut text).ok()?;
+            Some(text)
+        });
+        let named = text.as_deref().and_then(knock_config::state_dir_of_invalid);
+        for directory in [named, Some(default_state_directory())].into_iter().flatten() {
+            let copies = ConfigCopies::new(directory, &self.file);
+            if let Some(text) = copies.read(Copy::LastValid, self.owners)? {
+                let path = copies.path(Copy::LastValid);
+                return self.load_text(&path, &text).map(|loaded| Some((path, loaded)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The copies of configurations in the state directory of that one.
+    pub(crate) fn copies(&self, config: &Config) -> ConfigCopies {
+        ConfigCopies::new(state_directory(config), &self.file)
     }
 
     /// Checks the state directory and its files, where the daemon would use them: their commands are run. Where they are
@@ -91,8 +173,20 @@ pub(crate) fn has_stop_command(config: &Config) -> bool {
 
 /// Where what must outlive the daemon is kept.
 fn state_directory(config: &Config) -> PathBuf {
-    // systemd separates several by colons (systemd.exec(5), StateDirectory=); the first is ours.
-    let from_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
-    let configured = config.state_dir.clone();
-    configured.or_else(from_systemd).unwrap_or_else(|| PathBuf::from("/var/lib/knockd"))
+    config.state_dir.clone().unwrap_or_else(default_state_directory)
+}
+
+/// The state directory of a configuration that names none.
+fn default_state_directory() -> PathBuf {
+    from_service_manager().unwrap_or_else(|| PathBuf::from("/var/lib/knockd"))
+}
+
+/// The state directory that the service manager made: the first of several (systemd.exec(5), `StateDirectory=`).
+fn from_service_manager() -> Option<PathBuf> {
+    std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from)
+}
+
+/// Whether the state directory is one that the daemon may make: its user has named it.
+pub(crate) fn is_state_directory_named(config: &Config) -> bool {
+    config.state_dir.is_some() || from_service_manager().is_some()
 }

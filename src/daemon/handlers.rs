@@ -1,6 +1,7 @@
 //! What the daemon does for each request, and what it answers.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use knock_config::{OnStop, Rule, nearest};
 use knock_grant::{Cause, Grant, Revoked, SetState};
@@ -8,11 +9,14 @@ use knock_proto::Time;
 use serde_json::Value;
 
 use crate::control::counters::Counters;
-use crate::control::protocol::{self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table};
+use crate::control::protocol::{
+    self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table, Trial, Tried,
+};
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
-use crate::daemon::reload_thread::NotReloaded;
+use crate::daemon::reload_thread::{Job, NotReloaded};
+use crate::daemon::trial::not_for_the_group;
 use crate::logging;
 use crate::os::clock::now;
 use crate::os::privileges::Protections;
@@ -22,40 +26,67 @@ impl Daemon {
     pub(crate) fn serve(&mut self) {
         let requests = self.control.as_mut().map(|control| control.on_ready(now())).unwrap_or_default();
         for Request { slot, peer, command } in requests {
-            let answer = self.reply(now(), peer, command);
-            let Some(control) = &mut self.control else { return };
-            match answer {
-                Some(answer) => control.answer(slot, answer, now()),
-                None => {
-                    if control.wait(slot, now()) {
+            match command {
+                Command::Reload {} => {
+                    if self.control.as_mut().is_some_and(|control| control.wait(slot, now())) {
                         log::info!("uid {} asks for a reload", peer.uid);
                         self.reload(Some(slot));
                     }
+                }
+                Command::Try { file, time } => self.try_by_hand(slot, peer, file, &time),
+                command => {
+                    let answer = self.reply(now(), peer, command).unwrap_or_else(Response::refusal);
+                    let Some(control) = &mut self.control else { return };
+                    control.answer(slot, answer, now());
                 }
             }
         }
     }
 
-    /// Answers the clients that asked for a reload.
-    pub(crate) fn answer_reload(&mut self, slot: usize, result: &Result<Vec<String>, NotReloaded>) {
+    fn try_by_hand(&mut self, slot: usize, peer: Peer, file: PathBuf, time: &Value) {
+        let time = match knock_config::grant_timeout(time) {
+            _ if !peer.may_know_secrets() => Err(not_for_the_group()),
+            Err(cause) => Err(Refusal::new(Code::BadValue, format!("the time: {cause}"))),
+            Ok(time) => Ok(time),
+        };
+        let Some(control) = &mut self.control else { return };
+        match time {
+            Err(refusal) => control.answer(slot, Response::refusal(refusal), now()),
+            Ok(time) => {
+                if control.wait(slot, now()) {
+                    log::info!("uid {} tries {}", peer.uid, file.display());
+                    self.try_file(now(), file, time, slot);
+                }
+            }
+        }
+    }
+
+    /// Answers the clients that asked for a reload or a trial.
+    pub(super) fn answer_reload(&mut self, slot: usize, job: &Job, result: &Result<Vec<String>, NotReloaded>) {
         let rules = self.config.rules.len();
         let Some(control) = &mut self.control else { return };
         let Some(peer) = control.peer(slot) else { return };
-        let answer = match result {
-            Ok(warnings) => Response::result(&Reloaded { rules, warnings: for_peer(peer, warnings) }),
-            Err(NotReloaded::Invalid(reasons)) => {
+        let answer = match (result, job) {
+            (Ok(warnings), Job::Try { file, time }) => Response::result(&Tried {
+                file: file.display().to_string(),
+                rules,
+                timeout_seconds: time.as_secs_f64(),
+                warnings: warnings.clone(),
+            }),
+            (Ok(warnings), _) => Response::result(&Reloaded { rules, warnings: for_peer(peer, warnings) }),
+            (Err(NotReloaded::Invalid(reasons)), _) => {
                 let reasons = if peer.may_know_secrets() { reasons } else { NOT_FOR_THE_GROUP };
                 Response::refusal(Refusal::new(Code::InvalidConfiguration, reasons))
             }
-            Err(NotReloaded::Failed(reasons)) => Response::refusal(Refusal::new(Code::Failed, reasons)),
+            (Err(NotReloaded::Failed(reasons)), _) => Response::refusal(Refusal::new(Code::Failed, reasons)),
         };
         control.answer(slot, answer, now());
     }
 
-    /// Does what is asked; a reload is left to be asked for, and answered when it has ended.
-    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Option<Response> {
-        let answer = match command {
-            Command::Status {} => Ok(Response::result(&self.status(now))),
+    /// Does what is asked. A reload and a trial are answered when they have ended.
+    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Result<Response, Refusal> {
+        match command {
+            Command::Status {} => Ok(Response::result(&self.status(now, peer))),
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
             Command::Grant { rule, address, timeout } => {
                 self.grant_by_hand(now, peer, &rule, address.to_canonical(), timeout.as_ref())
@@ -64,12 +95,18 @@ impl Daemon {
                 self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical())
             }
             Command::RevokeAll {} => self.revoke_all(now, peer),
-            Command::Reload {} => return None,
-        };
-        Some(answer.unwrap_or_else(Response::refusal))
+            Command::Confirm {} => self.confirm(now, peer),
+            Command::Reload {} | Command::Try { .. } => Err(Refusal::new(Code::BadRequest, "this is answered later")),
+        }
     }
 
-    fn status(&mut self, now: Time) -> Status {
+    /// The configuration file, as an absolute path.
+    pub(super) fn configuration(&self) -> String {
+        let file = &self.source.file;
+        std::path::absolute(file).as_ref().unwrap_or(file).display().to_string()
+    }
+
+    fn status(&mut self, now: Time, peer: Peer) -> Status {
         let config = self.config.clone();
         let commands = self.commands.counters();
         let table = |owned| Table {
@@ -88,7 +125,14 @@ impl Daemon {
                 .map(ToString::to_string)
                 .collect(),
         };
-        let file = &self.source.file;
+        let problem = |problem: &String| match peer.may_know_secrets() {
+            true => problem.clone(),
+            false => "its file is not valid; as it is secret, only root sees the error".to_owned(),
+        };
+        let trial = |trial: &crate::daemon::trial::Trial| Trial {
+            file: trial.file.display().to_string(),
+            remaining_seconds: trial.deadline.since(now).as_secs_f64(),
+        };
         let interface = |state: crate::daemon::packet_source::InterfaceState| Interface {
             name: state.name,
             state: state.state.to_owned(),
@@ -98,7 +142,9 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: now.since(self.started).as_secs_f64(),
-            configuration: std::path::absolute(file).as_ref().unwrap_or(file).display().to_string(),
+            configuration: self.configuration(),
+            configuration_problem: self.in_force.file_problem.as_ref().map(problem),
+            trial: self.in_force.trial.as_ref().map(trial),
             rules: config.rules.len(),
             interfaces: self.packets.states().into_iter().map(interface).collect(),
             protections: Protections::of_this_process().ok(),

@@ -4,20 +4,42 @@
 //! when that is done. One read runs at a time. A reload that is asked for meanwhile is another one, since the file may have
 //! changed after it was read: it begins when the first has ended, for all who asked in between.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread;
+use std::time::Duration;
 
 use knock_config::Config;
+use knock_proto::Time;
 
 use crate::commands::hooks;
 use crate::control;
+use crate::control::protocol::{Code, Refusal};
+use crate::control::response::Response;
 use crate::daemon::Daemon;
+use crate::daemon::config_copies::Staged;
 use crate::daemon::config_source::{has_stop_command, open_stops};
 use crate::daemon::plan::{ActiveConfig, policy};
-use crate::daemon::reload_thread::{NotReloaded, Prepared};
+use crate::daemon::reload_thread::{Job, NotReloaded, Prepared};
+use crate::daemon::trial::InForce;
 use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::privileges::RequiredPrivileges;
+
+/// A configuration that was put in force.
+struct Applied {
+    text: String,
+    warnings: Vec<String>,
+    copy: Option<Staged>,
+    differs_from_file: bool,
+}
+
+/// Gives a copy of what is in force its name.
+pub(super) fn put_in_place(copy: Option<Staged>) {
+    if let Some(Err(error)) = copy.map(Staged::put_in_place) {
+        log::error!("cannot rename a copy of the configuration in the state directory: {error}");
+    }
+}
 
 impl Daemon {
     /// Has the configuration file read and then applied. Where it is not valid, or the kernel refuses what it
@@ -25,15 +47,25 @@ impl Daemon {
     /// the answer.
     pub(crate) fn reload(&mut self, asker: Option<usize>) {
         match (&self.reloads.running, &mut self.reloads.next) {
-            (None, _) => self.begin_reload(asker.into_iter().collect()),
+            (None, _) => self.begin_reload(Job::Reload, asker.into_iter().collect()),
             (Some(_), next) => next.get_or_insert_default().extend(asker),
         }
     }
 
-    fn begin_reload(&mut self, askers: Vec<usize>) {
+    /// As [`Daemon::reload`], for the configuration in another file and for some time.
+    pub(crate) fn try_file(&mut self, now: Time, file: PathBuf, time: Duration, asker: usize) {
+        if self.reloads.running.is_some() {
+            let refusal = Refusal::new(Code::Busy, "a reload is under way; try again");
+            let Some(control) = &mut self.control else { return };
+            return control.answer(asker, Response::refusal(refusal), now);
+        }
+        self.begin_reload(Job::Try { file, time }, vec![asker]);
+    }
+
+    pub(super) fn begin_reload(&mut self, job: Job, askers: Vec<usize>) {
         self.notifier.reloading();
-        if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
-            self.end_reload(&Err(error), &askers);
+        if let Err((error, askers)) = self.reloads.start(self.source.clone(), job.clone(), askers) {
+            self.end_reload(&job, Err(error), &askers);
         }
     }
 
@@ -42,37 +74,73 @@ impl Daemon {
     pub(crate) fn finish_reload(&mut self) {
         let Some(mut running) = self.reloads.take_done() else { return };
         let (askers, outdated) = (std::mem::take(&mut running.askers), running.outdated);
-        let read = running.join();
+        let (job, read) = running.join();
         if outdated && read.is_ok() {
-            // The clients that asked meanwhile are served by this one too: it begins now.
-            let askers = askers.into_iter().chain(self.reloads.next.take().unwrap_or_default()).collect();
-            if let Err((error, askers)) = self.reloads.start(self.source.clone(), askers) {
-                self.end_reload(&Err(error), &askers);
+            // The clients that asked meanwhile for a reload are served by another one: it begins now.
+            let next = if matches!(job, Job::Reload) { self.reloads.next.take() } else { None };
+            let askers = askers.into_iter().chain(next.unwrap_or_default()).collect();
+            if let Err((error, askers)) = self.reloads.start(self.source.clone(), job.clone(), askers) {
+                self.end_reload(&job, Err(error), &askers);
             }
             return;
         }
         let result = read.and_then(|prepared| self.apply_configuration(prepared));
-        self.end_reload(&result, &askers);
+        self.end_reload(&job, result, &askers);
         if let Some(askers) = self.reloads.next.take() {
-            self.begin_reload(askers);
+            self.begin_reload(Job::Reload, askers);
         }
     }
 
-    fn end_reload(&mut self, result: &Result<Vec<String>, NotReloaded>, askers: &[usize]) {
-        let status = self.status_line();
-        self.notifier.ready(status);
-        if let Err(reasons) = result {
+    /// Notes what is in force now, says so, and answers the clients that asked.
+    fn end_reload(&mut self, job: &Job, result: Result<Applied, NotReloaded>, askers: &[usize]) {
+        let now = now();
+        let result = match (job, result) {
+            (Job::GoBack { .. }, result) => {
+                self.went_back(&result.map(|applied| applied.differs_from_file));
+                return self.say_ready();
+            }
+            (_, Err(reasons)) => Err(reasons),
+            (Job::Reload, Ok(applied)) => {
+                self.in_force = InForce { text: applied.text, file_problem: None, trial: None };
+                put_in_place(applied.copy);
+                self.source.copies(&self.config).forget_tried();
+                self.counters.reloads += 1;
+                let names = self.config.rule_names();
+                self.events.report(now, Event::Reloaded, None, None, format_args!("reloaded: rules: {names:.200}"));
+                Ok(applied.warnings)
+            }
+            (Job::Try { file, time }, Ok(applied)) => {
+                put_in_place(applied.copy);
+                self.in_force.start_trial(now, file, *time, applied.text);
+                let (file, seconds) = (file.display(), time.as_secs());
+                let message = format_args!("{file} is in force for {seconds} seconds, unless it is confirmed");
+                self.events.report(now, Event::Tried, None, None, message);
+                Ok(applied.warnings)
+            }
+        };
+        if let Err(reasons) = &result {
+            let not = if matches!(job, Job::Reload) { "not reloaded" } else { "not tried" };
             for reason in reasons.to_string().lines() {
-                self.events.report(now(), Event::ReloadFailed, None, None, format_args!("not reloaded: {reason}"));
+                self.events.report(now, Event::ReloadFailed, None, None, format_args!("{not}: {reason}"));
+            }
+            if matches!(job, Job::Reload) {
+                self.in_force.file_problem = Some(reasons.to_string());
             }
         }
+        self.say_ready();
         for &slot in askers {
-            self.answer_reload(slot, result);
+            self.answer_reload(slot, job, &result);
         }
     }
 
-    fn apply_configuration(&mut self, prepared: Prepared) -> Result<Vec<String>, NotReloaded> {
-        let Prepared { loaded, sequences, watches } = prepared;
+    /// Tells the service manager that a reload has ended.
+    fn say_ready(&mut self) {
+        let status = self.status_line();
+        self.notifier.ready(status);
+    }
+
+    fn apply_configuration(&mut self, prepared: Prepared) -> Result<Applied, NotReloaded> {
+        let Prepared { loaded, sequences, watches, copy, differs_from_file } = prepared;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -122,11 +190,8 @@ impl Daemon {
             },
             (None, _) => {}
         }
-        self.counters.reloads += 1;
-        let names = self.config.rule_names();
-        let message = format_args!("reloaded: rules: {names:.200}");
-        self.events.report(now, Event::Reloaded, None, None, message);
-        Ok(loaded.warnings.iter().map(ToString::to_string).collect())
+        let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(Applied { text: loaded.text, warnings, copy, differs_from_file })
     }
 
     /// The control socket of that configuration, where it is another one.

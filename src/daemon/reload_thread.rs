@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use knock_config::Loaded;
 use knock_proto::Watch;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::daemon::config_source::ConfigSource;
+use crate::daemon::config_copies::{ConfigCopies, Copy, Staged};
+use crate::daemon::config_source::{ConfigSource, is_state_directory_named};
 use crate::daemon::plan::engine_settings;
 use crate::triggers::sequences::SequencePlan;
 
@@ -40,21 +43,79 @@ impl fmt::Display for NotReloaded {
     }
 }
 
+/// The configuration that is read, and why.
+#[derive(Clone, Debug)]
+pub(super) enum Job {
+    /// The configuration file, which may have changed.
+    Reload,
+    /// Another file, for some time.
+    Try { file: PathBuf, time: Duration },
+    /// The text that was in force before a trial, which has ended without a confirmation.
+    GoBack { text: String },
+}
+
 /// A configuration, and what the triggers need of it and of the files that it names.
 pub(super) struct Prepared {
     pub(super) loaded: Loaded,
     pub(super) sequences: SequencePlan,
     pub(super) watches: Vec<Watch>,
+    /// The copy to keep once it is in force.
+    pub(super) copy: Option<Staged>,
+    /// Whether the configuration file has another text.
+    pub(super) differs_from_file: bool,
 }
 
 impl Prepared {
-    fn read(source: &ConfigSource) -> Result<Prepared, NotReloaded> {
-        let loaded = source.load().map_err(NotReloaded::invalid)?;
+    fn read(source: &ConfigSource, job: &Job) -> Result<Prepared, NotReloaded> {
+        let loaded = match job {
+            Job::Reload => source.load(),
+            Job::Try { file, .. } => source.load_file(file),
+            Job::GoBack { text } => source.load_text(&source.file, text),
+        };
+        let loaded = loaded.map_err(NotReloaded::invalid)?;
         let settings = engine_settings(&loaded.config);
         let sequences = SequencePlan::load(&loaded.config, settings, source.owners).map_err(NotReloaded::invalid)?;
         let watches = sequences.watches();
-        Ok(Prepared { loaded, sequences, watches })
+        let copies = source.copies(&loaded.config);
+        let copy = match job {
+            Job::Reload => keep_last_valid(&copies, &loaded),
+            // Without it, a restart would not know that the configuration is tried only.
+            Job::Try { .. } => Some(keep_tried(&copies, &loaded.text)?),
+            Job::GoBack { .. } => None,
+        };
+        let differs_from_file = !matches!(job, Job::Reload)
+            && std::fs::read(&source.file).is_ok_and(|bytes| bytes != loaded.text.as_bytes());
+        Ok(Prepared { loaded, sequences, watches, copy, differs_from_file })
     }
+}
+
+/// Writes the copy with which the daemon starts where its file is not valid.
+pub(super) fn keep_last_valid(copies: &ConfigCopies, loaded: &Loaded) -> Option<Staged> {
+    if !copies.has_directory() {
+        // A trial run by hand leaves nothing behind on the machine.
+        if !is_state_directory_named(&loaded.config) {
+            return None;
+        }
+        let _ = copies.make_directory();
+    }
+    let staged = copies.stage(Copy::LastValid, &loaded.text);
+    staged.inspect_err(|error| log::warn!("{}", not_kept(copies, error))).ok()
+}
+
+/// The warning that a copy is not kept.
+pub(super) fn not_kept(copies: &ConfigCopies, error: &io::Error) -> String {
+    format!(
+        "cannot keep the last valid configuration in {}: {error}; while that is so, knockd does not start where its \
+         configuration file is not valid",
+        copies.path(Copy::LastValid).display()
+    )
+}
+
+fn keep_tried(copies: &ConfigCopies, text: &str) -> Result<Staged, NotReloaded> {
+    copies.make_directory().and_then(|()| copies.stage(Copy::Tried, text)).map_err(|error| {
+        let path = copies.path(Copy::Tried);
+        NotReloaded::failed(format_args!("cannot keep {}: {error}; correct that, or set state_dir", path.display()))
+    })
 }
 
 /// The reload that is under way, and the one after it.
@@ -68,6 +129,7 @@ pub(crate) struct Reloads {
 
 pub(super) struct Running {
     thread: JoinHandle<Result<Prepared, NotReloaded>>,
+    pub(super) job: Job,
     pub(super) askers: Vec<usize>,
     /// A one-time sequence was used meanwhile, so what was read of its file is old.
     pub(super) outdated: bool,
@@ -95,15 +157,21 @@ impl Reloads {
         }
     }
 
-    pub(super) fn start(&mut self, source: ConfigSource, askers: Vec<usize>) -> Result<(), (NotReloaded, Vec<usize>)> {
+    pub(super) fn start(
+        &mut self,
+        source: ConfigSource,
+        job: Job,
+        askers: Vec<usize>,
+    ) -> Result<(), (NotReloaded, Vec<usize>)> {
         let done = Done(self.done.clone());
+        let wanted = job.clone();
         let read = move || {
             let _done = done;
-            Prepared::read(&source)
+            Prepared::read(&source, &wanted)
         };
         match thread::Builder::new().name("reload".to_owned()).spawn(read) {
             Ok(thread) => {
-                self.running = Some(Running { thread, askers, outdated: false });
+                self.running = Some(Running { thread, job, askers, outdated: false });
                 Ok(())
             }
             Err(error) => Err((NotReloaded::failed(format_args!("cannot start a thread: {error}")), askers)),
@@ -112,10 +180,10 @@ impl Reloads {
 }
 
 impl Running {
-    /// What was read.
-    pub(super) fn join(self) -> Result<Prepared, NotReloaded> {
+    /// What was read, and why.
+    pub(super) fn join(self) -> (Job, Result<Prepared, NotReloaded>) {
         let panicked = |_| Err(NotReloaded::failed("the thread that reads the configuration has panicked"));
-        self.thread.join().unwrap_or_else(panicked)
+        (self.job, self.thread.join().unwrap_or_else(panicked))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,10 +15,12 @@ use crate::commands::Commands;
 use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
-use crate::daemon::config_source::{ConfigSource, open_stops};
+use crate::daemon::config_source::{ConfigSource, Unusable, open_stops};
 use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
-use crate::daemon::reload_thread::Reloads;
+use crate::daemon::reload::put_in_place;
+use crate::daemon::reload_thread::{Reloads, keep_last_valid};
+use crate::daemon::trial::InForce;
 use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
@@ -85,26 +88,81 @@ fn run(args: &Args) -> Result<(), Failure> {
             Failure::Other(format!("cannot protect the memory of the daemon from other processes: {errno}"))
         })?;
     }
-    let loaded = source.load();
-    start_log(args, loaded.as_ref().ok())?;
-    let loaded = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
-    for warning in &loaded.warnings {
-        log::warn!("{warning}");
-    }
-    let sequences = SequencePlan::load(&loaded.config, engine_settings(&loaded.config), owners)
-        .map_err(|error| Failure::Configuration(error.to_string()))?;
     if args.check {
-        logging::finish();
-        let (file, rules) = (args.config.display(), loaded.config.rules.len());
-        // Nobody may be reading; the exit status says the same.
-        let _ = writeln!(std::io::stdout(), "{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
-        return Ok(());
+        return check(args, &source);
     }
-    let mut daemon = start(source, loaded, sequences)?;
+    let named = source.load_at_start();
+    let mut last_valid = if named.is_err() { source.last_valid() } else { Ok(None) };
+    let for_the_log = named.as_ref().ok().or(last_valid.as_ref().ok().and_then(|copy| Some(&copy.as_ref()?.1)));
+    start_log(args, for_the_log)?;
+    let text = named.as_ref().map(|loaded| loaded.text.clone()).unwrap_or_default();
+    let started = named
+        .map_err(|error| Failure::Configuration(error.to_string()))
+        .and_then(|loaded| start(&source, loaded, None));
+    let mut daemon = match started {
+        Err(Failure::Configuration(reasons)) => {
+            if !text.is_empty() {
+                // The file could be read, and what it asks for is refused.
+                last_valid = source.last_valid();
+            }
+            start_with_last_valid(&source, reasons, &text, last_valid)?
+        }
+        started => started?,
+    };
     let result = daemon.run();
     let closed = daemon.shut_down(matches!(result, Ok(End::HandOver)));
     result.map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
     closed.map_err(|error| Failure::new(false, error))
+}
+
+/// Checks the configuration, and the files that it names.
+fn check(args: &Args, source: &ConfigSource) -> Result<(), Failure> {
+    let loaded = source.load();
+    start_log(args, loaded.as_ref().ok())?;
+    let loaded = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
+    prepare(source, &loaded)?;
+    logging::finish();
+    let (file, rules) = (args.config.display(), loaded.config.rules.len());
+    // Nobody may be reading; the exit status says the same.
+    let _ = writeln!(std::io::stdout(), "{file}: valid, {rules} {}", if rules == 1 { "rule" } else { "rules" });
+    Ok(())
+}
+
+/// Logs the warnings of a configuration, and reads the files that it names.
+fn prepare(source: &ConfigSource, loaded: &Loaded) -> Result<SequencePlan, Failure> {
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    SequencePlan::load(&loaded.config, engine_settings(&loaded.config), source.owners)
+        .map_err(|error| Failure::Configuration(error.to_string()))
+}
+
+/// Starts with the copy of the last valid configuration, so that a mistake in the file neither locks its owner out nor opens
+/// the guarded ports. `reasons`: why the file, which has that text, cannot be used.
+fn start_with_last_valid(
+    source: &ConfigSource,
+    reasons: String,
+    text: &str,
+    last_valid: Result<Option<(PathBuf, Loaded)>, Unusable>,
+) -> Result<Daemon, Failure> {
+    let copy = match last_valid {
+        // It would be refused for the same reason.
+        Ok(copy) => copy.filter(|(_, loaded)| loaded.text != text),
+        Err(error) => {
+            log::error!("the last valid configuration cannot be used either: {error}");
+            None
+        }
+    };
+    let Some((path, loaded)) = copy else { return Err(Failure::Configuration(reasons)) };
+    for reason in reasons.lines() {
+        log::error!("{reason}");
+    }
+    log::error!(
+        "{} is not in force; knockd starts with the last valid configuration, {}; correct the file, then run: knockctl reload",
+        source.file.display(),
+        path.display()
+    );
+    start(source, loaded, Some(reasons))
 }
 
 /// Starts the log where the command line says, else where the configuration says; a check, and what is wrong with the
@@ -132,12 +190,18 @@ fn interfaces(args: &Args) -> Option<Interfaces> {
     }
 }
 
-/// Brings everything up, in the order in which it can be taken down again.
-fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Result<Daemon, Failure> {
+/// Brings everything up, in the order in which it can be taken down again. `file_problem`: why the configuration is not that
+/// of the file.
+fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) -> Result<Daemon, Failure> {
+    let sequences = prepare(source, &loaded)?;
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
     let hand_over = Signal::hand_over().map_err(other)?;
     let reloads = Reloads::new().map_err(|error| Failure::new(false, format!("cannot make an eventfd: {error}")))?;
+    let copies = source.copies(&loaded.config);
+    // The copy is what the daemon starts with; another one would not be valid.
+    let copy = if file_problem.is_none() { keep_last_valid(&copies, &loaded) } else { None };
+    let in_force = InForce { text: loaded.text, file_problem, trial: None };
     let config = Rc::new(ActiveConfig::new(loaded.config));
     let sequences = Sequences::new(sequences);
     let control = open_control(&config)?;
@@ -180,9 +244,14 @@ fn start(source: ConfigSource, loaded: Loaded, sequences: SequencePlan) -> Resul
         return Err(Failure::Other(error));
     }
     hooks::run(&commands, &setups);
+    if in_force.file_problem.is_none() {
+        put_in_place(copy);
+        copies.forget_tried();
+    }
     let mut daemon = Daemon {
-        source,
+        source: source.clone(),
         config,
+        in_force,
         sequences,
         packets,
         grants,

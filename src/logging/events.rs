@@ -49,6 +49,12 @@ events! {
     Reloaded = "reloaded", "3e157dee4c0a4aef8843e78f2b5f5054", Info;
     /// The new configuration is not valid; the old one stays in force.
     ReloadFailed = "reload-failed", "2d9455cab718438d8ae36c35e2b8c18f", Error;
+    /// A configuration is in force for some time, unless it is confirmed.
+    Tried = "tried", "75a0814293ef4a9cb1b9aa7a714a5c6d", Info;
+    /// The tried configuration stays in force.
+    Confirmed = "confirmed", "dab6068cc09448dd8d6cfea3b59104e4", Info;
+    /// A tried configuration was not confirmed: the one before it is in force again.
+    WentBack = "went-back", "5516c2bf8cf34948995111541389ec0c", Warn;
     /// An address was granted what a rule allows.
     Granted = "granted", "d2b772c23f434d9c8d64d0aa184315a7", Info;
     /// A live grant was extended.
@@ -70,7 +76,8 @@ events! {
 impl Event {
     /// Whether it follows from what the operator did, so that no flood of knocks may leave it out.
     const fn is_of_the_operator(self) -> bool {
-        matches!(self, Event::Ready | Event::Stopping | Event::Reloaded | Event::ReloadFailed)
+        use Event::*;
+        matches!(self, Ready | Stopping | Reloaded | ReloadFailed | Tried | Confirmed | WentBack)
     }
 }
 

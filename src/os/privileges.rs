@@ -83,6 +83,10 @@ impl fmt::Display for Dropped {
 impl RequiredPrivileges {
     /// The privileges that this configuration needs; `pending`: stop commands of an earlier run are pending.
     pub(crate) fn of(config: &Config, pending: bool) -> RequiredPrivileges {
+        if config.rules.is_empty() {
+            // No packet reaches the daemon yet, and its first rules may be of any kind.
+            return RequiredPrivileges { nftables: true, sockets: true, commands: true };
+        }
         let mut rules = config.rules.iter();
         let runs = |rule: &knock_config::Rule| {
             rule.command.is_some() || rule.stop.is_some() || rule.setup.is_some() || rule.teardown.is_some()
@@ -192,6 +196,14 @@ mod tests {
     fn rules_without_allow_need_no_net_admin() {
         assert_eq!(required("any", RUNS).capabilities(false), CapsHashSet::new());
         assert_eq!(required("any", GRANTS).capabilities(false), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
+    }
+
+    #[test]
+    fn without_rules_nothing_is_given_up_so_that_the_first_ones_may_be_of_any_kind() {
+        let none = required("any", "");
+        for rules in [GRANTS, RUNS] {
+            assert_eq!(none.check(required("eth0", rules)), Ok(()));
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod main_job;
 mod matching;
+mod never_locked_out;
 mod one_time;
 mod policy_routing;
 mod privileges;

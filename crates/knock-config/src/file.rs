@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::checker::Checker;
 use crate::concerns::concerns;
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub config: Config,
     /// At most [`crate::WARNINGS_MAX`], and one more if every user can read the file.
     pub warnings: Vec<Warning>,
+    /// The text that it was read from.
+    pub text: String,
 }
 
 /// Reads and checks the configuration in the file at `path`.
@@ -66,8 +68,14 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
         let config = validate::config(raw, checker);
         checker.finish()?;
         let warnings = checker.warnings(concerns(&config));
-        Ok(Loaded { config, warnings })
+        Ok(Loaded { config, warnings, text: text.to_owned() })
     })
+}
+
+/// The `state_dir` that a configuration names which is not valid: the first one in its text.
+pub fn state_dir_of_invalid(text: &str) -> Option<PathBuf> {
+    let value = text.split_once("\"state_dir\"")?.1.trim_start().strip_prefix(':')?;
+    serde_json::Deserializer::from_str(value).into_iter::<PathBuf>().next()?.ok().filter(|path| path.is_absolute())
 }
 
 /// Opens the file at `path`.

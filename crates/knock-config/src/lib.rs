@@ -25,7 +25,7 @@ mod warning;
 
 pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
-pub use file::{FILE_MAX, Loaded, load, load_open, parse};
+pub use file::{FILE_MAX, Loaded, load, load_open, parse, state_dir_of_invalid};
 pub use model::{
     Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
 };

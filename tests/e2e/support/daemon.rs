@@ -78,7 +78,12 @@ impl Daemon {
 
     /// Starts knockd again in the directory of one that ended: the same configuration and state.
     pub(crate) fn start_again(server: &Host, directory: TempDir) -> Daemon {
-        let daemon = Daemon::launch_in(server, directory, Options::default());
+        Daemon::start_in(server, directory, Options::default())
+    }
+
+    /// The same, with options.
+    pub(crate) fn start_in(server: &Host, directory: TempDir, options: Options<'_>) -> Daemon {
+        let daemon = Daemon::launch_in(server, directory, options);
         daemon.wait_for_log("ready");
         daemon
     }
@@ -289,6 +294,11 @@ fn matches(line: &str, pattern: &str) -> bool {
 pub(crate) fn check(server: &Host, text: &str, options: Options<'_>) -> Check {
     let directory = TempDir::with_prefix("knockd-e2e.").expect("a temporary directory");
     write_secret(&directory.path().join("config.json"), text);
+    start_fails(server, &directory, options)
+}
+
+/// Runs knockd to its end in the directory of one that ended.
+pub(crate) fn start_fails(server: &Host, directory: &TempDir, options: Options<'_>) -> Check {
     let mut command = command(directory.path(), options.wrapper);
     command.args(options.arguments).envs(options.environment.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
