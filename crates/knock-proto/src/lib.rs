@@ -7,6 +7,7 @@
 mod engine;
 mod knock;
 mod name;
+mod notes;
 mod packet;
 mod port;
 mod ports;

@@ -1,18 +1,13 @@
 //! The packets that completed a sequence, known for as long as their sender may retransmit them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
+use crate::notes::Notes;
 use crate::packet::{Identity, RETRANSMITTED};
-use crate::shares::Shares;
 use crate::sources::networks;
 use crate::{Knock, Protocol, Time};
-
-/// So many packets are remembered at least, however few sources are: it costs little.
-const CAPACITY_MIN: usize = 1024;
 
 /// What a TCP segment and its retransmissions have in common, beside the port that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,15 +17,6 @@ struct Name {
     number: u32,
 }
 
-#[derive(Debug)]
-struct Packet {
-    name: Name,
-    /// `None`: the source has sent packets of that name to several ports, so the name says nothing.
-    knock: Option<Knock>,
-    at: Time,
-    share: u32,
-}
-
 /// The TCP packets that counted for a completion. They outlive the progress of their source, its place in the table of
 /// sources and the rules: only the time ends them.
 ///
@@ -38,31 +24,19 @@ struct Packet {
 /// room.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    /// In the order in which they came.
-    packets: BTreeMap<u64, Packet>,
-    // Keyed by an unknown key (SipHash), so that nobody can choose numbers that collide.
-    index: HashMap<Name, u64>,
-    shares: Shares,
-    next: u64,
-    capacity: usize,
+    /// `None`: the source has sent packets of that name to several ports, so the name says nothing.
+    packets: Notes<Name, Option<Knock>>,
 }
 
 impl Recent {
     /// For about as many packets as sources are remembered.
     pub(crate) fn new(sources: usize) -> Recent {
-        Recent {
-            packets: BTreeMap::new(),
-            index: HashMap::new(),
-            shares: Shares::new(),
-            next: 0,
-            capacity: sources.max(CAPACITY_MIN),
-        }
+        Recent { packets: Notes::new(sources) }
     }
 
     /// Another number of sources is remembered from now on.
     pub(crate) fn resize(&mut self, sources: usize) {
-        self.capacity = sources.max(CAPACITY_MIN);
-        while self.packets.len() > self.capacity && self.evict() {}
+        self.packets.resize(sources);
     }
 
     /// Whether this is the retransmission of a packet that counted. A packet of the same name to another port shows
@@ -71,60 +45,33 @@ impl Recent {
         if self.packets.is_empty() {
             return false;
         }
-        let noted = name(source, knock, identity).and_then(|name| self.index.get(&name));
-        let Some(packet) = noted.and_then(|number| self.packets.get_mut(number)) else { return false };
-        if now.since(packet.at) > RETRANSMITTED {
+        let noted = name(source, knock, identity).and_then(|name| self.packets.get_mut(&name));
+        let Some((at, to)) = noted else { return false };
+        if now.since(at) > RETRANSMITTED {
             return false;
         }
-        packet.knock = packet.knock.filter(|&noted| noted == knock);
-        packet.knock.is_some()
+        *to = to.filter(|&noted| noted == knock);
+        to.is_some()
     }
 
     /// Notes a packet that counted.
     pub(crate) fn note(&mut self, now: Time, source: IpAddr, knock: Knock, identity: Identity) {
         let Some(name) = name(source, knock, identity) else { return };
         self.forget_old(now);
-        if let Some(packet) = self.index.get(&name).and_then(|number| self.packets.get_mut(number)) {
-            packet.knock = packet.knock.filter(|&noted| noted == knock);
-            return;
+        match self.packets.get_mut(&name) {
+            Some((_, to)) => *to = to.filter(|&noted| noted == knock),
+            None => self.packets.insert(now, &groups(source), name, Some(knock)),
         }
-        while self.packets.len() >= self.capacity && self.evict() {}
-        let number = self.next;
-        self.next += 1;
-        // Were the clock to go backwards, the order is still that of the times.
-        let at = self.packets.last_key_value().map_or(now, |(_, newest)| now.max(newest.at));
-        let share = self.shares.insert(&groups(source), number);
-        self.index.insert(name, number);
-        self.packets.insert(number, Packet { name, knock: Some(knock), at, share });
     }
 
     /// Forgets the packets that come no more.
     pub(crate) fn forget_old(&mut self, now: Time) {
-        while let Some(oldest) = self.packets.first_entry().filter(|oldest| now.since(oldest.get().at) > RETRANSMITTED)
-        {
-            let packet = oldest.remove();
-            self.index.remove(&packet.name);
-            self.shares.remove(packet.share);
-        }
-        if self.packets.is_empty() {
-            // Its memory is given back.
-            *self = Recent::new(self.capacity);
-        }
+        self.packets.forget_older(now, RETRANSMITTED);
     }
 
     /// When [`Recent::forget_old`] forgets all that is known now: one time, so that an idle daemon wakes once.
     pub(crate) fn next_old(&self) -> Option<Time> {
-        let (_, newest) = self.packets.last_key_value()?;
-        Some(newest.at.after(RETRANSMITTED).after(Duration::from_nanos(1)))
-    }
-
-    fn evict(&mut self) -> bool {
-        let victim = self.shares.fullest().and_then(|number| self.packets.remove(&number));
-        if let Some(packet) = &victim {
-            self.index.remove(&packet.name);
-            self.shares.remove(packet.share);
-        }
-        victim.is_some()
+        self.packets.all_older(RETRANSMITTED)
     }
 }
 
@@ -135,7 +82,7 @@ fn name(source: IpAddr, knock: Knock, identity: Identity) -> Option<Name> {
 }
 
 /// The version of IP, the networks, and in the smallest of these the address.
-fn groups(source: IpAddr) -> SmallVec<[u64; 4]> {
+pub(crate) fn groups(source: IpAddr) -> SmallVec<[u64; 4]> {
     let host = match source {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => u64::try_from(address.to_bits() & u128::from(u64::MAX)).unwrap_or(u64::MAX),
@@ -148,7 +95,10 @@ fn groups(source: IpAddr) -> SmallVec<[u64; 4]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::notes::CAPACITY_MIN;
 
     const NOW: Time = Time::from_millis(1000);
     const KNOCK: Knock = Knock::tcp(1000);
@@ -173,7 +123,7 @@ mod tests {
         for last in 10..=255 {
             recent.note(NOW, [203, 0, 113, last].into(), KNOCK, identity(1));
         }
-        assert_eq!((recent.packets.len(), recent.index.len()), (CAPACITY_MIN, CAPACITY_MIN));
+        assert_eq!(recent.packets.len(), CAPACITY_MIN);
         assert!(knows(&mut recent, NOW, client, 1) && knows(&mut recent, NOW, neighbour, 1));
         assert!(!knows(&mut recent, NOW, [203, 0, 113, 7], 1) && knows(&mut recent, NOW, [203, 0, 113, 7], 9999));
     }
@@ -201,7 +151,7 @@ mod tests {
         assert!(knows(&mut recent, NOW.after(RETRANSMITTED), [192, 0, 2, 0], 1));
         assert!(!knows(&mut recent, due, [192, 0, 2, 0], 1));
         recent.forget_old(due);
-        assert_eq!((recent.next_old(), recent.packets.len(), recent.index.capacity()), (None, 0, 0));
+        assert_eq!((recent.next_old(), recent.packets.len(), recent.packets.index_capacity()), (None, 0, 0));
     }
 
     #[test]
