@@ -55,6 +55,8 @@ pub(crate) struct Counters {
     pub timed_out: u64,
     /// Commands that were refused because the queue was full.
     pub dropped_queue_full: u64,
+    /// Commands that were not entered because an equal one was waiting.
+    pub merged: u64,
     /// Commands that run now.
     pub running: usize,
     /// Commands that wait now.
@@ -116,14 +118,19 @@ impl Commands {
         }))
     }
 
-    /// Enters a command into the queue, behind those of the same rule and address. A refusal is logged and counted, and
-    /// ends the job: see [`Job::after`].
+    /// Enters a command into the queue, behind those of the same rule and address. If the last of these is equal
+    /// ([`Job::is_equal`]), that one runs for both. A refusal is logged and counted, and ends the job: see
+    /// [`Job::after`].
     ///
     /// # Errors
     ///
     /// Where the queue is full, no thread can be started, or the daemon stops.
     pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
         let mut state = self.lock();
+        if state.queue.has_last(&job) {
+            state.counters.merged += 1;
+            return Ok(());
+        }
         let Err(refused) = self.admit(&mut state, job.kind) else {
             state.queue.push(job);
             if state.idle > 0 {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use knock_config::OnStop;
 use knock_grant::{GrantManager, Nftables};
-use knock_proto::{Completion, Time};
+use knock_proto::{Completion, Cooldowns, Time};
 
 use crate::commands::Commands;
 use crate::commands::hooks;
@@ -77,6 +77,8 @@ pub(crate) struct Counters {
     pub(crate) packets: u64,
     /// Packets that were no TCP segment or UDP datagram for a host.
     pub(crate) malformed: u64,
+    /// Completions that did nothing, because of the cooldown of their rule.
+    pub(crate) in_cooldown: u64,
     /// Grants that were made or extended.
     pub(crate) grants: u64,
     /// Grants that could not be made.
@@ -97,6 +99,7 @@ pub(crate) struct Daemon {
     pub(crate) config: Rc<ActiveConfig>,
     pub(crate) in_force: InForce,
     pub(crate) sequences: Sequences,
+    pub(crate) cooldowns: Cooldowns,
     pub(crate) packets: PacketSource,
     pub(crate) grants: GrantManager<Nftables>,
     /// Shared with the thread that runs what a reload asks for.
@@ -239,6 +242,9 @@ impl Daemon {
         self.observe_grants(now);
         self.sequences.tick(now);
         self.end_trial(now);
+        if self.cooldowns.next_old().is_some_and(|due| due <= now) {
+            self.cooldowns.forget_old(now);
+        }
         if self.next_stop().is_some_and(|due| due <= now)
             && let Some(stops) = &self.stops
         {
@@ -260,6 +266,7 @@ impl Daemon {
             self.grants.next_deadline(),
             self.control.as_ref().and_then(control::Server::next_deadline),
             self.sequences.next_deadline(),
+            self.cooldowns.next_old(),
             self.next_stop(),
             self.next_trial_end(),
             self.events.next_summary(),

@@ -86,6 +86,16 @@ impl Job {
         self
     }
 
+    /// Whether these are `command`s for the same rule and address that do the same, so that one run is as good as two. A
+    /// job with a step of its own is equal to none.
+    pub(super) fn is_equal(&self, other: &Job) -> bool {
+        let plain = |job: &Job| job.kind == Kind::Start && job.before.is_none() && job.after.is_none();
+        plain(self)
+            && plain(other)
+            && (&self.rule, self.source, &self.line, self.timeout)
+                == (&other.rule, other.source, &other.line, other.timeout)
+    }
+
     pub(super) fn take_before(&mut self) -> Option<Before> {
         self.before.take()
     }

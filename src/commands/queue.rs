@@ -33,6 +33,12 @@ impl Queue {
             .push_back(job);
     }
 
+    /// Whether an equal command waits and no other command of the key comes after it.
+    pub(super) fn has_last(&self, job: &Job) -> bool {
+        let key = (Arc::clone(&job.rule), job.source);
+        self.waiting.get(&key).and_then(VecDeque::back).is_some_and(|last| last.is_equal(job))
+    }
+
     /// The next command, whose key is busy until [`Queue::finished`].
     pub(super) fn pop(&mut self) -> Option<(Key, Job)> {
         let key = self.ready.pop_front()?;

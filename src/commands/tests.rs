@@ -196,6 +196,51 @@ fn what_does_not_fit_is_refused_at_once_and_counted_but_a_stop_command_is_taken(
 }
 
 #[test]
+fn an_equal_command_that_waits_for_the_same_address_runs_for_both() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (log, name) = path(&directory, "log");
+    let (_, gate) = path(&directory, "gate");
+    let (told, outcomes) = channel();
+    // Full as soon as one runs and one waits.
+    let commands = commands(1, 1);
+    let line = |source: u8, kind, line: &str| Job::new(kind, "ssh", IpAddr::from([192, 0, 2, source]), line, LONG);
+    let slow = format!("until test -e {gate}; do sleep 0.01; done; echo slow >> {name}");
+    let (knock, stop) = (format!("echo knock >> {name}"), format!("echo stop >> {name}"));
+    commands.submit(line(7, Kind::Start, &slow)).expect("room");
+    until("it runs", || commands.counters().running == 1);
+    for _ in 0..100 {
+        commands.submit(line(7, Kind::Start, &knock)).expect("it waits already");
+    }
+    assert!(commands.submit(line(7, Kind::Start, "echo other")).is_err(), "another command does not fit");
+    assert!(commands.submit(line(8, Kind::Start, &knock)).is_err(), "another address does not fit");
+    // What comes after the stop command is not undone by it.
+    commands.submit(line(7, Kind::Stop, &stop)).expect("a stop command always fits");
+    commands.submit(telling(line(7, Kind::Stop, &stop), &told)).expect("each stop command runs");
+    assert!(commands.submit(line(7, Kind::Start, &knock)).is_err(), "it is not the last that waits");
+    assert_eq!((commands.counters().queued, commands.counters().merged), (3, 99));
+    fs::write(&gate, "").expect("the gate");
+    assert_eq!(next(&outcomes), "succeeded");
+    assert_eq!(read(&log), "slow\nknock\nstop\nstop\n");
+}
+
+#[test]
+fn a_command_with_a_step_of_its_own_is_not_merged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_, gate) = path(&directory, "gate");
+    let (told, outcomes) = channel();
+    let commands = commands(1, 10);
+    let wait = format!("until test -e {gate}; do sleep 0.01; done");
+    commands.submit(start(&wait)).expect("room");
+    until("it runs", || commands.counters().running == 1);
+    commands.submit(start("true")).expect("room");
+    commands.submit(telling(start("true"), &told)).expect("room");
+    commands.submit(start("true")).expect("room");
+    assert_eq!((commands.counters().queued, commands.counters().merged), (3, 0));
+    fs::write(&gate, "").expect("the gate");
+    assert_eq!(next(&outcomes), "succeeded");
+}
+
+#[test]
 fn at_its_time_limit_the_whole_process_group_ends() {
     let directory = tempfile::tempdir().expect("a directory");
     let (pids, name) = path(&directory, "pids");

@@ -32,6 +32,7 @@ counters! {
     tripwires: "Packets that touched a tripwire.",
     evicted: "Sources that were forgotten to make room for another.",
     completed: "Sequences that sources completed.",
+    in_cooldown: "Sequences that sources completed again in the cooldown of the rule.",
     granted: "Grants that began or were extended.",
     grants_failed: "Grants that could not be made.",
     revoked: "Grants that were revoked before they expired.",
@@ -43,6 +44,7 @@ counters! {
     commands_failed: "Commands that failed.",
     commands_timed_out: "Commands that were ended at their time limit.",
     commands_dropped: "Commands that were not run because the queue was full.",
+    commands_merged: "Commands that were not run because an equal one was waiting for the same address.",
     events_left_out: "Lines about knocks and commands that were left out by the rate limit.",
     log_lines_left_out: "Lines that were not written because nobody read the log.",
 }

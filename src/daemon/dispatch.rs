@@ -20,6 +20,15 @@ impl Daemon {
         let mut used = false;
         for Completion { rule, source } in completions.drain(..) {
             let Some(rule) = config.rule(&rule) else { continue };
+            if !self.cooldowns.begin(now, &rule.name, source) {
+                self.counters.in_cooldown += 1;
+                let name = rule.name.as_str();
+                let message =
+                    format_args!("rule {name}: {source} has knocked again in the cooldown, which does nothing");
+                self.events.line(now, Level::Debug, name, message);
+                continue;
+            }
+            let mut done = true;
             let mut cause = Cause::Knock;
             if matches!(rule.trigger, Trigger::OneTime(_)) {
                 (used, cause) = (true, Cause::OneTime);
@@ -30,13 +39,17 @@ impl Daemon {
             }
             // Errors are in the log; a knock has no other answer.
             if let Some(revoked) = &rule.revoke {
-                let _ = self.grants.revoke(now, revoked, source, Cause::Rule(rule.name.clone()));
+                done &= self.grants.revoke(now, revoked, source, Cause::Rule(rule.name.clone())).is_ok();
             }
             if let Some(allow) = &rule.allow {
-                let _ = self.grants.grant(now, &rule.name, source, allow.timeout(), cause);
+                done &= self.grants.grant(now, &rule.name, source, allow.timeout(), cause).is_ok();
             }
             self.observe_grants(now);
-            self.run_command(now, rule, source);
+            done &= self.run_command(now, rule, source);
+            if !done {
+                // The client may try again at once.
+                self.cooldowns.end(&rule.name, source);
+            }
         }
         if used {
             self.follow_next_sequences(now);
@@ -70,9 +83,9 @@ impl Daemon {
         }
     }
 
-    /// Hands the rule's command to a worker.
-    fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr) {
-        let Some(command) = &rule.command else { return };
+    /// Hands the rule's command, if it has one, to a worker. Returns whether that was done, or was not needed.
+    fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr) -> bool {
+        let Some(command) = &rule.command else { return true };
         let name = rule.name.as_str();
         self.events.report(
             now,
@@ -85,17 +98,21 @@ impl Daemon {
         let job = match (&rule.stop, &self.stops) {
             (Some(stop), Some(stops)) => match stops.arm(clock_reading(), job, stop) {
                 Ok(Some(job)) => job,
-                Ok(None) => return,
-                Err(error) => return self.events.line(now, Level::Error, name, format_args!("rule {name}: {error}")),
+                Ok(None) => return true,
+                Err(error) => {
+                    self.events.line(now, Level::Error, name, format_args!("rule {name}: {error}"));
+                    return false;
+                }
             },
             // The schedule is opened with the configuration; without it nothing would be closed again.
             (Some(_), None) => {
                 let message = format_args!("rule {name}: there is no schedule of stop commands");
-                return self.events.line(now, Level::Error, name, message);
+                self.events.line(now, Level::Error, name, message);
+                return false;
             }
             (None, _) => job,
         };
         // A refusal is logged by the queue.
-        let _ = self.commands.submit(job);
+        self.commands.submit(job).is_ok()
     }
 }

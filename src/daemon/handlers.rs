@@ -172,6 +172,7 @@ impl Daemon {
             tripwires: engine.tripwires,
             evicted: engine.evicted,
             completed: engine.completed,
+            in_cooldown: own.in_cooldown,
             granted: own.grants,
             grants_failed: own.failed_grants,
             revoked: own.revoked,
@@ -183,6 +184,7 @@ impl Daemon {
             commands_failed: commands.failed,
             commands_timed_out: commands.timed_out,
             commands_dropped: commands.dropped_queue_full,
+            commands_merged: commands.merged,
             events_left_out: self.events.left_out_since_start(),
             log_lines_left_out: logging::left_out(),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
+use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
@@ -70,6 +71,11 @@ pub(crate) fn policy(config: &Config) -> Policy {
         table,
         limit: config.limits.grants as usize,
     }
+}
+
+/// The cooldown of each rule that has one.
+pub(crate) fn cooldowns(config: &Config) -> HashMap<RuleId, Duration> {
+    config.rules.iter().filter_map(|rule| Some((rule.name.clone(), rule.cooldown?))).collect()
 }
 
 /// For the engine: its limits.

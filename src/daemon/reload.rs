@@ -19,7 +19,7 @@ use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::daemon::config_copies::Staged;
 use crate::daemon::config_source::{has_stop_command, open_stops};
-use crate::daemon::plan::{ActiveConfig, policy};
+use crate::daemon::plan::{ActiveConfig, cooldowns, policy};
 use crate::daemon::reload_thread::{Job, NotReloaded, Prepared};
 use crate::daemon::trial::InForce;
 use crate::logging::events::Event;
@@ -162,6 +162,7 @@ impl Daemon {
         }
         self.observe_grants(now);
         self.sequences.apply(now, sequences);
+        self.cooldowns.reconfigure(cooldowns(&config), config.limits.sources);
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has changed, but a reload does not apply it; restart knockd");
         }

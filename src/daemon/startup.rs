@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use knock_config::{Config, Interfaces, Loaded, LogTarget};
 use knock_grant::{GrantManager, Nftables};
+use knock_proto::Cooldowns;
 
 use crate::commands::Commands;
 use crate::commands::hooks;
@@ -17,7 +18,7 @@ use crate::control;
 use crate::daemon::args::Args;
 use crate::daemon::config_source::{ConfigSource, Unusable, open_stops};
 use crate::daemon::packet_source::PacketSource;
-use crate::daemon::plan::{ActiveConfig, engine_settings, policy};
+use crate::daemon::plan::{ActiveConfig, cooldowns, engine_settings, policy};
 use crate::daemon::reload::put_in_place;
 use crate::daemon::reload_thread::{Reloads, keep_last_valid};
 use crate::daemon::trial::InForce;
@@ -204,6 +205,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let in_force = InForce { text: loaded.text, file_problem, trial: None };
     let config = Rc::new(ActiveConfig::new(loaded.config));
     let sequences = Sequences::new(sequences);
+    let cooldowns = Cooldowns::new(cooldowns(&config), config.limits.sources);
     let control = open_control(&config)?;
     let packets = PacketSource::open(&config.interfaces, &sequences.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
@@ -253,6 +255,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         config,
         in_force,
         sequences,
+        cooldowns,
         packets,
         grants,
         commands,

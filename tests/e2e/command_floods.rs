@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use knock_testkit::Wire;
+use knock_testkit::{Packet, Wire};
 use serde_json::json;
 
-use crate::support::{Daemon, knock, network, wait_until, wire};
+use crate::support::{Daemon, at4, knock, network, wait_until, wire};
 
 /// A source of its own for each number.
 fn source(number: u32) -> IpAddr {
@@ -58,6 +59,66 @@ fn a_flood_of_knocks_fills_no_log_and_lines_left_out_are_counted() {
     let left_out = |line: &str| line.split_once(" lines came too fast")?.0.rsplit(' ').next()?.parse::<usize>().ok();
     let left_out: usize = log.lines().filter_map(left_out).sum();
     assert_eq!(about_knocks + left_out, 5 * KNOCKS as usize, "what is not in the log is counted");
+}
+
+/// Sends a datagram from each of these source ports to a knock port.
+fn send_datagrams(wire: &Wire, address: IpAddr, from: Range<u16>, port: u16) {
+    let datagram = |from| Packet::udp((address, from).into(), at4(port));
+    let datagrams: Vec<Packet> = from.map(datagram).collect();
+    wire.send_all(&datagrams).expect("the datagrams are sent");
+}
+
+#[test]
+fn in_its_cooldown_a_rule_of_one_port_runs_one_command_for_a_flood() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the commands");
+    let path = |name: &str| files.path().join(name);
+    let rule = |name: &str, port: &str, cooldown: &str| {
+        json!({
+            "name": name, "sequence": [port], "cooldown": cooldown,
+            "command": format!("echo >> {}", path(name).display())
+        })
+    };
+    let configuration = json!({ "rules": [rule("game", "27015/udp", "1h"), rule("end", "4000/udp", "1ms")] });
+    let daemon = Daemon::start(&network.server, configuration.clone());
+    let wire = wire(&network);
+    send_datagrams(&wire, source(1), 1000..1400, 27_015);
+    send_datagrams(&wire, source(1), 1000..1001, 4000);
+    wait_until("the last datagram is judged", || lines(&path("end")) == 1);
+    let mark = daemon.log_mark();
+    daemon.reload(configuration);
+    daemon.wait_for_log_after(mark, "reloaded: rules");
+    send_datagrams(&wire, source(1), 1400..1800, 27_015);
+    send_datagrams(&wire, source(2), 1000..1001, 27_015);
+    wait_until("another source is not in the cooldown", || lines(&path("game")) == 2);
+    let counters = &daemon.control_status()["counters"];
+    assert_eq!((&counters["in_cooldown"], &counters["commands_started"]), (&json!(799), &json!(3)));
+}
+
+#[test]
+fn a_flood_at_a_rule_with_a_slow_command_is_over_soon_after_the_traffic() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory for the commands");
+    let path = |name: &str| files.path().join(name);
+    let line = |name: &str| {
+        let (wait, log) = (path("gate"), path(name));
+        format!("echo >> {}; until test -e {}; do sleep 0.05; done", log.display(), wait.display())
+    };
+    let rule = |name: &str, port: &str| json!({ "name": name, "sequence": [port], "command": line(name) });
+    let configuration = json!({ "rules": [rule("game", "27015/udp"), rule("end", "4000/udp")] });
+    let daemon = Daemon::start(&network.server, configuration);
+    let wire = wire(&network);
+    send_datagrams(&wire, source(1), 999..1000, 27_015);
+    wait_until("the command runs", || lines(&path("game")) == 1);
+    send_datagrams(&wire, source(1), 1000..1400, 27_015);
+    send_datagrams(&wire, source(1), 1000..1001, 4000);
+    wait_until("the last datagram is judged", || lines(&path("end")) == 1);
+    let commands = |name: &str| daemon.control_status()[name].clone();
+    assert_eq!((commands("commands_queued"), lines(&path("game"))), (json!(1), 1), "one runs and one waits");
+    fs::write(path("gate"), "").expect("the gate");
+    wait_until("the commands are over", || commands("commands_running") == 0 && commands("commands_queued") == 0);
+    assert_eq!(lines(&path("game")), 2);
+    assert_eq!(daemon.control_status()["counters"]["commands_merged"], 399);
 }
 
 /// The bytes that the daemon and the commands that have ended gave to write(2) so far (proc_pid_io(5)).

@@ -80,8 +80,8 @@ fn a_full_set_is_reported_and_live_grants_stay() {
 
 /// How many sources lost their place so far.
 fn evicted(daemon: &Daemon) -> u64 {
-    let (status, _) = ask(daemon, &json!({ "version": 1, "command": "status" }));
-    status["result"]["counters"]["evicted"].as_u64().unwrap_or_else(|| panic!("no such counter: {status}"))
+    let status = daemon.control_status();
+    status["counters"]["evicted"].as_u64().unwrap_or_else(|| panic!("no such counter: {status}"))
 }
 
 #[test]

@@ -21,8 +21,14 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     let ports = Ports::of(config);
     let sequences = SequenceIndex::of(&config.rules);
     for (index, rule) in config.rules.iter().enumerate() {
+        let path = FieldPath::default().key("rules").index(index);
+        if let (Some(cooldown), Some(allow)) = (rule.cooldown, &rule.allow)
+            && cooldown > allow.timeout()
+        {
+            found.push((path.key("cooldown"), Concern::CooldownOutlastsGrant { grant: allow.timeout() }));
+        }
         let Some(sequence) = sequence(rule) else { continue };
-        let path = FieldPath::default().key("rules").index(index).key("sequence");
+        let path = path.key("sequence");
         if sequence.len() == 1 {
             found.push((path.clone(), Concern::SinglePort));
         }

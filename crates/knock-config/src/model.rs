@@ -47,6 +47,9 @@ pub struct Rule {
     pub trigger: Trigger,
     /// The time for the whole sequence, from its first knock to its last; above zero.
     pub timeout: Duration,
+    /// The time after a completion in which the rule does not complete again for the same source. Only together with
+    /// [`Trigger::Sequence`].
+    pub cooldown: Option<Duration>,
     /// The flags of the TCP segments that are knocks.
     pub tcp_flags: TcpFlags,
     /// The destination address that each knock must have; `None`: any address of this host.

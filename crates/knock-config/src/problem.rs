@@ -200,6 +200,8 @@ pub enum Cause {
     TriggerMissing,
     #[error("the rule has both `sequence` and `one_time_sequences`; delete one of the two")]
     TriggerTwice,
+    #[error("a one-time sequence works only once, so it needs no cooldown; delete `cooldown`")]
+    CooldownOneTime,
     #[error("the sequence is empty, so every packet would complete it; write 1 to 32 knocks")]
     SequenceEmpty,
     #[error("{count} knocks are more than the limit of {max}; write a shorter sequence")]
@@ -310,7 +312,7 @@ pub enum Cause {
 }
 
 /// Keys of knock's configuration and of other versions of knock-rs, in lower case, and their replacements.
-const FOREIGN: [(&str, &str); 14] = [
+const FOREIGN: [(&str, &str); 15] = [
     ("activate", "`command`"),
     ("cmd_timeout", "`stop_after`, the time between `command` and `stop_command`"),
     ("command_6", "`command6`"),
@@ -318,6 +320,7 @@ const FOREIGN: [(&str, &str); 14] = [
     ("door", "`rules`"),
     ("interfaces", "`interface`, which may be a list"),
     ("ports", "`sequence` for the knock ports, `allow` for the guarded ports"),
+    ("seq_cooldown", "`cooldown`"),
     ("seq_timeout", "`timeout`"),
     ("start_command", "`command`"),
     ("start_command_6", "`command6`"),

@@ -62,6 +62,8 @@ pub(crate) struct RawRule {
     pub(crate) one_time_sequences: Option<String>,
     /// The time for the whole sequence. Default: the global `timeout`.
     pub(crate) timeout: Option<RawDuration>,
+    /// The time after a completion in which the rule does not complete again for the same source. Default: none.
+    pub(crate) cooldown: Option<RawDuration>,
     /// The flags that are set in a TCP knock and, with `!`, those that are clear: a list, or a text with commas.
     #[schemars(extend("default" = "syn,!ack,!rst,!fin"))]
     pub(crate) tcp_flags: Option<RawFlags>,

@@ -89,9 +89,13 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
         checker.report(path, Cause::ActionMissing);
     }
     check_pairs(&raw, path, checker);
+    if raw.cooldown.is_some() && raw.one_time_sequences.is_some() {
+        checker.report(&path.key("cooldown"), Cause::CooldownOneTime);
+    }
     let trigger = trigger(raw.sequence.as_deref(), raw.one_time_sequences, path, checker);
     let mut seconds = |raw, key| optional_duration(raw, MILLISECOND, &path.key(key), checker);
     let timeout = seconds(raw.timeout.as_ref(), "timeout").unwrap_or(timeout);
+    let cooldown = seconds(raw.cooldown.as_ref(), "cooldown");
     let stop_after = seconds(raw.stop_after.as_ref(), "stop_after");
     let command_timeout = seconds(raw.command_timeout.as_ref(), "command_timeout").unwrap_or(COMMAND_TIMEOUT);
     let on_shutdown = raw.stop_on_shutdown.unwrap_or_default();
@@ -113,6 +117,7 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
         name: raw.name.unwrap_or_default().into(),
         trigger,
         timeout,
+        cooldown,
         tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
         target,
         command,

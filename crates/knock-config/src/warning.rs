@@ -1,6 +1,7 @@
 //! Warnings: a configuration is valid, but probably not what its author intends.
 
 use std::fmt;
+use std::time::Duration;
 
 use knock_proto::Knock;
 
@@ -67,6 +68,11 @@ pub enum Concern {
         /// Whether there are tripwires.
         tripwires: bool,
     },
+    /// A cooldown that lasts longer than the grant, which the source cannot extend in this time.
+    CooldownOutlastsGrant {
+        /// The duration of the grant.
+        grant: Duration,
+    },
     /// A sequence that holds another rule's whole sequence.
     Contains {
         /// The other rule.
@@ -111,6 +117,11 @@ impl fmt::Display for Concern {
                 })?;
                 f.write_str("; mix the order of the ports")
             }
+            Concern::CooldownOutlastsGrant { grant } => write!(
+                f,
+                "the cooldown is longer than the grant, which expires after {grant:?}; the client can neither extend the \
+                 grant nor open the ports again before the end of the cooldown; write a shorter cooldown"
+            ),
             Concern::Contains { rule, place: Place::Whole } => {
                 write!(
                     f,

@@ -47,8 +47,8 @@ fn the_errors_are_those_of_the_file_of_the_server() {
         (
             r#"{"rules": [{"name": "a", "sequence": [1], "commmand": "x"}]}"#,
             "c.json:1:43: rules[0].commmand: unknown key `commmand`; did you mean `command`? allowed here: allow, command, \
-             command6, command_timeout, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, \
-             stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
+             command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, \
+             stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
         ),
     ] {
         assert_eq!(parse("c.json", text).expect_err(text).to_string(), expected);

@@ -38,7 +38,7 @@ fn the_former_key_of_a_stop_command_leads_to_its_present_one() {
     let members = r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "on_stop": "keep""#;
     assert_eq!(
         rule_errors(members),
-        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
+        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
     );
     // Elsewhere the key is only unknown.
     assert!(!top_errors(r#""on_stop": "keep""#).contains("stop_on_shutdown"));
@@ -49,9 +49,13 @@ fn an_unknown_or_duplicate_key_is_named() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "command": "x", "sequnce": 1"#,
-            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
+            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
         ),
         (r#""sequence": [1, 2], "activate": "x""#, "rules[0].activate: unknown key `activate`; write `command`"),
+        (
+            r#""sequence": [1, 2], "seq_cooldown": 5"#,
+            "rules[0].seq_cooldown: unknown key `seq_cooldown`; write `cooldown`",
+        ),
         (
             r#""sequence": [1, 2], "command": "x", "deactivate": "y""#,
             "rules[0].deactivate: unknown key `deactivate`; write `stop_command`, with `stop_after` for the time between it and `command`",
@@ -185,6 +189,14 @@ fn a_duration_is_bounded_and_has_a_unit() {
         (
             r#""sequence": [1, 2], "command": "x", "command_timeout": "366d""#,
             r#"rules[0].command_timeout: "366d" is longer than the maximum; write at most 365 days"#,
+        ),
+        (
+            r#""sequence": [1, 2], "command": "x", "cooldown": 0"#,
+            r#"rules[0].cooldown: 0 is not longer than zero; write at least "1ms""#,
+        ),
+        (
+            r#""one_time_sequences": "/etc/list", "command": "x", "cooldown": 5"#,
+            "rules[0].cooldown: a one-time sequence works only once, so it needs no cooldown; delete `cooldown`",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timeout": "0s"}"#,

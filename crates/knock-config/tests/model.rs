@@ -31,6 +31,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             target: None,
             command: Some(Command { any: "x".to_owned(), v6: None }),
             stop: None,
+            cooldown: None,
             command_timeout: Duration::from_secs(30),
             setup: None,
             teardown: None,
@@ -96,13 +97,14 @@ fn interface_is_a_name_or_any() {
 #[test]
 fn a_rule_with_every_key_is_read() {
     let rule = rule(
-        r#""timeout": 0.5, "tcp_flags": "fin,!ack", "target": "2001:db8::1", "command": "c", "command6": "c6",
+        r#""timeout": 0.5, "cooldown": "1m", "tcp_flags": "fin,!ack", "target": "2001:db8::1", "command": "c", "command6": "c6",
            "stop_command": "s", "stop_command6": "s6", "stop_after": "1h", "stop_on_shutdown": "keep", "command_timeout": 9,
            "setup": "up", "teardown": "down", "allow": {"ports": [22, "51820/udp"], "timeout": "1d"}"#,
     );
     assert_eq!(rule.timeout, Duration::from_millis(500));
     assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK });
     assert_eq!(rule.target, Some("2001:db8::1".parse::<IpAddr>().expect("an address")));
+    assert_eq!(rule.cooldown, Some(Duration::from_secs(60)));
     let command = Command { any: "c".to_owned(), v6: Some("c6".to_owned()) };
     assert_eq!(rule.command, Some(command));
     let stop = Stop {

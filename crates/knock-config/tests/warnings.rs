@@ -152,3 +152,21 @@ fn a_knock_port_that_is_guarded_disturbs_sequences() {
         ]
     );
 }
+
+#[test]
+fn a_cooldown_that_outlasts_the_grant_leaves_the_client_out() {
+    let rule = |cooldown: &str, action: &str| {
+        let head = r#""name": "a", "sequence": [3000, 1000, 2000]"#;
+        warnings(&format!(r#"{{"rules": [{{{head}, "cooldown": {cooldown}, {action}}}]}}"#))
+    };
+    let allow = r#""allow": {"ports": [22], "timeout": "1m"}"#;
+    assert_eq!(
+        rule("61", allow),
+        [
+            "c.json:1:70: rules[0].cooldown: the cooldown is longer than the grant, which expires after 60s; the client can \
+          neither extend the grant nor open the ports again before the end of the cooldown; write a shorter cooldown"
+        ]
+    );
+    assert!(rule("60", allow).is_empty());
+    assert!(rule("61", r#""command": "x""#).is_empty());
+}

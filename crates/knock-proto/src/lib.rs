@@ -4,6 +4,7 @@
 //! Everything here is pure: no I/O, no clock, no randomness of its own. Time is an argument ([`Time`]), and the
 //! engine answers with [`Completion`] values: what follows from them is for the daemon to decide.
 
+mod cooldown;
 mod engine;
 mod knock;
 mod name;
@@ -20,6 +21,7 @@ mod source;
 mod sources;
 mod time;
 
+pub use cooldown::Cooldowns;
 pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};

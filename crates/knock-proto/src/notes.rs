@@ -82,6 +82,22 @@ impl<K: Clone + Eq + Hash, V> Notes<K, V> {
         self.notes.insert(number, Note { key, value, at, share });
     }
 
+    /// Removes the note of that key.
+    pub(crate) fn remove(&mut self, key: &K) {
+        if let Some(number) = self.index.get(key) {
+            self.remove_number(*number);
+        }
+    }
+
+    /// Removes the notes whose key is not one of these.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        let gone: Vec<u64> =
+            self.notes.iter().filter(|(_, note)| !keep(&note.key)).map(|(number, _)| *number).collect();
+        for number in gone {
+            self.remove_number(number);
+        }
+    }
+
     /// Removes the notes that are older than that.
     pub(crate) fn forget_older(&mut self, now: Time, age: Duration) {
         while let Some((&oldest, _)) = self.notes.first_key_value().filter(|(_, oldest)| now.since(oldest.at) > age) {

@@ -100,6 +100,10 @@ fn valid_rule(rule: &Rule) {
     assert!(rule.command.is_some() || rule.allow.is_some() || rule.revoke.is_some(), "the rule does nothing");
     duration(rule.timeout, Duration::from_millis(1));
     duration(rule.command_timeout, Duration::from_millis(1));
+    if let Some(cooldown) = rule.cooldown {
+        duration(cooldown, Duration::from_millis(1));
+        assert!(matches!(rule.trigger, Trigger::Sequence(_)), "a one-time sequence has a cooldown");
+    }
     let TcpFlags { set, clear } = rule.tcp_flags;
     assert!(set & clear == 0 && set | clear != 0, "no segment, or each, is a knock");
     assert!(!rule.target.is_some_and(|target| target.is_unspecified()));

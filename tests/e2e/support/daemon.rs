@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -202,6 +203,14 @@ impl Daemon {
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
         number.unwrap_or_else(|| panic!("{path} has no number {field}"))
+    }
+
+    /// What it answers on its control socket when it is asked for its status.
+    pub(crate) fn control_status(&self) -> Value {
+        let mut stream = UnixStream::connect(self.path("control.sock")).expect("the daemon listens");
+        stream.write_all(b"{\"version\": 1, \"command\": \"status\"}\n").expect("the request is taken");
+        let mut answer: Value = serde_json::from_reader(stream).expect("an answer");
+        answer["result"].take()
     }
 
     /// The processor time that it used so far, user and system, all threads, in clock ticks of 10 ms.
