@@ -215,6 +215,49 @@ fn elements_of_the_administrator_in_a_user_set_are_not_changed() {
 }
 
 #[test]
+fn an_element_of_the_administrator_that_lasts_longer_survives_knock_revoke_end_and_restart() {
+    let network = network(1);
+    let (server, client) = (&network.server, network.client());
+    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
+    load(server, ADDRESSES4, ADDRESSES6);
+    let theirs = format!(
+        "add element {SET4} {{ {} timeout 1d comment \"office\" }}\nadd element {SET6} {{ {} timeout 1d }}",
+        client.v4, client.v6
+    );
+    server.namespace.nft(&theirs).expect("elements of their own");
+    let before = ruleset(server);
+    let mut configuration = configuration();
+    configuration["rules"][0]["allow"]["timeout"] = json!("1s");
+    let close = json!({ "name": "close", "sequence": [8000, 9000, 7000], "revoke": "ssh" });
+    configuration["rules"].as_array_mut().expect("a list").push(close);
+    let mut daemon = Daemon::start(server, configuration);
+    let addresses = [IpAddr::from(client.v4), client.v6.into()];
+    for _ in 0..2 {
+        for address in addresses {
+            let mark = daemon.log_mark();
+            knock(&wire(&network), address, &SEQUENCE);
+            let line = daemon.wait_for_log_after(mark, "lasts longer");
+            assert!(line.contains(&format!("{address} is an element of set")), "{line}");
+            daemon.wait_for_log_after(mark, &format!("rule ssh: the grant to {address} has ended"));
+            assert_eq!(ruleset(server), before, "a knock and the end of its grant");
+            let mark = daemon.log_mark();
+            knock(&wire(&network), address, &SEQUENCE);
+            daemon.wait_for_log_after(mark, &format!("rule ssh: granted to {address}"));
+            knock(&wire(&network), address, &[8000, 9000, 7000]);
+            daemon.wait_for_log_after(mark, "(close)");
+            daemon.knockctl(&["revoke", &address.to_string()]);
+            daemon.knockctl(&["revoke", "--all"]);
+            assert_eq!(ruleset(server), before, "a revoke");
+        }
+        daemon = Daemon::start_again(server, daemon.kill());
+        assert_eq!(ruleset(server), before, "a restart");
+    }
+    assert_eq!(client.tcp(at4(22)), Reach::Open);
+    let left = remaining(server, addresses[0]).expect("their element");
+    assert!(left > Duration::from_secs(86_000), "{left:?}");
+}
+
+#[test]
 fn a_new_daemon_adopts_the_grants_in_the_set_and_ends_them_as_its_own() {
     let network = network(1);
     let (server, client) = (&network.server, network.client());

@@ -101,7 +101,7 @@ impl Enforcer for Nftables {
             self.restore_previous(before);
             return Err(error);
         }
-        self.sets.change_to(sets, &self.policy, before, after, events);
+        self.sets.change_to(sets, [&self.policy, policy], before, after, events);
         self.policy = policy.clone();
         // The new policy is in force: an error would leave everybody else with the old one.
         if let Err(error) = self.watch() {
@@ -112,7 +112,9 @@ impl Enforcer for Nftables {
 
     fn add(&mut self, store: &Store, elements: &[Element], events: &mut VecDeque<GrantEvent>) -> Result<(), Error> {
         match (store, &mut self.table) {
-            (Store::Set(set), _) => self.sets.add(set, elements, events),
+            (Store::Set(set), _) => {
+                self.sets.add(set, elements, |comment| self.policy.rule_of(comment).is_some(), events)
+            }
             (Store::Table, Some(table)) => Ok(table.grant(&for_table(elements))?),
             (Store::Table, None) => Ok(()),
         }

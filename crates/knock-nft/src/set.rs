@@ -57,6 +57,8 @@ pub enum Outcome {
     Done,
     /// The address is a permanent element of the set, so the administrator added it; it was not changed.
     Permanent,
+    /// The administrator added the address, for longer than it was to be granted; it was not changed.
+    LastsLonger,
 }
 
 /// What the kernel says of a set.
@@ -100,7 +102,8 @@ impl UserSets {
         self.usable(set, version).map(|_| ())
     }
 
-    /// Adds the address, for `remaining` of `timeout`, or restarts its time where it is in the set.
+    /// Adds the address, for `remaining` of `timeout`, or restarts its time where it is in the set. An element whose
+    /// comment is not one that `is_ours` is the administrator's: it stays as it is where it lasts longer.
     ///
     /// # Errors
     /// As [`UserSets::inspect`]; [`Error::is_full`] where there is no room.
@@ -110,10 +113,17 @@ impl UserSets {
         address: IpAddr,
         comment: &str,
         lifetime: Lifetime,
+        is_ours: impl Fn(&str) -> bool,
     ) -> Result<Outcome, Error> {
         self.usable(set, IpVersion::of(address))?;
-        if self.element(set, address)?.is_some_and(|element| element.lifetime.is_none()) {
-            return Ok(Outcome::Permanent);
+        match self.element(set, address)? {
+            Some(AddressElement { lifetime: None, .. }) => return Ok(Outcome::Permanent),
+            Some(AddressElement { lifetime: Some(theirs), comment, .. })
+                if !is_ours(&comment) && theirs.remaining > lifetime.remaining =>
+            {
+                return Ok(Outcome::LastsLonger);
+            }
+            _ => {}
         }
         let whole = milliseconds(lifetime.timeout);
         let timeout = Timeout { whole, remaining: milliseconds(lifetime.remaining).min(whole) };

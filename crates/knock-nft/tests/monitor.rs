@@ -56,7 +56,8 @@ fn own_transactions_are_no_news() {
         assert!(!awaited(&mut monitor).is_empty());
         let set = "ip filter s".parse().expect("a set");
         sets.inspect(&set, IpVersion::V4).expect("usable");
-        sets.grant(&set, "192.0.2.1".parse().expect("an address"), "ssh", Lifetime::whole(HOUR)).expect("granted");
+        sets.grant(&set, "192.0.2.1".parse().expect("an address"), "ssh", Lifetime::whole(HOUR), |_| true)
+            .expect("granted");
         assert_eq!(present(&mut monitor), []);
     });
 }

@@ -18,6 +18,17 @@ fn set(text: &str) -> SetName {
     text.parse().expect("a set")
 }
 
+/// Grants as a rule whose elements bear any comment.
+fn grant(
+    sets: &mut UserSets,
+    set: &SetName,
+    address: IpAddr,
+    comment: &str,
+    lifetime: Lifetime,
+) -> Result<Outcome, Error> {
+    sets.grant(set, address, comment, lifetime, |_| true)
+}
+
 fn opened() -> UserSets {
     UserSets::open().expect("opened")
 }
@@ -36,14 +47,14 @@ fn a_set_of_each_family_that_can_hold_addresses_serves() {
             sets.inspect(&v6, IpVersion::V6).expect("usable");
             for (set, granted) in [(&v4, address("192.0.2.1")), (&v6, address("2001:db8::1"))] {
                 let lifetime = Lifetime { timeout: HOUR, remaining: MINUTE };
-                assert_eq!(sets.grant(set, granted, "ssh", lifetime), Ok(Outcome::Done));
+                assert_eq!(grant(&mut sets, set, granted, "ssh", lifetime), Ok(Outcome::Done));
                 let listed = sets.list(set).expect("listed");
                 assert_eq!((listed.len(), listed[0].address, listed[0].comment.as_str()), (1, granted, "ssh"));
                 let lifetime = listed[0].lifetime.expect("not permanent");
                 assert_eq!(lifetime.timeout, HOUR, "the set's own default too");
                 assert!(lifetime.remaining <= MINUTE);
 
-                assert_eq!(sets.grant(set, granted, "again", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+                assert_eq!(grant(&mut sets, set, granted, "again", Lifetime::whole(HOUR)), Ok(Outcome::Done));
                 let listed = sets.list(set).expect("listed");
                 assert_eq!((listed.len(), listed[0].comment.as_str()), (1, "again"));
                 assert!(listed[0].lifetime.expect("not permanent").remaining > MINUTE, "started anew");
@@ -64,7 +75,7 @@ fn an_interval_set_is_refused_because_one_address_would_open_a_range() {
         let ranges = set("inet filter ranges");
         for error in [
             sets.inspect(&ranges, IpVersion::V4).expect_err("refused"),
-            sets.grant(&ranges, address("10.77.0.2"), "ssh", Lifetime::whole(HOUR)).expect_err("refused"),
+            grant(&mut sets, &ranges, address("10.77.0.2"), "ssh", Lifetime::whole(HOUR)).expect_err("refused"),
         ] {
             assert!(matches!(error, Error::UnusableSet { reason: UnusableSet::Interval, .. }), "{error}");
             assert!(error.to_string().contains("set inet filter ranges cannot be used: it has the flag `interval`"));
@@ -107,7 +118,7 @@ fn each_kind_of_set_that_cannot_serve_is_refused_with_its_reason() {
             let name = set(&format!("inet filter {name}"));
             let found = sets.inspect(&name, IpVersion::V4).expect_err("refused");
             assert_eq!(found, Error::UnusableSet { set: name.to_string(), reason });
-            assert_eq!(sets.grant(&name, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Err(found));
+            assert_eq!(grant(&mut sets, &name, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Err(found));
         }
     });
 }
@@ -123,7 +134,7 @@ fn a_set_or_table_that_is_not_there_is_a_distinct_error() {
             assert!(error.is_missing(), "{error}");
             assert!(error.to_string().starts_with(&format!("cannot read the definition of set {name}: No such file")));
             let lifetime = Lifetime::whole(HOUR);
-            assert!(sets.grant(&name, address("192.0.2.1"), "ssh", lifetime).expect_err("missing").is_missing());
+            assert!(grant(&mut sets, &name, address("192.0.2.1"), "ssh", lifetime).expect_err("missing").is_missing());
             assert!(sets.list(&name).expect_err("missing").is_missing());
             assert_eq!(sets.revoke(&name, &[address("192.0.2.1")], |_| true), Ok(vec![]));
         }
@@ -139,10 +150,35 @@ fn the_administrators_own_permanent_address_is_left_alone() {
         let mut sets = opened();
         let allowed = set("inet filter allowed");
         let office = address("192.0.2.1");
-        assert_eq!(sets.grant(&allowed, office, "ssh", Lifetime::whole(MINUTE)), Ok(Outcome::Permanent));
+        assert_eq!(grant(&mut sets, &allowed, office, "ssh", Lifetime::whole(MINUTE)), Ok(Outcome::Permanent));
         assert_eq!(sets.revoke(&allowed, &[office], |_| true), Ok(vec![]));
         let expected = AddressElement { address: office, comment: "office".to_owned(), lifetime: None };
         assert_eq!(sets.list(&allowed), Ok(vec![expected]));
+    });
+}
+
+#[test]
+fn the_administrators_element_that_lasts_longer_is_left_alone_and_a_shorter_one_is_extended() {
+    in_namespace(|| {
+        nft("add table inet filter; add set inet filter allowed { type ipv4_addr; flags timeout; timeout 2h; }; \
+             add element inet filter allowed { 192.0.2.1 timeout 1d comment \"office\", 192.0.2.2, \
+             192.0.2.3 timeout 1m, 192.0.2.4 timeout 1d comment \"ssh\" }");
+        let mut sets = opened();
+        let allowed = set("inet filter allowed");
+        let is_ours = |comment: &str| comment == "ssh";
+        for (last, outcome, comment, hours) in [
+            (1, Outcome::LastsLonger, "office", 24),
+            (2, Outcome::LastsLonger, "", 2),
+            (3, Outcome::Done, "ssh", 1),
+            (4, Outcome::Done, "ssh", 1),
+        ] {
+            let address = IpAddr::from([192, 0, 2, last]);
+            assert_eq!(sets.grant(&allowed, address, "ssh", Lifetime::whole(HOUR), is_ours), Ok(outcome), "{address}");
+            let listed = sets.list(&allowed).expect("listed");
+            let element = listed.iter().find(|element| element.address == address).expect("it is there");
+            let timeout = element.lifetime.map(|lifetime| lifetime.timeout);
+            assert_eq!((element.comment.as_str(), timeout), (comment, Some(hours * HOUR)), "{address}");
+        }
     });
 }
 
@@ -167,10 +203,10 @@ fn a_full_user_set_keeps_its_elements() {
         nft("add table inet filter; add set inet filter one { type ipv4_addr; flags timeout; size 1; }");
         let mut sets = opened();
         let one = set("inet filter one");
-        assert_eq!(sets.grant(&one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
-        let error = sets.grant(&one, address("192.0.2.2"), "ssh", Lifetime::whole(HOUR)).expect_err("full");
+        assert_eq!(grant(&mut sets, &one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+        let error = grant(&mut sets, &one, address("192.0.2.2"), "ssh", Lifetime::whole(HOUR)).expect_err("full");
         assert!(error.is_full(), "{error}");
-        assert_eq!(sets.grant(&one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
+        assert_eq!(grant(&mut sets, &one, address("192.0.2.1"), "ssh", Lifetime::whole(HOUR)), Ok(Outcome::Done));
         assert_eq!(sets.list(&one).expect("listed").len(), 1);
     });
 }
@@ -182,7 +218,7 @@ fn an_address_in_a_set_expires_by_itself() {
         let mut sets = opened();
         let name = set("ip filter s");
         let lifetime = Lifetime { timeout: HOUR, remaining: Duration::from_millis(100) };
-        sets.grant(&name, address("192.0.2.1"), "ssh", lifetime).expect("granted");
+        grant(&mut sets, &name, address("192.0.2.1"), "ssh", lifetime).expect("granted");
         wait_until("it expires", || sets.list(&name).expect("listed").is_empty());
     });
 }

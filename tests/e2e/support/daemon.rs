@@ -151,6 +151,15 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("signal {signal:?}: {error}; the log:\n{}", self.log()));
     }
 
+    /// What knockctl prints, which has to succeed.
+    pub(crate) fn knockctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+        let output = command.arg("--socket").arg(self.path("control.sock")).args(arguments).output();
+        let output = output.expect("knockctl runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// Writes another configuration and has it loaded. The log shows the result.
     pub(crate) fn reload(&self, configuration: Value) {
         write_configuration(self.directory(), configuration);

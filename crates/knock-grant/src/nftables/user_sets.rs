@@ -129,11 +129,13 @@ impl UserSets {
         Ok(connection.list(set)?.into_iter().map(element).collect())
     }
 
-    /// Adds elements. Where the set is not there, nothing happens: they are added when it comes.
+    /// Adds elements. Where the set is not there, nothing happens: they are added when it comes. An element whose comment
+    /// is not one that `is_ours` is the administrator's, and stays as it is where it lasts longer.
     pub(super) fn add(
         &mut self,
         set: &SetName,
         elements: &[Element],
+        is_ours: impl Fn(&str) -> bool,
         events: &mut VecDeque<GrantEvent>,
     ) -> Result<(), Error> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
@@ -143,8 +145,15 @@ impl UserSets {
             let mut note = |level, text| {
                 events.push_back(GrantEvent::Note { level, rule: RuleId::from(comment.as_str()), text });
             };
-            match connection.grant(set, *address, comment, lifetime) {
+            match connection.grant(set, *address, comment, lifetime, &is_ours) {
                 Ok(Outcome::Done) => {}
+                Ok(Outcome::LastsLonger) => {
+                    let text = format!(
+                        "{address} is an element of set {set} that knockd did not add and that lasts longer; rule {comment} \
+                         changes nothing"
+                    );
+                    note(Level::Info, text);
+                }
                 Ok(Outcome::Permanent) => {
                     let text = format!("{address} is a permanent element of set {set}; rule {comment} changes nothing");
                     note(Level::Info, text);
@@ -175,18 +184,20 @@ impl UserSets {
         Ok(deleted.into_iter().map(|address| Key { address, place: Place::Set(set.clone()) }).collect())
     }
 
-    /// Changes to the sets of another policy than `old`, with the elements that go, come or change. Failures are logged:
-    /// the new policy is in force.
+    /// Changes to the sets of policy `new`, with the elements that go, come or change. Failures are logged: the new policy
+    /// is in force.
     pub(super) fn change_to(
         &mut self,
         sets: UserSets,
-        old: &Policy,
+        [old, new]: [&Policy; 2],
         before: &[Element],
         after: &[Element],
         events: &mut VecDeque<GrantEvent>,
     ) {
-        let (was, new) = (by_key(before), by_key(after));
-        for element in before.iter().filter(|element| !new.contains_key(&element.key)) {
+        // An element may still bear the name of a rule that goes.
+        let is_ours = |comment: &str| old.rule_of(comment).or(new.rule_of(comment)).is_some();
+        let (was, will_be) = (by_key(before), by_key(after));
+        for element in before.iter().filter(|element| !will_be.contains_key(&element.key)) {
             if let Place::Set(set) = &element.key.place
                 && let Err(error) = self.delete(set, std::slice::from_ref(&element.key), old)
             {
@@ -198,7 +209,7 @@ impl UserSets {
             let over = element.lifetime.is_none_or(|lifetime| lifetime.remaining == Duration::ZERO);
             if let Place::Set(set) = &element.key.place
                 && !over
-                && let Err(error) = self.add(set, std::slice::from_ref(element), events)
+                && let Err(error) = self.add(set, std::slice::from_ref(element), is_ours, events)
             {
                 events.push_back(failure(element, &error));
             }
