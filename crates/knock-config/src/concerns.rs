@@ -1,6 +1,7 @@
 //! Finds the warnings about a valid configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use knock_proto::{Knock, Protocol};
 
@@ -12,11 +13,17 @@ use crate::warning::{Concern, ScanOrder};
 /// The most warnings of one file.
 pub const WARNINGS_MAX: usize = 100;
 
+/// A sequence takes seconds. More than this may be a number of milliseconds, as a fork of knock-rs has it.
+const LONG_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 /// The concerns about `config` and their fields, at most [`WARNINGS_MAX`].
 pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     let mut found = Vec::new();
     if config.rules.is_empty() {
         found.push((FieldPath::default().key("rules"), Concern::NoRules));
+    }
+    if config.timeout > LONG_TIMEOUT {
+        found.push((FieldPath::default().key("timeout"), Concern::LongTimeout { timeout: config.timeout }));
     }
     let ports = Ports::of(config);
     let sequences = SequenceIndex::of(&config.rules);
@@ -26,6 +33,9 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
             && cooldown > allow.timeout()
         {
             found.push((path.key("cooldown"), Concern::CooldownOutlastsGrant { grant: allow.timeout() }));
+        }
+        if rule.timeout > LONG_TIMEOUT && rule.timeout != config.timeout {
+            found.push((path.key("timeout"), Concern::LongTimeout { timeout: rule.timeout }));
         }
         let Some(sequence) = sequence(rule) else { continue };
         let path = path.key("sequence");

@@ -5,6 +5,7 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use crate::checker::Checker;
+use crate::format::{Format, format};
 use crate::path::{FieldPath, Step, Way};
 use crate::problem::{Cause, Position, excerpt};
 use crate::schema::Shape;
@@ -35,12 +36,13 @@ impl<'t> Document<'t> {
     /// serde_json reads it first: it bounds the depth at 128 and decides what is JSON.
     pub(crate) fn parse(text: &'t str) -> Result<(Document<'t>, serde_json::Value), (Position, Cause)> {
         if text.starts_with('\u{feff}') {
-            return Err((Position::START, Cause::ByteOrderMark));
+            return Err(other_format(text).unwrap_or((Position::START, Cause::ByteOrderMark)));
         }
         if text.trim().is_empty() {
             return Err((Position::START, Cause::Empty));
         }
-        let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| syntax_error(text, &error))?;
+        let value = serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| other_format(text).unwrap_or_else(|| syntax_error(text, &error)))?;
         if !value.is_object() {
             return Err((Position::START, Cause::NotAnObject { found: kind(&value) }));
         }
@@ -130,6 +132,17 @@ pub(crate) fn kind(value: &serde_json::Value) -> &'static str {
     }
 }
 
+/// The error of a text that is no JSON, because it has another format.
+fn other_format(text: &str) -> Option<(Position, Cause)> {
+    let (format, line) = format(text);
+    let cause = match format {
+        Format::Json => return None,
+        Format::Knock => Cause::KnockFormat,
+        Format::Yaml => Cause::YamlFormat,
+    };
+    Some((Position { line, column: 1 }, cause))
+}
+
 fn syntax_error(text: &str, error: &serde_json::Error) -> (Position, Cause) {
     let position = Position { line: error.line().max(1), column: error.column().max(1) };
     let full = error.to_string();
@@ -140,6 +153,12 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> (Position, Cause) {
     let hint = match rest.first() {
         Some(b'/' | b'#') => Some("JSON has no comments: delete the comment"),
         Some(b'\'') => Some("write JSON strings in double quotes"),
+        Some(first)
+            if first.is_ascii_alphabetic() && matches!(reason.as_str(), "expected value" | "expected ident") =>
+        {
+            Some("write JSON strings in double quotes")
+        }
+        _ if reason.starts_with("EOF") => Some("the text ends too early: a quote or a bracket is missing"),
         _ if reason.starts_with("trailing comma") => Some("delete the comma before the bracket"),
         _ if reason.starts_with("recursion limit") => Some("a configuration needs no such deep nesting"),
         _ => None,

@@ -129,7 +129,13 @@ fn type_error(message: &str) -> String {
     if let Some((found, expected)) =
         message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
     {
-        let hint = if expected == "a boolean" { ", true or false" } else { "" };
+        // serde quotes the value: integer `22`.
+        let value = found.split('`').nth(1).map(excerpt);
+        let hint = match (expected, value) {
+            ("a boolean", _) => ", true or false".to_owned(),
+            ("a list", Some(value)) => format!(", as in [{value}]"),
+            _ => String::new(),
+        };
         return format!("{} is not {expected}; write {expected}{hint}", excerpt(found));
     }
     if let Some((found, expected)) =

@@ -11,6 +11,7 @@ mod contained;
 mod document;
 mod duration;
 mod file;
+mod format;
 mod model;
 mod nearest;
 mod path;
@@ -26,6 +27,7 @@ mod warning;
 pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
 pub use file::{FILE_MAX, Loaded, load, load_open, parse, state_dir_of_invalid};
+pub use format::{Format, format};
 pub use model::{
     Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
 };

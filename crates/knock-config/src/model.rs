@@ -17,6 +17,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// The managed table.
     pub nftables: Nftables,
+    /// The time for the whole sequence of a rule without its own time.
+    pub timeout: Duration,
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
     /// Limits for memory and work.

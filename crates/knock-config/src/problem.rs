@@ -170,6 +170,14 @@ pub enum Cause {
     NotUtf8,
     #[error("the file begins with a byte order mark; save the file as UTF-8 without this mark")]
     ByteOrderMark,
+    #[error(
+        "the file is a knockd.conf of knock, not JSON; convert it with `knockctl import`, and name the new file with -c"
+    )]
+    KnockFormat,
+    #[error(
+        "the file is YAML, not JSON; convert a file of knock-rs with `knockctl import`, and name the new file with -c"
+    )]
+    YamlFormat,
     #[error("the file is empty; write an object with at least `rules`")]
     Empty,
     #[error("a configuration must be an object, but the file contains {found}; write {{\"rules\": […]}}")]
@@ -256,6 +264,10 @@ pub enum Cause {
     CommandNul,
     #[error("the rule has no action; write at least one of `allow`, `command` and `revoke`")]
     ActionMissing,
+    #[error(
+        "no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule"
+    )]
+    ActionsMissing,
     #[error("`{key}` needs `{needs}`, {why}; write `{needs}` or delete `{key}`")]
     Needs { key: &'static str, needs: &'static str, why: &'static str },
 

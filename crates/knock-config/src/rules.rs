@@ -32,6 +32,7 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
     let names = names(&raw, checker);
     let allowing: Vec<bool> = raw.iter().map(|rule| rule.allow.is_some()).collect();
     let path = FieldPath::default().key("rules");
+    actions(&raw, &path, checker);
     raw.into_iter()
         .enumerate()
         .map(|(index, raw)| {
@@ -84,10 +85,20 @@ fn is_rule_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPath, checker: &mut Checker<'_>) -> Rule {
-    if raw.command.is_none() && raw.command6.is_none() && raw.allow.is_none() && raw.revoke.is_none() {
-        checker.report(path, Cause::ActionMissing);
+/// Checks that each rule has an action. A file without any action is probably the client's.
+fn actions(raw: &[RawRule], path: &FieldPath, checker: &mut Checker<'_>) {
+    let acts = |rule: &RawRule| {
+        rule.command.is_some() || rule.command6.is_some() || rule.allow.is_some() || rule.revoke.is_some()
+    };
+    if !raw.is_empty() && !raw.iter().any(acts) {
+        return checker.report(path, Cause::ActionsMissing);
     }
+    for (index, _) in raw.iter().enumerate().filter(|(_, rule)| !acts(rule)) {
+        checker.report(&path.index(index), Cause::ActionMissing);
+    }
+}
+
+fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPath, checker: &mut Checker<'_>) -> Rule {
     check_pairs(&raw, path, checker);
     if raw.cooldown.is_some() && raw.one_time_sequences.is_some() {
         checker.report(&path.key("cooldown"), Cause::CooldownOneTime);

@@ -41,6 +41,7 @@ pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
     }
     Config {
         interfaces,
+        timeout,
         rules: rules::rules(raw.rules, timeout, checker),
         nftables: nftables(raw.nftables.unwrap_or_default(), &top.key("nftables"), checker),
         tripwires: raw.tripwires.unwrap_or(true),

@@ -87,6 +87,11 @@ pub enum Concern {
         /// The rule that opens it.
         rule: String,
     },
+    /// So much time for a sequence that milliseconds may be meant.
+    LongTimeout {
+        /// The time.
+        timeout: Duration,
+    },
     /// Everybody on the machine can read the sequences.
     WorldReadable {
         /// The permission bits of the file.
@@ -138,6 +143,14 @@ impl fmt::Display for Concern {
                 "{port} is a guarded port of rule `{rule}`, so each connection to it is a knock and disturbs the sequences \
                  of its source; use another knock port"
             ),
+            Concern::LongTimeout { timeout } => {
+                let seconds = timeout.as_secs();
+                write!(
+                    f,
+                    "{seconds} seconds are a long time for a sequence; if milliseconds are meant, write \"{seconds}ms\", \
+                     because a number is in seconds"
+                )
+            }
             Concern::WorldReadable { mode } => write!(
                 f,
                 "every user of this machine can read the secret sequences (mode {mode:04o}); run chmod o-rwx on the file"

@@ -145,7 +145,10 @@ fn a_rule_needs_a_sequence_of_ports() {
             r#""command": "x", "sequence": ["7000:UDP"]"#,
             r#"rules[0].sequence[0]: `UDP` is not a protocol; write tcp or udp, as in "7000/udp""#,
         ),
-        (r#""command": "x", "sequence": 7000"#, "rules[0].sequence: integer `7000` is not a list; write a list"),
+        (
+            r#""command": "x", "sequence": 7000"#,
+            "rules[0].sequence: integer `7000` is not a list; write a list, as in [7000]",
+        ),
         (
             r#""command": "x", "one_time_sequences": "seqs""#,
             r#"rules[0].one_time_sequences: "seqs" is not an absolute path; write a path that begins with `/`"#,
@@ -260,11 +263,11 @@ fn a_rule_needs_an_action_with_a_valid_command() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2]"#,
-            "rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`",
+            "rules: no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule",
         ),
         (
             r#""sequence": [1, 2], "setup": "x""#,
-            "rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`",
+            "rules: no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule",
         ),
         (
             r#""sequence": [1, 2], "command": """#,
@@ -497,7 +500,16 @@ fn a_file_that_is_not_a_configuration_is_refused_with_place_and_reason() {
         ("\u{feff}{}", "c.json:1:1: the file begins with a byte order mark; save the file as UTF-8 without this mark"),
         ("[]", r#"c.json:1:1: a configuration must be an object, but the file contains a list; write {"rules": […]}"#),
         ("5", r#"c.json:1:1: a configuration must be an object, but the file contains a number; write {"rules": […]}"#),
-        ("{", "c.json:1:1: not valid JSON: EOF while parsing an object"),
+        (
+            "{",
+            "c.json:1:1: not valid JSON: EOF while parsing an object; the text ends too early: a quote or a bracket is missing",
+        ),
+        (
+            r#"{"rules": ["#,
+            "c.json:1:11: not valid JSON: EOF while parsing a list; the text ends too early: a quote or a bracket is missing",
+        ),
+        (r#"{"name": ssh}"#, "c.json:1:10: not valid JSON: expected value; write JSON strings in double quotes"),
+        (r#"{"name": test}"#, "c.json:1:11: not valid JSON: expected ident; write JSON strings in double quotes"),
         (r#"{"rules": [],}"#, "c.json:1:14: not valid JSON: trailing comma; delete the comma before the bracket"),
         ("{ // x\n}", "c.json:1:3: not valid JSON: key must be a string; JSON has no comments: delete the comment"),
         ("{'rules': []}", "c.json:1:2: not valid JSON: key must be a string; write JSON strings in double quotes"),
@@ -510,7 +522,7 @@ fn a_file_that_is_not_a_configuration_is_refused_with_place_and_reason() {
         (r#"{"rules": [5]}"#, "c.json:1:12: rules[0]: integer `5` is not an object; write an object"),
         (
             r#"{"rules": [{}]}"#,
-            "c.json:1:12: rules[0]: the rule has no name; write a unique `name`\nc.json:1:12: rules[0]: the rule has no action; write at least one of `allow`, `command` and `revoke`\nc.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
+            "c.json:1:11: rules: no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule\nc.json:1:12: rules[0]: the rule has no name; write a unique `name`\nc.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
         ),
         (
             r#"{"rules": [{"name": "a b", "sequence": [1, 2], "command": "x"}]}"#,
@@ -531,4 +543,30 @@ fn a_file_that_is_not_a_configuration_is_refused_with_place_and_reason() {
     ] {
         assert_eq!(errors(text), expected, "{text}");
     }
+}
+
+#[test]
+fn a_file_in_another_format_is_named_with_its_remedy() {
+    let knock = "the file is a knockd.conf of knock, not JSON; convert it with `knockctl import`, and name the new file with -c";
+    let yaml =
+        "the file is YAML, not JSON; convert a file of knock-rs with `knockctl import`, and name the new file with -c";
+    for (text, expected) in [
+        ("# knock\n[options]\n\tUseSyslog\n", format!("c.json:2:1: {knock}")),
+        ("\u{feff}[openSSH]\r\n", format!("c.json:1:1: {knock}")),
+        ("interface: \"eth0\"\ntimeout: 5\nrules:\n", format!("c.json:1:1: {yaml}")),
+        ("---\nrules: []\n", format!("c.json:1:1: {yaml}")),
+    ] {
+        assert_eq!(errors(text), expected, "{text:?}");
+        let client = knock_config::client::parse("c.json", text).expect_err("it is no JSON");
+        assert_eq!(client.to_string(), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn one_rule_without_an_action_among_others_is_named() {
+    let text = r#"{"rules": [{"name": "a", "command": "x", "sequence": [3, 1]}, {"name": "b", "sequence": [1, 3]}]}"#;
+    assert_eq!(
+        errors(text),
+        "c.json:1:63: rules[1]: the rule has no action; write at least one of `allow`, `command` and `revoke`"
+    );
 }

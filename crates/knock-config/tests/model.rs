@@ -22,6 +22,7 @@ fn rule(members: &str) -> Rule {
 fn a_rule_alone_has_the_documented_defaults() {
     let config = config(r#"{"rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#);
     let expected = Config {
+        timeout: Duration::from_secs(5),
         interfaces: Interfaces::Any,
         rules: vec![Rule {
             name: "a".into(),

@@ -170,3 +170,17 @@ fn a_cooldown_that_outlasts_the_grant_leaves_the_client_out() {
     assert!(rule("60", allow).is_empty());
     assert!(rule("61", r#""command": "x""#).is_empty());
 }
+
+#[test]
+fn a_time_for_a_sequence_that_may_be_in_milliseconds_is_named_once() {
+    let rule = |name, timeout| format!(r#"{{"name": "{name}", "command": "x", "sequence": [3, 1, 2]{timeout}}}"#);
+    let text = |top, timeout| format!(r#"{{{top}"rules": [{}]}}"#, rule("a", timeout));
+    let long = "5000 seconds are a long time for a sequence; if milliseconds are meant, write \"5000ms\", because a number is \
+                in seconds";
+    assert_eq!(warnings(&text(r#""timeout": 5000, "#, "")), [format!("c.json:1:13: timeout: {long}")]);
+    assert_eq!(warnings(&text("", r#", "timeout": 5000"#)), [format!("c.json:1:76: rules[0].timeout: {long}")]);
+    for (top, timeout) in [(r#""timeout": 300, "#, ""), (r#""timeout": "5000ms", "#, ""), ("", r#", "timeout": "5m""#)]
+    {
+        assert_eq!(warnings(&text(top, timeout)), [] as [&str; 0], "{top}{timeout}");
+    }
+}
