@@ -11,6 +11,7 @@ use crate::recent::Recent;
 use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
+use crate::trace::Stages;
 use crate::{Knock, Port, Protocol, RuleId, TcpFlags, Time};
 
 /// A rule as the engine sees it.
@@ -322,6 +323,24 @@ impl Engine {
     /// After how long a source has no progress any more and retransmits nothing.
     fn silence(&self) -> Duration {
         self.longest_timeout.max(RETRANSMITTED)
+    }
+
+    /// How far a source is with each rule of which it has knocked the beginning, by what counts at `now`. It costs time for
+    /// each rule, so it is for a look at a few packets only.
+    pub(crate) fn stages(&self, now: Time, source: IpAddr) -> Stages {
+        let mut stages = Stages::new();
+        for track in &self.tracks {
+            let Some(place) = self.sources.find(&Key { address: source, track: track.number }) else { continue };
+            let source = self.sources.get(place);
+            for Matcher { rule, runs, since } in self.matchers.values() {
+                if (rule.target, rule.tcp_flags) == (track.target, track.tcp_flags)
+                    && let Some(stage) = source.stage(now, &Requirement { runs, timeout: rule.timeout, since: *since })
+                {
+                    stages.insert(rule.id.clone(), stage);
+                }
+            }
+        }
+        stages
     }
 
     /// The sources that are remembered.

@@ -6,6 +6,7 @@
 
 mod cooldown;
 mod engine;
+mod history;
 mod knock;
 mod name;
 mod notes;
@@ -20,12 +21,15 @@ mod shares;
 mod source;
 mod sources;
 mod time;
+mod trace;
 
 pub use cooldown::Cooldowns;
 pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
+pub use history::{History, Seen};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};
 pub use packet::{Identity, Ignored, Packet, parse};
 pub use port::Port;
 pub use rule_id::RuleId;
 pub use time::Time;
+pub use trace::{Meaning, NotCounted, Reset, Step, Tracer};

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::packet::{Identity, Packet};
 use crate::seen::Seen;
 use crate::sequence::{Run, SequenceTree};
+use crate::trace::Stage;
 use crate::{Knock, Time};
 
 /// A knock that counted.
@@ -125,6 +126,39 @@ impl Source {
         let counted = counted.filter(|&(knock, identity)| !self.seen.is_ambiguous(knock, identity)).collect();
         self.forget_before(keep_from.unwrap_or(self.events.len()));
         counted
+    }
+
+    /// How far it is with a rule, by the knocks that count at `now`; `None` where it has none of the sequence.
+    pub(crate) fn stage(&self, now: Time, requirement: &Requirement<'_>) -> Option<Stage> {
+        let in_time =
+            |at: Time| now.since(at) <= requirement.timeout && requirement.since.is_none_or(|since| at > since);
+        let starts = (0..self.events.len()).filter(|&start| self.begins_run(start));
+        starts.filter_map(|start| self.beginning(start, requirement.runs, in_time)).max_by_key(|stage| stage.knocked)
+    }
+
+    /// The knocks from the run at `start` to the last event, where they are the beginning of these runs.
+    fn beginning(&self, start: usize, runs: &[Run], in_time: impl Fn(Time) -> bool) -> Option<Stage> {
+        let mut knocked = 0;
+        let mut begin = start;
+        let mut next = start;
+        for (position, run) in runs.iter().enumerate() {
+            if next == self.events.len() {
+                break;
+            }
+            if self.events[next].knock != run.knock {
+                return None;
+            }
+            let end = (next + 1..self.events.len()).find(|&i| self.begins_run(i)).unwrap_or(self.events.len());
+            let count = usize::from(run.count).min(end - next);
+            // More knocks at the first port than the sequence has: its last ones count.
+            if position == 0 {
+                begin = end - count;
+            }
+            knocked += count;
+            next = end;
+        }
+        let since = self.events.get(begin)?.at;
+        (next == self.events.len() && knocked > 0 && in_time(since)).then_some(Stage { knocked, since })
     }
 
     fn push(&mut self, now: Time, knock: Knock, identity: Identity, longest_run: u16) {

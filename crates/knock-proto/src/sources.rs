@@ -117,6 +117,11 @@ impl Sources {
         (place, evicted)
     }
 
+    /// The source at that place.
+    pub(crate) fn get(&self, place: u32) -> &Source {
+        &self.places[place as usize].source
+    }
+
     /// Changes a source. Its place in the order of eviction follows.
     pub(crate) fn update<T>(&mut self, place: u32, change: impl FnOnce(&mut Source) -> T) -> T {
         let entry = &mut self.places[place as usize];
