@@ -8,10 +8,12 @@ mod report;
 mod sequence;
 mod table;
 mod trial;
+mod watch;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,8 +23,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::control::client::{ClientError, request};
-use crate::control::protocol::{Code, Command, Confirmed, Granted, Grants, Reloaded, Revoked, Status, Tried};
+use crate::control::client::{ClientError, follow, request};
+use crate::control::protocol::{
+    Code, Command, Confirmed, Followed, Following, Granted, Grants, Reloaded, Revoked, Status, Tried,
+};
 use args::Args;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
@@ -115,6 +119,8 @@ fn run(args: Args) -> Result<(), Failure> {
             let text = trial::install(&confirmed).map_err(|error| Failure::new(EXIT_OTHER, error))?;
             if args.json { print(&json(&confirmed)) } else { print(&text) }
         }
+        args::Command::Watch { address, rule } => watch(&args.socket, args.json, address, rule),
+        args::Command::Explain { address } => answer.show(&Command::Explain { address }, watch::explained),
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Doctor => doctor(&args.socket, args.json),
         args::Command::Import { file, native } => import(&file, native),
@@ -159,20 +165,40 @@ fn json(value: &impl Serialize) -> String {
     safe
 }
 
-/// Prints it to standard output. A reader that has seen enough is no failure.
+/// Prints it to standard output, with colours where that is a terminal that has them and `NO_COLOR` is not set. A reader that
+/// has seen enough is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    print_to(anstream::stdout().lock(), text).map(drop)
+}
+
+/// Returns whether there is still a reader.
+fn print_to(mut stdout: impl Write, text: &str) -> Result<bool, Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(EXIT_OTHER, format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(EXIT_OTHER, format!("cannot write to standard output: {error}"))),
     }
 }
 
 fn complain(prefix: &str, line: &str) {
     // Standard error is the last resort: an error of its own cannot be reported.
     let _ = io::stderr().write_all(format!("{prefix}{}\n", printable(line)).as_bytes());
+}
+
+/// Prints what packets mean, until the user or the daemon ends it.
+fn watch(socket: &Path, as_json: bool, address: Option<IpAddr>, rule: Option<String>) -> Result<(), Failure> {
+    let mut printed = Ok(true);
+    let _: Following = follow(socket, &Command::Watch { address, rule }, |line: Followed| {
+        let text = match &line {
+            // A line each, for programs.
+            _ if as_json => serde_json::to_string(&line).unwrap_or_default() + "\n",
+            Followed::Step(step) => watch::line(step),
+            Followed::LeftOut(packets) => watch::left_out(*packets),
+        };
+        printed = print_to(anstream::stdout().lock(), &text);
+        matches!(printed, Ok(true))
+    })?;
+    printed.map(drop)
 }
 
 /// Prints a random sequence.

@@ -12,6 +12,7 @@ mod reload;
 mod reload_thread;
 pub(crate) mod startup;
 mod trial;
+mod watching;
 
 use std::io;
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::ActiveConfig;
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::trial::InForce;
+use crate::daemon::watching::Watching;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, clock_reading, now, slept};
 use crate::os::poller::Poller;
@@ -108,6 +110,7 @@ pub(crate) struct Daemon {
     pub(crate) stops: Option<Arc<StopSchedule>>,
     /// `None` where the daemon may not make it at its default place.
     pub(crate) control: Option<control::Server>,
+    pub(crate) watching: Watching,
     pub(crate) events: EventLog,
     pub(crate) counters: Counters,
     pub(crate) started: Time,
@@ -209,7 +212,8 @@ impl Daemon {
                 Ok(packet) => {
                     let now = now();
                     let local = self.packets.is_local(packet.destination);
-                    self.sequences.handle(now, &packet, local, completions);
+                    let knocked = self.sequences.handle(now, &packet, local, completions);
+                    self.note_packet(now, &packet, local, knocked);
                     if !completions.is_empty() {
                         self.carry_out(now, completions);
                     }
@@ -242,6 +246,7 @@ impl Daemon {
         self.observe_grants(now);
         self.sequences.tick(now);
         self.end_trial(now);
+        self.tick_watchers(now);
         if self.cooldowns.next_old().is_some_and(|due| due <= now) {
             self.cooldowns.forget_old(now);
         }
@@ -269,6 +274,7 @@ impl Daemon {
             self.cooldowns.next_old(),
             self.next_stop(),
             self.next_trial_end(),
+            self.watching.next_summary(),
             self.events.next_summary(),
             self.notifier.next_ping(),
         ];

@@ -22,6 +22,9 @@ _knockctl() {
             knockctl,doctor)
                 cmd="knockctl__subcmd__doctor"
                 ;;
+            knockctl,explain)
+                cmd="knockctl__subcmd__explain"
+                ;;
             knockctl,grant)
                 cmd="knockctl__subcmd__grant"
                 ;;
@@ -49,11 +52,17 @@ _knockctl() {
             knockctl,try)
                 cmd="knockctl__subcmd__try"
                 ;;
+            knockctl,watch)
+                cmd="knockctl__subcmd__watch"
+                ;;
             knockctl__subcmd__help,confirm)
                 cmd="knockctl__subcmd__help__subcmd__confirm"
                 ;;
             knockctl__subcmd__help,doctor)
                 cmd="knockctl__subcmd__help__subcmd__doctor"
+                ;;
+            knockctl__subcmd__help,explain)
+                cmd="knockctl__subcmd__help__subcmd__explain"
                 ;;
             knockctl__subcmd__help,grant)
                 cmd="knockctl__subcmd__help__subcmd__grant"
@@ -82,6 +91,9 @@ _knockctl() {
             knockctl__subcmd__help,try)
                 cmd="knockctl__subcmd__help__subcmd__try"
                 ;;
+            knockctl__subcmd__help,watch)
+                cmd="knockctl__subcmd__help__subcmd__watch"
+                ;;
             *)
                 ;;
         esac
@@ -89,7 +101,7 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm sequence doctor import help"
+            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm watch explain sequence doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -125,6 +137,24 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__doctor)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__explain)
             opts="-h --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -187,7 +217,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status grants grant revoke reload try confirm sequence doctor import help"
+            opts="status grants grant revoke reload try confirm watch explain sequence doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,6 +245,20 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -354,6 +398,20 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__help__subcmd__watch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__import)
             opts="-h --native --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -452,6 +510,28 @@ _knockctl() {
             fi
             case "${prev}" in
                 --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__watch)
+            opts="-h --rule --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --rule)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -42,6 +42,41 @@ pub(crate) enum ClientError {
 ///
 /// Where no daemon answers, or it refuses.
 pub(crate) fn request<T: DeserializeOwned>(path: &Path, command: &Command) -> Result<T, ClientError> {
+    let mut reader = connect(path, command)?;
+    read_result(path, &mut reader)
+}
+
+/// Sends the request to the daemon at that socket, and hands each line that follows to `line`, until that returns `false`.
+///
+/// # Errors
+///
+/// Where no daemon answers, it refuses, or it ends.
+pub(crate) fn follow<T: DeserializeOwned, L: DeserializeOwned>(
+    path: &Path,
+    command: &Command,
+    mut line: impl FnMut(L) -> bool,
+) -> Result<T, ClientError> {
+    let broken = |error| ClientError::Broken { path: path.to_owned(), error };
+    let mut reader = connect(path, command)?;
+    let result = read_result(path, &mut reader)?;
+    // It may be long until something happens.
+    reader.get_ref().set_read_timeout(None).map_err(broken)?;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        match reader.read_until(b'\n', &mut bytes) {
+            Ok(_) if bytes.ends_with(b"\n") => {}
+            Ok(_) => return Err(broken(ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(broken(error)),
+        }
+        let not_understood = |error| ClientError::NotUnderstood { path: path.to_owned(), error };
+        if !line(serde_json::from_slice(&bytes).map_err(not_understood)?) {
+            return Ok(result);
+        }
+    }
+}
+
+fn connect(path: &Path, command: &Command) -> Result<BufReader<UnixStream>, ClientError> {
     let owned = || path.to_owned();
     let broken = |error| ClientError::Broken { path: owned(), error };
     let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
@@ -54,11 +89,21 @@ pub(crate) fn request<T: DeserializeOwned>(path: &Path, command: &Command) -> Re
         .map_err(broken)?;
     // A daemon that refuses the connection responds without reading. Its message says more than the failed write.
     let sent = stream.write_all(command.to_line().as_bytes());
+    let mut reader = BufReader::with_capacity(1 << 16, stream);
+    match (sent, reader.fill_buf()) {
+        (Ok(()), _) | (Err(_), Ok([_, ..])) => Ok(reader),
+        (Err(error), _) => Err(broken(error)),
+    }
+}
+
+fn read_result<T: DeserializeOwned>(path: &Path, reader: &mut BufReader<UnixStream>) -> Result<T, ClientError> {
+    let owned = || path.to_owned();
+    let broken = |error| ClientError::Broken { path: owned(), error };
     let mut line = Vec::new();
-    match BufReader::with_capacity(1 << 16, stream).read_until(b'\n', &mut line) {
+    match reader.read_until(b'\n', &mut line) {
         Ok(_) if line.ends_with(b"\n") => {}
-        Ok(_) => return Err(broken(sent.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into()))),
-        Err(error) => return Err(broken(sent.err().unwrap_or(error))),
+        Ok(_) => return Err(broken(ErrorKind::UnexpectedEof.into())),
+        Err(error) => return Err(broken(error)),
     }
     let answer: Answer<T> =
         serde_json::from_slice(&line).map_err(|error| ClientError::NotUnderstood { path: owned(), error })?;

@@ -1,6 +1,6 @@
 //! A connection: one request, one response, each with a time limit.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time for the client to read the response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes that wait for a client that follows what happens. Lines above that are left out.
+const FOLLOWING_MAX: usize = 64 << 10;
+
 /// A connection to a client that may send a request.
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
@@ -28,6 +31,8 @@ enum State {
     Receiving(Vec<u8>, Time),
     /// The request is a reload, which has no time limit.
     Waiting,
+    /// The client follows what happens: these bytes wait for it, and this is how many lines did not fit.
+    Following(Vec<u8>, u64),
     /// The client reads the response before the deadline.
     Responding(Response, Time),
 }
@@ -52,8 +57,42 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Receiving(_, deadline) | State::Responding(_, deadline) => Some(deadline),
-            State::Waiting => None,
+            State::Waiting | State::Following(..) => None,
         }
+    }
+
+    /// Sends lines to the client from now on, for as long as it is connected.
+    pub(crate) fn follow(&mut self) {
+        self.state = State::Following(Vec::new(), 0);
+    }
+
+    /// Whether lines are sent to the client.
+    pub(crate) fn is_following(&self) -> bool {
+        matches!(self.state, State::Following(..))
+    }
+
+    /// Adds a line for the client, where it has room for one.
+    pub(crate) fn push(&mut self, line: &[u8]) {
+        if let State::Following(waiting, left_out) = &mut self.state {
+            if waiting.len() + line.len() > FOLLOWING_MAX {
+                *left_out += 1;
+            } else {
+                waiting.extend_from_slice(line);
+            }
+        }
+    }
+
+    /// The lines for the client that did not fit since this was asked last.
+    pub(crate) fn left_out(&mut self) -> u64 {
+        match &mut self.state {
+            State::Following(_, left_out) => std::mem::take(left_out),
+            _ => 0,
+        }
+    }
+
+    /// Whether bytes wait for the client to take them.
+    pub(crate) fn has_waiting(&self) -> bool {
+        matches!(&self.state, State::Following(waiting, _) if !waiting.is_empty())
     }
 
     /// Makes it wait for its response.
@@ -93,12 +132,48 @@ impl Connection {
                 Err(_) => Step::Closed,
             },
             State::Waiting => Step::Open,
+            State::Following(waiting, _) => {
+                match write_some(&self.stream, waiting).and_then(|()| is_open(&self.stream)) {
+                    Ok(true) => Step::Open,
+                    Ok(false) | Err(_) => Step::Closed,
+                }
+            }
             State::Responding(response, _) => match response.write_to(&self.stream) {
                 Ok(Progress::More) => Step::Open,
                 Ok(Progress::Done) | Err(_) => Step::Closed,
             },
         }
     }
+}
+
+/// Writes what the client takes at once.
+fn write_some(mut stream: &UnixStream, waiting: &mut Vec<u8>) -> io::Result<()> {
+    while !waiting.is_empty() {
+        match stream.write(waiting) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => drop(waiting.drain(..count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the client has not closed its side. What it sends is not for anybody.
+fn is_open(mut stream: &UnixStream) -> io::Result<bool> {
+    let mut piece = [0; 512];
+    // A few reads at most: a client that sends without end is not followed.
+    for _ in 0..8 {
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Reads up to the newline or the end of what the client sends; `None` where neither has arrived.

@@ -54,6 +54,16 @@ pub(crate) enum Command {
     },
     /// Makes the tried configuration the one that stays. Answered by [`Confirmed`].
     Confirm {},
+    /// What the packets of sources mean, from now on, those of an address or for a rule only. Answered by [`Following`], then
+    /// by a line for each [`Followed`], until the client closes the connection.
+    Watch {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    /// What the packets of a source meant in the last minutes. Answered by [`Explained`].
+    Explain { address: IpAddr },
 }
 
 impl Command {
@@ -250,6 +260,86 @@ pub(crate) struct Revoked {
     /// The number of elements without a grant that were found in the kernel and deleted.
     #[serde(default)]
     pub(crate) strays: usize,
+}
+
+/// Lines of [`Followed`] follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Following {
+    pub(crate) following: bool,
+}
+
+/// A line for a client that watches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Followed {
+    Step(Step),
+    /// Packets and steps that were too many to be shown, since the line of this kind before.
+    LeftOut(u64),
+}
+
+/// What the packets of a source meant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Explained {
+    pub(crate) address: IpAddr,
+    /// The oldest first.
+    pub(crate) steps: Vec<Step>,
+    /// How far back packets are remembered; `null` where there is none.
+    pub(crate) since_seconds: Option<f64>,
+    /// Packets of all sources that came too fast to be remembered, since the start.
+    pub(crate) left_out: u64,
+}
+
+/// Something that a packet of a source meant, or that happened to its grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// Seconds since 1970, UTC.
+    pub(crate) time: f64,
+    pub(crate) address: IpAddr,
+    pub(crate) rule: Option<String>,
+    pub(crate) what: What,
+    /// Knocks of the rule's sequence that the source has.
+    pub(crate) knocked: usize,
+    /// Knocks that the sequence has.
+    pub(crate) of: usize,
+    /// More about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+}
+
+/// What a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum What {
+    /// The next knock of the sequence.
+    Knock,
+    /// The last knock of the sequence.
+    Completed,
+    /// The progress was reset: the source touched a tripwire.
+    Tripwire,
+    /// The progress was reset: the port is not the next one of the sequence.
+    WrongOrder,
+    /// The progress was reset: the port is one of another rule.
+    OtherRule,
+    /// The progress was reset: the time for the sequence was over.
+    TooSlow,
+    /// Nothing changed: the packet came before.
+    Retransmission,
+    /// Nothing changed: the same knock once more.
+    Repeated,
+    /// Nothing changed: the right port by the other transport protocol.
+    WrongProtocol,
+    /// Nothing changed: the destination is no address of the rule.
+    OtherDestination,
+    /// The rule was completed and did nothing, in its cooldown.
+    Cooldown,
+    /// The gate dropped a packet of an address without a grant.
+    TurnedAway,
+    /// Something happened to a grant.
+    Grant,
+    /// The rule was completed, and its command is to run.
+    Command,
+    /// Something failed.
+    Failed,
 }
 
 /// The configuration was reloaded.

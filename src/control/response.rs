@@ -50,6 +50,11 @@ impl Response {
         Response::whole(&Answer::<()> { version: VERSION, result: None, error: Some(refusal) })
     }
 
+    /// The line of a response that is no listing.
+    pub(crate) fn into_line(self) -> Vec<u8> {
+        self.buffer
+    }
+
     fn whole<T: Serialize>(answer: &Answer<T>) -> Response {
         // All maps of these types have keys of text, so this cannot fail.
         let mut buffer = serde_json::to_vec(answer).unwrap_or_default();

@@ -19,6 +19,8 @@ use super::socket::{Peer, Socket};
 pub(crate) const CONNECTIONS_MAX: usize = 8;
 /// The limit of connections that wait for a reload: the others are for requests that are answered at once.
 const WAITING_MAX: usize = CONNECTIONS_MAX / 2;
+/// The limit of connections that are kept open for lines.
+const FOLLOWERS_MAX: usize = 2;
 /// The limit of connections that are accepted before the loop looks at packets again.
 const ACCEPTED_IN_A_ROW: usize = 32;
 /// How long no connection is accepted after the kernel had no descriptor for one.
@@ -76,6 +78,7 @@ impl Server {
             match connection.on_ready() {
                 Step::Request(Ok(command)) => requests.push(Request { slot, peer, command }),
                 Step::Request(Err(refusal)) => self.answer(slot, Response::refusal(refusal), now),
+                Step::Open if connection.is_following() => self.push(slot, &[]),
                 Step::Open => {}
                 Step::Closed => self.connections[slot] = None,
             }
@@ -163,6 +166,48 @@ impl Server {
         let _ = epoll::delete(&self.epoll, &connection.stream);
         connection.wait();
         true
+    }
+
+    /// Sends a first line to that connection and keeps it open for others. `false` where too many do that already: it gets
+    /// that as its response.
+    pub(crate) fn follow(&mut self, slot: usize, line: &[u8], now: Time) -> bool {
+        if self.followers().count() >= FOLLOWERS_MAX {
+            let message = format!("{FOLLOWERS_MAX} others watch already; try again");
+            self.answer(slot, Response::refusal(Refusal::new(Code::Busy, message)), now);
+            return false;
+        }
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        connection.follow();
+        self.push(slot, line);
+        true
+    }
+
+    /// The connections that are kept open for lines.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = usize> {
+        let following = |connection: &Option<Connection>| connection.as_ref().is_some_and(Connection::is_following);
+        self.connections.iter().enumerate().filter(move |(_, connection)| following(connection)).map(|(slot, _)| slot)
+    }
+
+    /// Sends a line to a connection that is kept open for lines. One that does not read gets some of the later ones only:
+    /// see [`Server::left_out`].
+    pub(crate) fn push(&mut self, slot: usize, line: &[u8]) {
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        connection.push(line);
+        if connection.on_ready() == Step::Closed {
+            self.connections[slot] = None;
+            return;
+        }
+        // The end of the client wakes the loop, and room for more where something waits.
+        let flags = if connection.has_waiting() { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+        let Some(Some(connection)) = self.connections.get(slot) else { return };
+        if self.watch(&connection.stream, flags).is_err() {
+            self.connections[slot] = None;
+        }
+    }
+
+    /// The lines to that connection that were left out since this was asked last.
+    pub(crate) fn left_out(&mut self, slot: usize) -> u64 {
+        self.connections.get_mut(slot).and_then(Option::as_mut).map_or(0, Connection::left_out)
     }
 
     /// Sends the response to the request of that connection.

@@ -78,6 +78,21 @@ pub enum Command {
     },
     /// Keep the configuration that is being tried, and write it to the configuration file
     Confirm,
+    /// Show what packets of sources mean for the rules, as they come: how far each source is, and why it starts again
+    Watch {
+        /// Only those of this address, and then all of them
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+        /// Only those for this rule
+        #[arg(long, value_name = "RULE")]
+        rule: Option<String>,
+    },
+    /// Say what the packets of an address meant in the last minutes, and why nothing opened
+    Explain {
+        /// The address
+        #[arg(value_name = "ADDR")]
+        address: IpAddr,
+    },
     /// Print a random sequence of TCP ports for a rule
     Sequence {
         /// How many knocks

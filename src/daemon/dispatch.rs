@@ -8,6 +8,7 @@ use knock_proto::{Completion, RuleId, Time};
 use log::Level;
 
 use crate::commands::{Job, Kind};
+use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::logging::events::Event;
 use crate::os::clock::clock_reading;
@@ -26,6 +27,13 @@ impl Daemon {
                 let message =
                     format_args!("rule {name}: {source} has knocked again in the cooldown, which does nothing");
                 self.events.line(now, Level::Debug, name, message);
+                self.note_outcome(
+                    now,
+                    source,
+                    Some(name),
+                    What::Cooldown,
+                    "the rule does nothing in its cooldown".to_owned(),
+                );
                 continue;
             }
             let mut done = true;
@@ -34,6 +42,8 @@ impl Daemon {
                 (used, cause) = (true, Cause::OneTime);
                 // Each sequence works once, ever: where its use can't be marked, it does nothing.
                 if !self.consume_one_time(now, &rule.name) {
+                    let text = "the use of the one-time sequence could not be marked; see the log".to_owned();
+                    self.note_outcome(now, source, Some(rule.name.as_str()), What::Failed, text);
                     continue;
                 }
             }
@@ -81,6 +91,7 @@ impl Daemon {
         if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
             log::error!("cannot receive the packets of the next one-time sequence: {error}");
         }
+        self.rules_have_changed();
     }
 
     /// Hands the rule's command, if it has one, to a worker. Returns whether that was done, or was not needed.
@@ -94,6 +105,7 @@ impl Daemon {
             Some(source),
             format_args!("rule {name}: {source} has knocked"),
         );
+        self.note_outcome(now, source, Some(name), What::Command, "its command is to run".to_owned());
         let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
         let job = match (&rule.stop, &self.stops) {
             (Some(stop), Some(stops)) => match stops.arm(clock_reading(), job, stop) {

@@ -34,6 +34,9 @@ impl Daemon {
                     }
                 }
                 Command::Try { file, time } => self.try_by_hand(slot, peer, file, &time),
+                Command::Watch { address, rule } => {
+                    self.watch(slot, address.map(|a| a.to_canonical()), rule.as_deref());
+                }
                 command => {
                     let answer = self.reply(now(), peer, command).unwrap_or_else(Response::refusal);
                     let Some(control) = &mut self.control else { return };
@@ -96,7 +99,10 @@ impl Daemon {
             }
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Confirm {} => self.confirm(now, peer),
-            Command::Reload {} | Command::Try { .. } => Err(Refusal::new(Code::BadRequest, "this is answered later")),
+            Command::Explain { address } => self.explain(now, address.to_canonical()),
+            Command::Reload {} | Command::Try { .. } | Command::Watch { .. } => {
+                Err(Refusal::new(Code::BadRequest, "this is answered later"))
+            }
         }
     }
 
@@ -264,7 +270,7 @@ impl Daemon {
     }
 
     /// The rule of that name.
-    fn rule(&self, name: &str) -> Result<&Rule, Refusal> {
+    pub(super) fn rule(&self, name: &str) -> Result<&Rule, Refusal> {
         self.config.rule(name).ok_or_else(|| {
             let meant = match nearest(name, self.config.rules.iter().map(|rule| rule.name.as_str())) {
                 Some(meant) => format!("did you mean {meant}?"),

@@ -4,6 +4,7 @@ use knock_grant::GrantEvent;
 use knock_proto::Time;
 use log::Level;
 
+use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::logging::events::Event;
 
@@ -40,6 +41,10 @@ impl Daemon {
                 }
             };
             let rule = event.rule().map(|rule| rule.as_str());
+            if let Some(address) = event.address() {
+                let what = if kind == Event::GrantFailed { What::Failed } else { What::Grant };
+                self.note_outcome(now, address, rule, what, event.to_string());
+            }
             self.events.report(now, kind, rule, event.address(), format_args!("{event}"));
         }
     }

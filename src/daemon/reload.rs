@@ -168,6 +168,7 @@ impl Daemon {
         }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
+        self.rules_have_changed();
         // Without such a rule, there may be no schedule of stop commands yet.
         if self.stops.is_none() && has_stop_command(&self.config) {
             self.stops = open_stops(&self.config, &self.events);

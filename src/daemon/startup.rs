@@ -22,6 +22,7 @@ use crate::daemon::plan::{ActiveConfig, cooldowns, engine_settings, policy};
 use crate::daemon::reload::put_in_place;
 use crate::daemon::reload_thread::{Reloads, keep_last_valid};
 use crate::daemon::trial::InForce;
+use crate::daemon::watching::Watching;
 use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
@@ -260,6 +261,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         grants,
         commands,
         stops,
+        watching: Watching::default(),
         events,
         counters: Counters::default(),
         started: now(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Completion, Counters, Engine, Packet, Rule, RuleId, Settings, Time, Watch};
+use knock_proto::{Completion, Counters, Engine, Knock, Packet, Port, Rule, RuleId, Settings, Time, Tracer, Watch};
 
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::{ConsumeError, OneTime, OneTimeError, Warning};
@@ -75,8 +75,30 @@ impl Sequences {
 
     /// Looks at a packet; `local`: whether its destination is an address of this host. Each rule that it completes is
     /// appended to `completions`.
-    pub(crate) fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
-        self.engine.handle(now, packet, local, completions);
+    ///
+    /// Returns how far the source is, as [`Engine::handle`].
+    pub(crate) fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) -> u8 {
+        self.engine.handle(now, packet, local, completions)
+    }
+
+    /// Whether that is a knock port or a tripwire.
+    pub(crate) fn concerns(&self, knock: Knock) -> bool {
+        self.engine.concerns(knock)
+    }
+
+    /// A tracer that says what packets mean for these rules.
+    pub(crate) fn tracer(&self, sources: usize) -> Tracer {
+        Tracer::new(self.rules.clone(), &self.settings, sources)
+    }
+
+    /// The packets that a look at clients' mistakes needs too.
+    pub(crate) fn watches_of_mistakes(&self) -> Vec<Watch> {
+        self.engine.watches_of_mistakes(&self.settings.guarded)
+    }
+
+    /// Whether that is a port that only a grant opens.
+    pub(crate) fn is_guarded(&self, port: Port) -> bool {
+        self.settings.guarded.contains(&port)
     }
 
     /// Notes durably that the rule's one-time sequence is used. Only where that was done may the rule open anything.

@@ -38,3 +38,4 @@ mod testkit;
 mod trust;
 mod user_sets;
 mod wall_clock;
+mod watching;

@@ -229,11 +229,31 @@ impl Engine {
         watches
     }
 
+    /// Whether that is a knock port or a tripwire.
+    pub fn concerns(&self, knock: Knock) -> bool {
+        self.knock_ports.contains(knock) || self.tripwires.contains(knock)
+    }
+
+    /// As [`Engine::watches`], for a look at what clients do wrong: knock ports by the other transport protocol too, and the
+    /// guarded TCP ports.
+    pub fn watches_of_mistakes(&self, guarded: &[Port]) -> Vec<Watch> {
+        let mut watches = self.watches();
+        for watch in &mut watches {
+            let tcp = guarded.iter().map(|port| port.knock()).filter(|knock| knock.protocol == Protocol::Tcp);
+            watch.ports.extend(self.knock_ports.iter().map(Knock::by_other_protocol).chain(tcp));
+            watch.ports.sort_unstable();
+            watch.ports.dedup();
+        }
+        watches
+    }
+
     /// Looks at a packet; `local` tells whether its destination is an address of this host. Each rule that it completes is
-    /// appended to `completions`, in the order of the rules.
+    /// appended to `completions`, in the order of the rules. Returns how many different ports in a row the source has
+    /// knocked that begin a sequence, this packet included.
     ///
     /// Ignored packets cost no allocation.
-    pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) {
+    pub fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) -> u8 {
+        let mut progress = 0;
         let is_knock = self.knock_ports.contains(packet.knock);
         let mut looked_at = false;
         let mut counted_before = None;
@@ -250,12 +270,13 @@ impl Engine {
                             self.counters.retransmissions += 1;
                             continue;
                         }
-                        self.handle_in_track(now, packet, track, is_knock, completions);
+                        progress = self.handle_in_track(now, packet, track, is_knock, completions).max(progress);
                     }
                 }
             }
         }
         self.counters.ignored += u64::from(!looked_at);
+        progress
     }
 
     fn handle_in_track(
@@ -265,7 +286,7 @@ impl Engine {
         track: usize,
         is_knock: bool,
         completions: &mut Vec<Completion>,
-    ) {
+    ) -> u8 {
         let Self { matchers, sources, recent, counters, longest_timeout, seen_most, .. } = self;
         let track = &self.tracks[track];
         let tree = &track.tree;
@@ -281,18 +302,18 @@ impl Engine {
                 // Of a source of which nothing is known, neither a tripwire nor the middle of a sequence says anything.
                 counters.knocks += u64::from(is_knock);
                 counters.tripwires += u64::from(!is_knock);
-                return;
+                return 0;
             }
         };
         sources.update(place, |source| {
             if source.is_retransmission(now, packet, !is_knock, *seen_most) {
                 counters.retransmissions += 1;
-                return;
+                return source.progress();
             }
             if !is_knock {
                 counters.tripwires += 1;
                 source.trip(now);
-                return;
+                return 0;
             }
             counters.knocks += 1;
             let requirement = |number: u64| {
@@ -306,7 +327,8 @@ impl Engine {
             for (knock, identity) in counted {
                 recent.note(now, packet.source, knock, identity);
             }
-        });
+            source.progress()
+        })
     }
 
     /// Forgets the sources of which nothing can come any more, retransmissions included.

@@ -69,6 +69,14 @@ impl Knock {
     pub const fn udp(port: u16) -> Knock {
         Knock { protocol: Protocol::Udp, port }
     }
+
+    /// A knock at the same port by the other transport protocol.
+    pub(crate) const fn by_other_protocol(self) -> Knock {
+        match self.protocol {
+            Protocol::Tcp => Knock::udp(self.port),
+            Protocol::Udp => Knock::tcp(self.port),
+        }
+    }
 }
 
 impl fmt::Display for Knock {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::{Engine, Knock, Packet, Protocol, Rule, RuleId, Settings, Time};
+use crate::{Engine, Knock, Packet, Rule, RuleId, Settings, Time};
 
 /// What a packet meant for one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Tracer {
                 } else if is < knocked {
                     step(knocked, Meaning::Reset(reset(rule, packet.knock, tripwire)));
                 }
-                if is > 0 && (is > knocked || is < knocked || too_slow.is_some()) {
+                if is > 0 && (is != knocked || too_slow.is_some()) {
                     step(is, Meaning::Knock);
                 }
             }
@@ -168,11 +168,7 @@ fn reset(rule: &Rule, knock: Knock, tripwire: bool) -> Reset {
 /// Why a packet to the next port of the rule is no knock of it; `None` where its port is another one.
 fn not_for(rule: &Rule, knocked: usize, packet: &Packet, local: bool) -> Option<NotCounted> {
     let next = rule.sequence.get(knocked)?;
-    let other = match packet.knock.protocol {
-        Protocol::Tcp => Protocol::Udp,
-        Protocol::Udp => Protocol::Tcp,
-    };
-    if *next == (Knock { protocol: other, ..packet.knock }) {
+    if *next == packet.knock.by_other_protocol() {
         return Some(NotCounted::WrongProtocol);
     }
     let arrives = rule.target.map_or(local, |target| target == packet.destination);
