@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use knock_config::printable;
+use knock_proto::InterfaceName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +29,7 @@ use crate::control::protocol::{
     Code, Command, Confirmed, Followed, Following, Granted, Grants, Reloaded, Revoked, Status, Tried,
 };
 use args::Args;
+use import::ImportOptions;
 
 /// No daemon answers: `EX_UNAVAILABLE` of sysexits.h(3head).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -123,7 +125,7 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Explain { address } => answer.show(&Command::Explain { address }, watch::explained),
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Doctor => doctor(&args.socket, args.json),
-        args::Command::Import { file, native } => import(&file, native),
+        args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }
 }
 
@@ -232,16 +234,17 @@ fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
     report::found(&findings).map_or(Ok(()), |found| Err(Failure::new(EXIT_OTHER, found)))
 }
 
-/// Takes over a knockd.conf of knock.
-fn import(file: &Path, native: bool) -> Result<(), Failure> {
+/// Converts a knockd.conf of knock.
+fn import(file: &Path, native: bool, interfaces: Vec<InterfaceName>) -> Result<(), Failure> {
     let name = file.display().to_string();
     let text = read(file)?;
-    let imported = import::import(&name, &text, native).map_err(|errors| {
+    let options = ImportOptions { native, interfaces };
+    let imported = import::import(&name, &text, &options).map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(EXIT_CONFIGURATION, errors.join("\n"))
     })?;
     for note in &imported.notes {
-        complain("note: ", &format!("{name}: {note}"));
+        complain("note: ", &note.to_string());
     }
     print(&imported.json)
 }
@@ -255,7 +258,8 @@ fn read(file: &Path) -> Result<String, Failure> {
     let limit = knock_config::FILE_MAX;
     File::open(file).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() > limit {
-        let message = format!("{} is bigger than {limit} bytes, so it is hardly a knockd.conf", file.display());
+        let message =
+            format!("{} is bigger than {limit} bytes, so it is hardly a configuration of knock", file.display());
         return Err(Failure::new(EXIT_CONFIGURATION, message));
     }
     String::from_utf8(bytes).map_err(|_| {

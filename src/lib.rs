@@ -9,7 +9,7 @@ mod os;
 mod triggers;
 
 pub use ctl::args::Args as KnockctlArgs;
-pub use ctl::import::import;
+pub use ctl::import::{ImportOptions, import};
 pub use ctl::knockctl_main;
 pub use daemon::args::Args as KnockdArgs;
 pub use daemon::startup::knockd_main;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use knock_proto::InterfaceName;
 
 /// Shows the state of a running knockd, and controls it.
 ///
@@ -110,6 +111,9 @@ pub enum Command {
         /// Replace commands that open and close ports of the firewall by `allow` and `revoke`
         #[arg(long)]
         native: bool,
+        /// An interface to listen on, or `any`, in place of what the file says; repeat it for several
+        #[arg(long = "interface", value_name = "NAME")]
+        interfaces: Vec<InterfaceName>,
     },
 }
 

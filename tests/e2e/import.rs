@@ -132,7 +132,7 @@ fn changes_are_noted_on_standard_error_and_lines_that_knock_misreads_are_refused
     let output = import(&[], &file);
     assert!(output.status.success());
     let notes = String::from_utf8(output.stderr).expect("text");
-    for part in ["note: ", "knockd.conf: line 2: LogFile", "line 3: no TCPFlags"] {
+    for part in ["note: ", "knockd.conf:2: LogFile", "knockd.conf:3: no TCPFlags"] {
         assert!(notes.contains(part), "`{part}` is missing: {notes}");
     }
     for (sequence, says) in [

@@ -9,7 +9,7 @@ pub fn import(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let lines = text.lines().count().max(1);
     for native in [false, true] {
-        match knockd::import("knockd.conf", text, native) {
+        match knockd::import("knockd.conf", text, &knockd::ImportOptions { native, ..Default::default() }) {
             Ok(imported) => {
                 if let Err(error) = knock_config::parse("config.json", &imported.json) {
                     panic!("the import wrote what is no configuration: {error}\n{}", imported.json);

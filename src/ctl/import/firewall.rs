@@ -1,11 +1,24 @@
-//! Commands that open or close ports for the source address: iptables, ip6tables, ufw, firewall-cmd, nft.
+//! Commands that open or close ports: iptables, ip6tables, ufw, firewall-cmd, nft.
+//!
+//! Each grammar fills a [`Draft`], whose [`Draft::finish`] decides what it means. A command is known only if a grant, or
+//! the managed table, has the same effect; else there is a reason why it is not.
+
+mod firewalld;
+mod iptables;
+mod nft;
+mod services;
+mod ufw;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use knock_proto::{Port, Protocol, SetName};
+use knock_config::excerpt;
+use knock_proto::{Port, Protocol};
 
-/// The ports or the set that a command opens or closes for `%IP%`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::shell;
+
+/// The ports or the set that a command opens or closes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Opening {
     /// Ports of this host.
     Ports(BTreeSet<Port>),
@@ -13,179 +26,166 @@ pub(super) enum Opening {
     Set(String),
 }
 
-/// Whether a command opens or closes.
+/// What a command does to an [`Opening`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
+    /// Opens it for `%IP%`.
     Open,
+    /// Takes that back.
     Close,
+    /// Closes it for everybody, as the managed table does.
+    Guard,
+    /// Takes that back.
+    Unguard,
 }
 
-/// The effect of `command`, if it is a known command without further effects.
-pub(super) fn recognise(command: &str) -> Option<(Act, Opening)> {
-    let words = words(command)?;
-    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if words.first() == Some(&"sudo") {
-        words.remove(0);
-    }
-    let (program, arguments) = words.split_first()?;
-    match program.rsplit('/').next()? {
-        "iptables" | "ip6tables" | "iptables-nft" | "ip6tables-nft" | "iptables-legacy" | "ip6tables-legacy" => {
-            iptables(arguments)
+/// The effect of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Effect {
+    pub(super) act: Act,
+    pub(super) opening: Opening,
+    /// The firewall takes it back by itself after this time.
+    pub(super) expires: Option<Duration>,
+    /// What the command was limited to, and no grant is.
+    pub(super) limit: Option<String>,
+}
+
+/// The effect of `command`.
+///
+/// # Errors
+///
+/// The reason why no grant and no managed table can replace it, as a clause for a note.
+pub(super) fn effect_of(command: &str) -> Result<Effect, String> {
+    let commands = shell::commands(command).map_err(|character| {
+        format!("import reads no shell commands with `{character}`; replace the command yourself")
+    })?;
+    let mut effects = commands.iter().map(|words| effect_of_words(words));
+    let mut whole = effects.next().ok_or("it is empty")??;
+    for effect in effects {
+        let effect = effect?;
+        match (&mut whole.opening, effect.opening) {
+            (Opening::Ports(all), Opening::Ports(more)) if whole.act == effect.act => all.extend(more),
+            (Opening::Set(set), Opening::Set(other)) if whole.act == effect.act && *set == other => {}
+            _ => return Err("it runs several commands with different effects; write a rule for each".to_owned()),
         }
-        "ufw" => ufw(arguments),
-        "firewall-cmd" => firewall_cmd(arguments),
-        "nft" => nft(arguments),
-        _ => None,
+        whole.expires = whole.expires.max(effect.expires);
+        whole.limit = whole.limit.or(effect.limit);
+    }
+    Ok(whole)
+}
+
+fn effect_of_words(words: &[String]) -> Result<Effect, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words.strip_prefix(&["sudo"]).unwrap_or(&words);
+    let (program, arguments) = words.split_first().ok_or("it is empty")?;
+    match (program.rsplit('/').next().unwrap_or_default(), arguments) {
+        ("sh" | "bash", ["-c", script]) => effect_of(script),
+        (
+            "iptables" | "ip6tables" | "iptables-nft" | "ip6tables-nft" | "iptables-legacy" | "ip6tables-legacy",
+            arguments,
+        ) => iptables::draft(arguments)?.finish(),
+        ("ufw", arguments) => ufw::draft(arguments)?.finish(),
+        ("firewall-cmd", arguments) => firewalld::draft(arguments)?.finish(),
+        ("nft", arguments) => nft::effect(arguments),
+        ("ipset", _) => {
+            Err("an ipset is not an nftables set; make a set with the timeout flag, and name it in `allow.set`"
+                .to_owned())
+        }
+        _ => Err(format!("`{}` is not a firewall command that import knows", excerpt(program))),
     }
 }
 
-/// The words of a simple shell command; `None` for any other command.
-fn words(command: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for character in command.chars() {
-        match (quote, character) {
-            (Some(open), close) if open == close => quote = None,
-            (Some('"'), '$' | '`' | '\\') => return None,
-            (Some(_), inside) => word.get_or_insert_default().push(inside),
-            (None, '"' | '\'') => {
-                quote = Some(character);
-                word.get_or_insert_default();
+/// What a command says so far.
+#[derive(Debug, Default)]
+struct Draft<'a> {
+    /// Whether it adds or deletes.
+    adds: Option<bool>,
+    source: Option<&'a str>,
+    /// Accept or drop.
+    accepts: Option<bool>,
+    protocol: Option<&'a str>,
+    /// A list of ports with commas.
+    ports: Option<&'a str>,
+    /// Ports that a name stands for, with their protocols.
+    named: BTreeSet<Port>,
+    expires: Option<Duration>,
+    limit: Option<String>,
+}
+
+impl Draft<'_> {
+    fn finish(self) -> Result<Effect, String> {
+        let adds = self.adds.ok_or("it adds and deletes nothing")?;
+        let accepts = self.accepts.ok_or("it neither accepts nor drops packets")?;
+        let act = match (adds, accepts, self.source) {
+            (true, true, Some(source)) if is_source(source) => Act::Open,
+            (false, true, Some(source)) if is_source(source) => Act::Close,
+            (true, false, None) => Act::Guard,
+            (false, false, None) => Act::Unguard,
+            (_, _, Some(source)) if !is_source(source) => {
+                return Err(format!("it is for the address `{}`, not for %IP%", excerpt(source)));
             }
-            (None, ';' | '&' | '|' | '<' | '>' | '$' | '`' | '(' | ')' | '\\' | '*' | '?' | '#') => return None,
-            (None, blank) if blank.is_whitespace() => words.extend(word.take()),
-            (None, other) => word.get_or_insert_default().push(other),
+            (_, true, _) => return Err("it is for every address, not for %IP% alone".to_owned()),
+            (_, false, _) => return Err("it drops packets of the address, which no grant does".to_owned()),
+        };
+        let mut ports = self.named;
+        if let Some(list) = self.ports {
+            for protocol in protocols(self.protocol)? {
+                for port in list.split(',') {
+                    ports.insert(Port { protocol, number: number(port)? });
+                }
+            }
         }
+        if ports.is_empty() {
+            return Err("it is for every port, but a grant opens the ports that it names; name them in `allow.ports`"
+                .to_owned());
+        }
+        Ok(Effect { act, opening: Opening::Ports(ports), expires: self.expires, limit: self.limit })
     }
-    words.extend(word);
-    quote.is_none().then_some(words)
 }
 
 fn is_source(text: &str) -> bool {
     matches!(text, "%IP%" | "%IP%/32" | "%IP%/128")
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
-    match text {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        _ => None,
+fn protocols(name: Option<&str>) -> Result<Vec<Protocol>, String> {
+    match name {
+        Some("tcp" | "6") => Ok(vec![Protocol::Tcp]),
+        Some("udp" | "17") => Ok(vec![Protocol::Udp]),
+        Some("any") => Ok(vec![Protocol::Tcp, Protocol::Udp]),
+        Some(other) => Err(format!("it is for the protocol `{}`, not for tcp or udp", excerpt(other))),
+        None => Err("it names a port without a protocol, which the firewall refuses".to_owned()),
     }
 }
 
-/// Ports with commas between them; a range is not converted.
-fn ports(protocol: Protocol, list: &str) -> Option<Opening> {
-    let port =
-        |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(|number| Port { protocol, number });
-    Some(Opening::Ports(list.split(',').map(port).collect::<Option<_>>()?))
-}
-
-fn iptables(arguments: &[&str]) -> Option<(Act, Opening)> {
-    let mut act = None;
-    let (mut source, mut accept) = (false, false);
-    let (mut proto, mut list) = (None, None);
-    let mut rest = arguments.iter().copied().peekable();
-    while let Some(word) = rest.next() {
-        match word {
-            "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
-                act = Some(if word == "-D" || word == "--delete" { Act::Close } else { Act::Open });
-                // Other chains do not see the packets to this host.
-                (rest.next()? == "INPUT").then_some(())?;
-                rest.next_if(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-            }
-            "-s" | "--source" | "--src" => source = is_source(rest.next()?),
-            "-p" | "--protocol" | "--proto" => proto = Some(protocol(rest.next()?)?),
-            "--dport" | "--destination-port" | "--dports" | "--destination-ports" => list = rest.next(),
-            "-j" | "--jump" => accept = rest.next()? == "ACCEPT",
-            "-m" | "--match" => {
-                matches!(rest.next()?, "tcp" | "udp" | "multiport" | "state" | "conntrack" | "comment").then_some(())?;
-            }
-            "--state" | "--ctstate" => rest.next()?.split(',').any(|state| state == "NEW").then_some(())?,
-            "--comment" => drop(rest.next()?),
-            "--syn" => {}
-            "-w" | "--wait" => drop(rest.next_if(|number| number.bytes().all(|byte| byte.is_ascii_digit()))),
-            _ => return None,
+fn number(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.or_else(|| services::port(text)).ok_or_else(|| {
+        if text.contains([':', '-']) && text.starts_with(|first: char| first.is_ascii_digit()) {
+            format!("`{}` is a range of ports; write it in `allow.ports` yourself", excerpt(text))
+        } else {
+            format!("`{}` is not a port that import knows; write its number", excerpt(text))
         }
-    }
-    if !source || !accept {
-        return None;
-    }
-    Some((act?, ports(proto?, list?)?))
+    })
 }
 
-fn ufw(arguments: &[&str]) -> Option<(Act, Opening)> {
-    let (act, rest) = match arguments {
-        ["delete", "allow", rest @ ..] => (Act::Close, rest),
-        ["insert", _, "allow", rest @ ..] | ["prepend", "allow", rest @ ..] | ["allow", rest @ ..] => (Act::Open, rest),
-        _ => return None,
-    };
-    let rest = match rest {
-        ["proto", proto, rest @ ..] => (Some(*proto), rest),
-        rest => (None, rest),
-    };
-    let (proto, port) = match rest {
-        (proto, ["from", source, "to", "any", "port", port]) if is_source(source) => (proto, port),
-        (None, ["from", source, "to", "any", "port", port, "proto", proto]) if is_source(source) => {
-            (Some(*proto), port)
-        }
-        _ => return None,
-    };
-    let opening = match proto {
-        Some(proto) => ports(protocol(proto)?, port)?,
-        // Without a protocol ufw opens the port for both.
-        None => match (ports(Protocol::Tcp, port)?, ports(Protocol::Udp, port)?) {
-            (Opening::Ports(tcp), Opening::Ports(udp)) => Opening::Ports(tcp.union(&udp).copied().collect()),
-            _ => return None,
-        },
-    };
-    Some((act, opening))
-}
-
-fn firewall_cmd(arguments: &[&str]) -> Option<(Act, Opening)> {
-    let mut found = None;
-    let mut rest = arguments.iter().copied();
-    while let Some(word) = rest.next() {
-        let (option, value) = word.split_once('=').map_or((word, None), |(option, value)| (option, Some(value)));
-        match option {
-            "--add-rich-rule" => found = Some((Act::Open, value.or_else(|| rest.next())?)),
-            "--remove-rich-rule" => found = Some((Act::Close, value.or_else(|| rest.next())?)),
-            "--quiet" | "-q" => {}
-            _ => return None,
-        }
+/// A time of nft or firewall-cmd, such as `90`, `1h30m`; a number without its unit is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let not_a_time = || format!("`{}` is not a time that import knows", excerpt(text));
+    let mut total = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..digits].parse().map_err(|_| not_a_time())?;
+        let unit = match rest[digits..].chars().next() {
+            Some('s') | None => 1,
+            Some('m') => 60,
+            Some('h') => 3_600,
+            Some('d') => 86_400,
+            _ => return Err(not_a_time()),
+        };
+        total = number.checked_mul(unit).and_then(|seconds| total.checked_add(seconds)).ok_or_else(not_a_time)?;
+        rest = rest.get(digits + 1..).unwrap_or_default();
     }
-    let (act, rule) = found?;
-    let (mut source, mut accept) = (false, false);
-    let (mut proto, mut list) = (None, None);
-    for word in rule.split_whitespace() {
-        let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let value = value.trim_matches(['"', '\'']);
-        match key {
-            "rule" | "family" | "source" => {}
-            "address" => source = is_source(value),
-            "port" if value.is_empty() => {}
-            "port" => list = Some(value),
-            "protocol" => proto = protocol(value),
-            "accept" => accept = true,
-            _ => return None,
-        }
-    }
-    if !source || !accept {
-        return None;
-    }
-    Some((act, ports(proto?, list?)?))
-}
-
-/// `nft add element FAMILY TABLE SET { %IP% }`. An nftables rule is deleted by its handle, and no command knows that in advance.
-fn nft(arguments: &[&str]) -> Option<(Act, Opening)> {
-    let text = arguments.join(" ").replace(['{', '}'], " ");
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let (act, name, element) = match &words[..] {
-        ["add", "element", family, table, set, element @ ..] => (Act::Open, [family, table, set], element),
-        ["delete", "element", family, table, set, element @ ..] => (Act::Close, [family, table, set], element),
-        _ => return None,
-    };
-    let alone = matches!(element, ["%IP%"]) || (act == Act::Open && matches!(element, ["%IP%", "timeout", _]));
-    let name = name.map(|word| *word).join(" ");
-    (alone && name.parse::<SetName>().is_ok()).then_some((act, Opening::Set(name)))
+    // From a second to a year, as a grant lasts.
+    (1..=365 * 86_400).contains(&total).then(|| Duration::from_secs(total)).ok_or_else(not_a_time)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(super) type Members = Vec<(&'static str, Value)>;
 
 /// A configuration with these members and rules.
-pub(super) fn configuration(top: &[(&'static str, Value)], rules: &[Members]) -> String {
+pub(super) fn configuration(top: &Members, rules: &[Members]) -> String {
     let mut text = String::from("{\n");
     for (key, value) in top {
         text.push_str(&format!("  \"{key}\": {},\n", inline(value)));

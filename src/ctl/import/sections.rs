@@ -2,7 +2,8 @@
 
 use knock_config::{excerpt, nearest};
 
-use super::{Findings, ImportCause};
+use super::cause::ImportCause;
+use super::findings::Findings;
 
 /// A section with its keys.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub(super) fn sections(text: &str, findings: &mut Findings) -> Vec<Section> {
         let number = index + 1;
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with(';') {
+            findings.error(number, ImportCause::Semicolon);
             continue;
         }
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {

@@ -1,5 +1,7 @@
 //! The import of configurations of knock.
 
+mod firewall;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -7,10 +9,11 @@ use knock_config::{Allow, Trigger, parse};
 use knock_proto::{Knock, Port, TcpFlags};
 use proptest::prelude::*;
 
-use super::{Imported, import};
+use super::{ImportOptions, Imported, import};
 
 fn imported(text: &str, native: bool) -> Imported {
-    let imported = import("knockd.conf", text, native).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let options = ImportOptions { native, ..ImportOptions::default() };
+    let imported = import("knockd.conf", text, &options).unwrap_or_else(|errors| panic!("{errors:?}"));
     parse("config.json", &imported.json).unwrap_or_else(|error| panic!("{error}\n{}", imported.json));
     imported
 }
@@ -20,7 +23,7 @@ fn notes(imported: &Imported) -> Vec<String> {
 }
 
 fn errors(text: &str) -> Vec<String> {
-    let errors = import("knockd.conf", text, false).expect_err(text);
+    let errors = import("knockd.conf", text, &ImportOptions::default()).expect_err(text);
     errors.iter().map(ToString::to_string).collect()
 }
 
@@ -74,16 +77,15 @@ fn a_door_to_open_and_one_to_close_keep_their_commands() {
     assert_eq!(
         notes(&imported),
         [
-            "line 6: \"allow\": {\"ports\": [22], \"timeout\": \"1h\"} can replace the command: it runs no shell, and its \
-             grant always expires; a door of knock stayed open until another door closed it, a grant expires after 1h; it \
+            "knockd.conf:6: \"allow\": {\"ports\": [22], \"timeout\": \"1h\"} can replace the command: it runs no shell, and its \
+             grant always expires; without an end the port stayed open until another rule closed it, a grant expires after 1h; it \
              is for IPv4 and IPv6 sources, and the managed table drops packets of strangers to the ports: delete a \
              firewall rule or policy of your own that drops them, or use a user set"
                 .to_owned(),
-            "line 6: knockd kills a command after 30 seconds; `command_timeout` sets another limit".to_owned(),
-            format!("line 10: {syn}"),
-            "line 12: \"revoke\": \"openSSH\" can replace the command: it revokes the grant of that rule"
+            "knockd.conf:6: knockd kills a command after 30 seconds; `command_timeout` sets another limit".to_owned(),
+            format!("knockd.conf:10: {syn}"),
+            "knockd.conf:12: \"revoke\": \"openSSH\" can replace the command: it revokes the grant of that rule"
                 .to_owned(),
-            format!("line 16: {syn}"),
         ]
     );
 }
@@ -114,12 +116,12 @@ fn a_start_and_a_stop_command_become_a_timed_command_or_a_grant() {
     assert_eq!(rule.timeout, Duration::from_secs(15));
     assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::SYN, clear: TcpFlags::ACK });
     assert_eq!(rule.stop.expect("a stop command").after, Duration::from_secs(5));
-    let log = "line 2: LogFile = /var/log/knockd.log: knockd writes no log file; it logs to the journal, to syslog or to \
+    let log = "knockd.conf:2: LogFile = /var/log/knockd.log: knockd writes no log file; it logs to the journal, to syslog or to \
                standard error, which can be redirected to a file";
     assert!(notes(&kept).contains(&log.to_owned()));
-    let eth0 =
-        "line 1: no Interface: the configuration names eth0, the default of knock; \"any\" listens on all interfaces";
-    assert!(notes(&kept).contains(&eth0.to_owned()));
+    let any = "knockd.conf:1: no Interface: the configuration has \"any\", all interfaces; knock took eth0. The option \
+               --interface names another";
+    assert!(notes(&kept).contains(&any.to_owned()));
 
     let native = imported(text, true);
     assert!(native.json.contains(r#""allow": {"ports": [25, 587], "timeout": 5}"#), "{}", native.json);
@@ -132,7 +134,7 @@ fn defaults_of_knock_that_differ_are_written() {
     let config = parse("config.json", &imported(text, false).json).expect("valid").config;
     assert_eq!(config.rules[0].timeout, Duration::from_secs(25));
     assert_eq!(config.rules[0].stop.as_ref().expect("a stop command").after, Duration::from_secs(10));
-    assert_eq!(config.interfaces, knock_config::Interfaces::Named(vec!["eth0".parse().expect("a name")]));
+    assert_eq!(config.interfaces, knock_config::Interfaces::Any);
 }
 
 #[test]
@@ -188,7 +190,7 @@ fn names_that_are_not_valid_for_a_rule_are_changed() {
     for name in [r#""name": "open_ssh""#, r#""name": "open_ssh-2""#, r#""name": "_""#] {
         assert!(imported.json.contains(name), "{}", imported.json);
     }
-    let note = "line 1: door `open ssh` becomes rule `open_ssh`: names are unique and have at most 64 letters, digits, `_`, `.` or `-`";
+    let note = "knockd.conf:1: `open ssh` becomes rule `open_ssh`: names are unique and have at most 64 letters, digits, `_`, `.` or `-`";
     assert!(notes(&imported).contains(&note.to_owned()));
 }
 
@@ -197,12 +199,12 @@ fn keys_without_an_effect_are_omitted_with_a_note() {
     let imported = imported("[options]\npidfile=/p\n[a]\nsequence=1,2\ncmd_timeout=3\nstop_command=y\n", false);
     let notes = notes(&imported);
     for note in [
-        "line 2: PidFile: knockd writes no PID file, because it stays in the foreground",
-        "line 3: door `a` runs no command; the rule runs `:`, which has no effect, and its completion is logged",
-        "line 3: no TCPFlags: for knock every TCP segment to a port is a knock; for knockd only the first packet of a \
+        "knockd.conf:2: PidFile: knockd writes no PID file, because it stays in the foreground",
+        "knockd.conf:3: door `a` runs no command; the rule runs `:`, which has no effect, and its completion is logged",
+        "knockd.conf:3: no TCPFlags: for knock every TCP segment to a port is a knock; for knockd only the first packet of a \
          connection is one (SYN without ACK, RST and FIN)",
-        "line 5: Cmd_Timeout without a stop command has no effect; it is omitted",
-        "line 6: a stop command without a start command never ran in knock; it is omitted",
+        "knockd.conf:5: Cmd_Timeout without a stop command has no effect; it is omitted",
+        "knockd.conf:6: a stop command without a start command never ran in knock; it is omitted",
     ] {
         assert!(notes.contains(&note.to_owned()), "{note}: {notes:#?}");
     }
@@ -216,91 +218,11 @@ fn timed_commands_are_noted_once() {
     assert_eq!(
         notes,
         [
-            "line 3: knockd kills a command after 30 seconds; `command_timeout` sets another limit",
-            "line 3: knockd runs a stop command once, after the last completion, also when the daemon stops or is started \
-             again; knock ran one for each completion and lost pending ones when it stopped",
+            "knockd.conf:3: knockd kills a command after 30 seconds; `command_timeout` sets another limit",
+            "knockd.conf:3: knockd runs a stop command once, after the last completion, also when the daemon stops or is started \
+             again; the other daemon ran one for each completion and lost pending ones when it stopped",
         ]
     );
-}
-
-#[test]
-fn every_known_firewall_command_becomes_a_grant() {
-    for (start, stop, expected) in [
-        (
-            "ufw allow from %IP% to any port 22 proto tcp",
-            "ufw delete allow from %IP% to any port 22 proto tcp",
-            r#"{"ports": [22], "timeout": 10}"#,
-        ),
-        (
-            "sudo ufw insert 1 allow proto udp from %IP% to any port 53",
-            "ufw delete allow proto udp from %IP% to any port 53",
-            r#"{"ports": ["53/udp"], "timeout": 10}"#,
-        ),
-        (
-            "ufw allow from %IP% to any port 53",
-            "ufw delete allow from %IP% to any port 53",
-            r#"{"ports": [53, "53/udp"], "timeout": 10}"#,
-        ),
-        (
-            "firewall-cmd --add-rich-rule='rule family=\"ipv4\" source address=\"%IP%\" port port=\"22\" protocol=\"tcp\" accept'",
-            "firewall-cmd --remove-rich-rule 'rule family=ipv4 source address=%IP% port protocol=tcp port=22 accept'",
-            r#"{"ports": [22], "timeout": 10}"#,
-        ),
-        (
-            "nft add element inet filter knock '{ %IP% timeout 1h }'",
-            "nft delete element inet filter knock { %IP% }",
-            r#"{"set": "inet filter knock", "timeout": 10}"#,
-        ),
-        (
-            "nft add element ip6 filter knock {%IP%}",
-            "nft delete element ip6 filter knock {%IP%}",
-            r#"{"set6": "ip6 filter knock", "timeout": 10}"#,
-        ),
-        (
-            "ip6tables --append INPUT --source %IP%/128 --protocol udp --destination-port 51820 --jump ACCEPT",
-            "ip6tables --delete INPUT --source %IP%/128 --protocol udp --destination-port 51820 --jump ACCEPT",
-            r#"{"ports": ["51820/udp"], "timeout": 10}"#,
-        ),
-    ] {
-        let text = format!("[a]\nsequence=1,2\nstart_command={start}\nstop_command={stop}\n");
-        let json = imported(&text, true).json;
-        assert!(json.contains(&format!("\"allow\": {expected}")), "{start}\n{json}");
-        assert!(!json.contains("command"), "{json}");
-    }
-}
-
-#[test]
-fn commands_for_both_kinds_of_address_become_one_grant() {
-    let text = "[a]\nsequence=1,2\nstart_command=nft add element inet f k4 {%IP%}\nstart_command_6=nft add element inet f k6 {%IP%}\n\
-                stop_command=nft delete element inet f k4 {%IP%}\nstop_command_6=nft delete element inet f k6 {%IP%}\n";
-    let json = imported(text, true).json;
-    assert!(json.contains(r#""allow": {"set": "inet f k4", "set6": "inet f k6", "timeout": 10}"#), "{json}");
-}
-
-#[test]
-fn a_command_with_further_effects_is_kept() {
-    let stop = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
-    for start in [
-        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; mail root",
-        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT && x",
-        "iptables -A FORWARD -s %IP% -p tcp --dport 22 -j ACCEPT",
-        "iptables -A INPUT -s %IP% -p tcp --dport 23 -j ACCEPT",
-        "iptables -A INPUT -s %IP% -p tcp --dport 22 -j DROP",
-        "iptables -A INPUT -s %IP% -p tcp --dport 22:23 -j ACCEPT",
-        "iptables -A INPUT -s %IP% -p tcp --syn -j ACCEPT",
-        "iptables -A INPUT -s 10.0.0.1 -p tcp --dport 22 -j ACCEPT",
-        "iptables -A INPUT -i eth1 -s %IP% -p tcp --dport 22 -j ACCEPT",
-        "iptables -t nat -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
-        "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
-        "iptables -A INPUT -s '%IP% -p tcp --dport 22 -j ACCEPT",
-        "iptables -A INPUT -s $(echo %IP%) -p tcp --dport 22 -j ACCEPT",
-        "/usr/local/sbin/knock_add -i -c INPUT -p tcp -d 22 -f %IP%",
-        "iptables",
-    ] {
-        let text = format!("[a]\nsequence=1,2\nstart_command={start}\nstop_command={stop}\n");
-        let json = imported(&text, true).json;
-        assert!(json.contains("\"command\"") && !json.contains("allow"), "{start}\n{json}");
-    }
 }
 
 #[test]
@@ -315,7 +237,10 @@ fn a_line_that_knock_misreads_or_refuses_is_an_error() {
         ),
         ("[options]\nUseSyslog=1", "2: UseSyslog has no value, and knock refuses one too; write `UseSyslog` alone"),
         ("[options]\nInterface", "2: `Interface` has no value; write `Interface = …`"),
-        ("[options]\nInterface = a/b", "2: `a/b` is not the name of an interface; write a name such as `eth0`"),
+        (
+            "[options]\nInterface = a/b",
+            "2: `a/b` is not the name of an interface; write a name such as `eth0`, without quotes",
+        ),
         ("[options]\nSequence = 1", "2: `Sequence` is a key of a door; move it into a door"),
         ("[options]\nfoo = 1", "2: knock has no key `foo`; correct or delete it"),
         ("[a]\nsequence=1\nLogFile = /x", "3: `LogFile` is a key of [options]; move it into that section"),
@@ -323,10 +248,7 @@ fn a_line_that_knock_misreads_or_refuses_is_an_error() {
             "[a]\nsequence=1\nstart_comand=x",
             "3: knock has no key `start_comand`; did you mean `start_command`? correct or delete it",
         ),
-        (
-            "[a]\nsequence=1\n; x",
-            "3: `; x` is not a [section], not `Key = value` and not a # comment at the start of a line; correct or delete it",
-        ),
+        ("[a]\nsequence=1\n; x", "3: `;` begins no comment in knock, which refuses the line; write # instead"),
         (
             "[a]\nsequence=1\nsequence=2",
             "3: duplicate key `sequence` in the section, first in line 2; delete one of the two",
@@ -396,6 +318,44 @@ fn a_line_that_knock_misreads_or_refuses_is_an_error() {
 }
 
 #[test]
+fn flags_that_no_ordinary_client_sends_are_noted() {
+    let text = |flags| format!("[a]\nsequence = 1,2\ncommand = x\ntcpflags = {flags}\n");
+    let note = |flags| {
+        let imported = imported(&text(flags), false);
+        notes(&imported).into_iter().find(|note| note.starts_with("knockd.conf:4")).unwrap_or_default()
+    };
+    assert_eq!(
+        note("syn,ack"),
+        "knockd.conf:4: TCPFlags = syn,ack does not match the SYN that knock, knock-cli and other clients send, so only a \
+         tool that sets flags can knock at the TCP ports; SYN+ACK is the answer to a connection that this host opens, so a \
+         server that it connects to can knock; write TCPFlags = syn for ordinary clients"
+    );
+    let start = "knockd.conf:4: TCPFlags = fin,!ack does not match the SYN that";
+    assert!(note("fin,!ack").starts_with(start) && !note("fin,!ack").contains("answer"), "{}", note("fin,!ack"));
+    assert_eq!(note("syn,!ack,!fin"), "");
+    let twice = format!("{}{}", text("syn"), text("syn").replace("[a]", "[b]").replace("1,2", "2,1"));
+    let notes = notes(&imported(&twice, false));
+    assert_eq!(notes.iter().filter(|note| note.contains("TCPFlags = syn also")).count(), 1, "{notes:?}");
+}
+
+#[test]
+fn a_file_as_windows_writes_it_is_read() {
+    let text = "\u{feff}[Options]\r\n".replace("Options", "options")
+        + "\tINTERFACE = ens3\r\n\r\n[openSSH]\r\n\tSEQUENCE\t=\t7000 , 8000:UDP\r\n\tcommand = \"ls %IP% -l\"\r\n";
+    let imported = imported(&text, false);
+    for part in [r#""interface": "ens3""#, r#""sequence": [7000, "8000/udp"]"#, r#""command": "\"ls %IP% -l\"""#] {
+        assert!(imported.json.contains(part), "{part}: {}", imported.json);
+    }
+    let notes = notes(&imported);
+    for note in [
+        "knockd.conf:1: the file begins with a byte order mark, which is ignored here; knock refuses such a file",
+        "knockd.conf:6: the quotes make the whole command the name of one program; delete them",
+    ] {
+        assert!(notes.contains(&note.to_owned()), "{note}: {notes:#?}");
+    }
+}
+
+#[test]
 fn all_errors_are_reported_in_the_order_of_the_lines() {
     let lines: Vec<String> = errors("[a]\nsequence=0,x\nfoo=1\n[b]\n[c]\nsequence=1\ntarget=z\n")
         .iter()
@@ -410,7 +370,7 @@ fn more_doors_than_rules_are_refused() {
     for number in 0..16_385 {
         writeln!(text, "[d{number}]\nsequence={},1\ncommand=x", number + 2).expect("a string can be written");
     }
-    assert_eq!(errors(&text), ["knockd.conf:1: 16385 doors are more than the limit of 16384; delete some doors"]);
+    assert_eq!(errors(&text), ["knockd.conf:1: 16385 rules are more than the limit of 16384; delete some rules"]);
 }
 
 #[test]
@@ -474,7 +434,7 @@ proptest! {
                 writeln!(text, "{key} = {command}").expect("a string");
             }
         }
-        let imported = import("knockd.conf", &text, native);
+        let imported = import("knockd.conf", &text, &ImportOptions { native, ..ImportOptions::default() });
         let imported = imported.map_err(|errors| TestCaseError::fail(format!("{errors:?}\n{text}")))?;
         let loaded = parse("config.json", &imported.json);
         let config = loaded.map_err(|error| TestCaseError::fail(format!("{error}\n{}", imported.json)))?.config;
@@ -488,7 +448,7 @@ proptest! {
 
     #[test]
     fn no_text_panics(text in "(\\[[a-c]?\\]|sequence|command|=|[ -~]|\n|ä|\0){0,80}", native in any::<bool>()) {
-        if let Ok(imported) = import("knockd.conf", &text, native) {
+        if let Ok(imported) = import("knockd.conf", &text, &ImportOptions { native, ..ImportOptions::default() }) {
             prop_assert!(parse("config.json", &imported.json).is_ok(), "{}", imported.json);
         }
     }
