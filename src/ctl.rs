@@ -238,7 +238,7 @@ fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
 fn import(file: &Path, native: bool, interfaces: Vec<InterfaceName>) -> Result<(), Failure> {
     let name = file.display().to_string();
     let text = read(file)?;
-    let options = ImportOptions { native, interfaces };
+    let options = ImportOptions { native, interfaces, service: import::service_of(Path::new("/"), file) };
     let imported = import::import(&name, &text, &options).map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(EXIT_CONFIGURATION, errors.join("\n"))

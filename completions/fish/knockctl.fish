@@ -80,7 +80,7 @@ complete -c knockctl -n "__fish_knockctl_using_subcommand sequence" -s h -l help
 complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -l socket -d 'The control socket of the daemon' -r -F
 complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -l json -d 'Print a JSON document instead of text'
 complete -c knockctl -n "__fish_knockctl_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l interface -d 'An interface to listen on, or `any`, in place of what the file says; repeat it for several' -r
+complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l interface -d 'An interface to listen on, or `any`, in place of what the file and the service say; repeat it for several' -r
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l socket -d 'The control socket of the daemon' -r -F
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l native -d 'Replace commands that open and close ports of the firewall by `allow` and `revoke`'
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l json -d 'Print a JSON document instead of text'

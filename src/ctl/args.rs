@@ -105,13 +105,14 @@ pub enum Command {
     Doctor,
     /// Convert a knockd.conf of knock: the configuration goes to standard output, notes on what changes to standard error
     Import {
-        /// The file of knock (jvinet/knock), usually /etc/knockd.conf
+        /// The file of knock (jvinet/knock). With /etc/knockd.conf, the command line of knock's service is read too:
+        /// /etc/default/knockd, /etc/sysconfig/knockd, the unit and its drop-ins
         #[arg(value_name = "KNOCKD_CONF")]
         file: PathBuf,
         /// Replace commands that open and close ports of the firewall by `allow` and `revoke`
         #[arg(long)]
         native: bool,
-        /// An interface to listen on, or `any`, in place of what the file says; repeat it for several
+        /// An interface to listen on, or `any`, in place of what the file and the service say; repeat it for several
         #[arg(long = "interface", value_name = "NAME")]
         interfaces: Vec<InterfaceName>,
     },

@@ -11,6 +11,7 @@ mod json;
 mod native;
 mod rule;
 mod sections;
+mod service;
 mod shell;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,9 @@ use findings::{Findings, ImportError, Note};
 use json::Members;
 use rule::{Rule, duration};
 use sections::{Entry, Section};
+use service::{Service, Setting};
+
+pub(crate) use service::service_of;
 
 /// How to import a file.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,8 @@ pub struct ImportOptions {
     pub native: bool,
     /// The interfaces of the configuration, whatever the file says.
     pub interfaces: Vec<InterfaceName>,
+    /// What the system's service adds to the file.
+    pub service: Option<Service>,
 }
 
 /// The configuration of knockd, and notes for its reader.
@@ -41,7 +47,7 @@ pub struct ImportOptions {
 pub struct Imported {
     /// The configuration, ready to be written to a file.
     pub json: String,
-    /// In the order of the lines.
+    /// Those about other files first, then in the order of the lines.
     pub notes: Vec<Note>,
 }
 
@@ -75,10 +81,13 @@ pub fn import(file_name: &str, text: &str, options: &ImportOptions) -> Result<Im
 
 fn of_knock(text: &str, options: &ImportOptions, findings: &mut Findings) -> (Members, Vec<Rule>) {
     let sections = sections::sections(text, findings);
-    let top = top(&sections, options, findings);
+    let settings = options.service.as_ref().map_or(&[][..], |service| &service.settings);
+    note_service(options.service.as_ref(), findings);
+    let top = top(&sections, options, settings, findings);
+    let only_ipv4 = settings.iter().any(|setting| setting.option == '4');
     let mut names = HashSet::new();
     let doors = sections.iter().filter(|section| section.name != "options");
-    let rules: Vec<Rule> = doors.map(|section| door::door(section, &mut names, findings)).collect();
+    let rules: Vec<Rule> = doors.map(|section| door::door(section, only_ipv4, &mut names, findings)).collect();
     if rules.is_empty() && findings.no_error() {
         findings.error(1, ImportCause::NoDoor);
     }
@@ -95,7 +104,7 @@ fn interface_of(options: &ImportOptions) -> Option<Value> {
 }
 
 /// The members of the configuration besides its rules.
-fn top(sections: &[Section], options: &ImportOptions, findings: &mut Findings) -> Members {
+fn top(sections: &[Section], options: &ImportOptions, settings: &[Setting], findings: &mut Findings) -> Members {
     let mut written = None;
     let mut syslog = false;
     for section in sections {
@@ -116,10 +125,22 @@ fn top(sections: &[Section], options: &ImportOptions, findings: &mut Findings) -
             _ => {}
         }
     }
-    let interface = match (interface_of(options), written) {
-        (Some(interface), _) => interface,
-        (None, Some(entry)) => Value::from(entry.value.as_str()),
-        (None, None) => {
+    // knock's daemon prefers its command line.
+    let named =
+        settings.iter().rev().find(|setting| setting.option == 'i' && setting.value.parse::<InterfaceName>().is_ok());
+    let interface = match (interface_of(options), named, written) {
+        (Some(interface), ..) => interface,
+        (None, Some(setting), written) => {
+            let mut text =
+                format!("the interface `{}` is from the command line of knock's daemon", excerpt(&setting.value));
+            if let Some(entry) = written.filter(|entry| entry.value != setting.value) {
+                text.push_str(&format!("; it overrides Interface = {}", excerpt(&entry.value)));
+            }
+            findings.note_in(&setting.file, setting.line, text);
+            Value::from(setting.value.as_str())
+        }
+        (None, None, Some(entry)) => Value::from(entry.value.as_str()),
+        (None, None, None) => {
             let line = sections.first().map_or(1, |section| section.line);
             let text = "no Interface: the configuration has \"any\", all interfaces; knock took eth0. The option --interface \
                         names another";
@@ -137,3 +158,26 @@ fn top(sections: &[Section], options: &ImportOptions, findings: &mut Findings) -
 const NO_LOG_FILE: &str = "knockd writes no log file; it logs to the journal, to syslog or to standard error, which can be \
                            redirected to a file";
 const NO_PID_FILE: &str = "knockd writes no PID file, because it stays in the foreground";
+
+/// Notes what becomes of the command line of knock's daemon, besides the interface.
+fn note_service(service: Option<&Service>, findings: &mut Findings) {
+    let Some(service) = service else { return };
+    for Setting { option, value, file, line } in &service.settings {
+        let text = match option {
+            'i' if value.parse::<InterfaceName>().is_err() => {
+                format!("-i {}: not the name of an interface; it is ignored", excerpt(value))
+            }
+            '4' => "-4: knock ignored IPv6, so IPv6 sources run no command".to_owned(),
+            'g' => format!("-g {}: {NO_LOG_FILE}", excerpt(value)),
+            'p' => format!("-p {}: {NO_PID_FILE}", excerpt(value)),
+            'l' => "-l: knockd logs addresses and looks up no names".to_owned(),
+            'D' => "-D: the option -v of knockd, or `log.level`, logs more".to_owned(),
+            _ => continue,
+        };
+        findings.note_in(file, *line, text);
+    }
+    for file in &service.overrides {
+        let text = "this file also changes the unit of this knockd, which is knockd.service too; delete it before the first start";
+        findings.note_in(file, 1, text);
+    }
+}

@@ -13,6 +13,8 @@ use crate::support::{Client, Daemon, Options, at4, check, network, table_exists,
 const CONFIGURATION: &str = "/etc/knockd.conf";
 /// Its manual page, whose examples are whole configurations.
 const MANUAL: &str = "/usr/share/man/man1/knockd.1.gz";
+/// The options of its daemon.
+const DEFAULTS: &str = "/etc/default/knockd";
 /// Its client.
 const CLIENT: &str = "/usr/bin/knock";
 
@@ -103,6 +105,28 @@ fn the_packages_configuration_and_client_open_and_close_as_they_did() {
     wait_until("the rule is there", || rules().contains(rule));
     knock(["9000", "8000", "7000"]);
     wait_until("the rule is gone", || !rules().contains(rule));
+}
+
+#[test]
+fn the_options_of_the_packages_daemon_give_the_interface() {
+    let files = tempfile::tempdir().expect("a directory");
+    let defaults = files.path().join("defaults");
+    // The file of this host is hidden for a moment, and for this process alone.
+    let script = "mount --bind \"$1\" \"$2\" && exec \"$3\" import \"$4\"";
+    for (options, interface, says) in [
+        ("KNOCKD_OPTS=\"-i ens18 -v\"\n", "ens18", "/etc/default/knockd:1: the interface `ens18` is from"),
+        ("START_KNOCKD=1\n", "any", "/etc/knockd.conf:1: no Interface"),
+    ] {
+        fs::write(&defaults, options).expect("the options");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&defaults).arg(packaged(DEFAULTS));
+        command.arg(env!("CARGO_BIN_EXE_knockctl")).arg(packaged(CONFIGURATION));
+        let output = command.output().expect("unshare (package util-linux)");
+        let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && notes.contains(says), "{options}: {notes}");
+        let configuration: Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+        assert_eq!(configuration["interface"], json!(interface), "{options}");
+    }
 }
 
 #[test]

@@ -21,18 +21,18 @@ const CMD_TIMEOUT: Duration = Duration::from_secs(10);
 const SECONDS_MAX: u32 = 365 * 24 * 3600;
 
 /// The commands in `section`, as knock has them: without the key for IPv6 the key for IPv4 counts, and an empty value means
-/// no command.
-fn commands(section: &Section, key: &str, key6: &str) -> Commands {
+/// no command. With `only_ipv4` (knockd -4) IPv6 sources run none.
+fn commands(section: &Section, key: &str, key6: &str, only_ipv4: bool) -> Commands {
     let text = |entry: &Entry| Some(entry.value.clone()).filter(|value| !value.is_empty());
     let v4 = section.entry(key).and_then(text);
-    let v6 = section.entry(key6).map_or_else(|| v4.clone(), text);
+    let v6 = section.entry(key6).map_or_else(|| v4.clone(), text).filter(|_| !only_ipv4);
     Commands { v4, v6 }
 }
 
 /// Checks the door in `section`; `names` are the names that are in use.
-pub(super) fn door(section: &Section, names: &mut HashSet<String>, findings: &mut Findings) -> Rule {
-    let start = commands(section, "start_command", "start_command_6");
-    let mut stop = commands(section, "stop_command", "stop_command_6");
+pub(super) fn door(section: &Section, only_ipv4: bool, names: &mut HashSet<String>, findings: &mut Findings) -> Rule {
+    let start = commands(section, "start_command", "start_command_6", only_ipv4);
+    let mut stop = commands(section, "stop_command", "stop_command_6", only_ipv4);
     for (start, stop, key) in [(&start.v4, &mut stop.v4, "stop_command"), (&start.v6, &mut stop.v6, "stop_command_6")] {
         // A stop command runs only after a start command for the same kind of address.
         if start.is_none() && stop.take().is_some() {

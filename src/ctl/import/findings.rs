@@ -7,7 +7,7 @@ use super::cause::ImportCause;
 /// A difference between the imported file and the configuration of knockd, displayed as `knockd.conf:12: text`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The imported file.
+    /// The file: the imported one, or another one of the system.
     pub file: String,
     /// Its line, from 1.
     pub line: usize,
@@ -69,17 +69,22 @@ impl Findings {
         }
     }
 
+    /// A note about another file.
+    pub(super) fn note_in(&mut self, file: &str, line: usize, text: impl Into<String>) {
+        self.notes.push(Note { file: file.to_owned(), line, text: text.into() });
+    }
+
     pub(super) fn no_error(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// The notes or the errors, in the order of the lines.
+    /// The notes, those about other files first, or the errors; both in the order of the lines.
     pub(super) fn finish(mut self) -> Result<Vec<Note>, Vec<ImportError>> {
         if !self.errors.is_empty() {
             self.errors.sort_by_key(|error| error.line);
             return Err(self.errors);
         }
-        self.notes.sort_by_key(|note| note.line);
+        self.notes.sort_by_key(|note| if note.file == self.file { note.line } else { 0 });
         Ok(self.notes)
     }
 }

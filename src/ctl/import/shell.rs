@@ -38,6 +38,11 @@ pub(super) fn commands(text: &str) -> Result<Vec<Vec<String>>, char> {
     quote.map_or(Ok(commands), Err)
 }
 
+/// The words of a text that is one simple command.
+pub(super) fn words(text: &str) -> Option<Vec<String>> {
+    commands(text).ok().filter(|commands| commands.len() == 1)?.pop()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
