@@ -234,7 +234,7 @@ fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
     report::found(&findings).map_or(Ok(()), |found| Err(Failure::new(EXIT_OTHER, found)))
 }
 
-/// Converts a knockd.conf of knock.
+/// Converts a file of knock or knock-rs.
 fn import(file: &Path, native: bool, interfaces: Vec<InterfaceName>) -> Result<(), Failure> {
     let name = file.display().to_string();
     let text = read(file)?;

@@ -103,11 +103,12 @@ pub enum Command {
     /// Check that strangers cannot reach a guarded port and granted addresses can; needs root. Exit status 0: no problem
     /// found
     Doctor,
-    /// Convert a knockd.conf of knock: the configuration goes to standard output, notes on what changes to standard error
+    /// Convert a file of knock or knock-rs: the configuration goes to standard output, notes on what changes to standard
+    /// error
     Import {
-        /// The file of knock (jvinet/knock). With /etc/knockd.conf, the command line of knock's service is read too:
-        /// /etc/default/knockd, /etc/sysconfig/knockd, the unit and its drop-ins
-        #[arg(value_name = "KNOCKD_CONF")]
+        /// knockd.conf of knock (jvinet/knock), or config.yaml or config.json of knock-rs. With /etc/knockd.conf, the
+        /// command line of knock's service is read too: /etc/default/knockd, /etc/sysconfig/knockd, the unit and its
+        /// drop-ins
         file: PathBuf,
         /// Replace commands that open and close ports of the firewall by `allow` and `revoke`
         #[arg(long)]

@@ -1,4 +1,4 @@
-//! Converts the configuration of knock (jvinet/knock 0.8, knockd(1)).
+//! Converts the configuration of knock (jvinet/knock 0.8, knockd(1)) and of knock-rs.
 //!
 //! A line that the other program silently misreads is an error here, with the reason; a note explains each change of
 //! meaning. The result is a configuration that [`knock_config::parse`] accepts.
@@ -8,6 +8,7 @@ mod door;
 mod findings;
 mod firewall;
 mod json;
+mod knock_rs;
 mod native;
 mod rule;
 mod sections;
@@ -15,10 +16,11 @@ mod service;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::HashSet;
 
-use knock_config::{RULES_MAX, excerpt};
+use knock_config::{Format, RULES_MAX, excerpt, format};
 use knock_proto::InterfaceName;
 use serde_json::Value;
 
@@ -51,11 +53,21 @@ pub struct Imported {
     pub notes: Vec<Note>,
 }
 
-/// Converts the knockd.conf in `text`; each error begins with `file_name`.
+/// The members of a configuration besides its rules, and its rules.
+#[derive(Default)]
+struct Parts {
+    top: Members,
+    rules: Vec<Rule>,
+    /// Whether it is a file of the client, which has only names and sequences.
+    client: bool,
+}
+
+/// Converts the knockd.conf of knock, or the config.yaml or config.json of knock-rs, in `text`; each error begins with
+/// `file_name`.
 ///
 /// # Errors
 ///
-/// Each line that knock refuses, or that it reads with another meaning than the writer can have intended.
+/// Each line that the other program refuses, or that it reads with another meaning than the writer can have intended.
 pub fn import(file_name: &str, text: &str, options: &ImportOptions) -> Result<Imported, Vec<ImportError>> {
     let mut findings = Findings::about(file_name);
     let text = match text.strip_prefix('\u{feff}') {
@@ -66,7 +78,13 @@ pub fn import(file_name: &str, text: &str, options: &ImportOptions) -> Result<Im
         }
         None => text,
     };
-    let (top, mut rules) = of_knock(text, options, &mut findings);
+    let (format, _) = format(text);
+    // A text that shows no format is a broken knockd.conf.
+    let Parts { top, mut rules, client } = if format == Format::Yaml || text.trim_start().starts_with('{') {
+        of_knock_rs(text, options, &mut findings)
+    } else {
+        of_knock(text, options, &mut findings)
+    };
     if rules.len() > RULES_MAX {
         findings.error(1, ImportCause::TooManyRules { count: rules.len(), max: RULES_MAX });
     }
@@ -75,11 +93,12 @@ pub fn import(file_name: &str, text: &str, options: &ImportOptions) -> Result<Im
         rule::note_commands(&rules, &mut findings);
     }
     let notes = findings.finish()?;
-    let rules: Vec<_> = rules.iter().map(Rule::members).collect();
+    let kept = |(key, _): &(&str, Value)| !client || matches!(*key, "name" | "sequence");
+    let rules: Vec<_> = rules.iter().map(|rule| rule.members().into_iter().filter(kept).collect()).collect();
     Ok(Imported { json: json::configuration(&top, &rules), notes })
 }
 
-fn of_knock(text: &str, options: &ImportOptions, findings: &mut Findings) -> (Members, Vec<Rule>) {
+fn of_knock(text: &str, options: &ImportOptions, findings: &mut Findings) -> Parts {
     let sections = sections::sections(text, findings);
     let settings = options.service.as_ref().map_or(&[][..], |service| &service.settings);
     note_service(options.service.as_ref(), findings);
@@ -91,7 +110,23 @@ fn of_knock(text: &str, options: &ImportOptions, findings: &mut Findings) -> (Me
     if rules.is_empty() && findings.no_error() {
         findings.error(1, ImportCause::NoDoor);
     }
-    (top, rules)
+    Parts { top, rules, client: false }
+}
+
+fn of_knock_rs(text: &str, options: &ImportOptions, findings: &mut Findings) -> Parts {
+    let file = knock_rs::read(text, findings);
+    if !findings.no_error() && (knock_config::parse("", text).is_ok() || knock_config::client::parse("", text).is_ok())
+    {
+        findings.only_error(1, ImportCause::NoImportNeeded { file: findings.file().to_owned() });
+    }
+    if file.client {
+        findings.note(1, "the file has no command, so it becomes a file of the client, knock-cli");
+        return Parts { rules: file.rules, client: true, ..Parts::default() };
+    }
+    let interface = interface_of(options).or(file.interface.map(Value::from)).unwrap_or_else(|| Value::from("any"));
+    let mut top = vec![("interface", interface)];
+    top.extend(file.timeout.map(|timeout| ("timeout", duration(timeout))));
+    Parts { top, rules: file.rules, client: false }
 }
 
 /// The interfaces that the options name.

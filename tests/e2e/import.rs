@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use knock_testkit::{Echo, Host, Reach};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, Options, at4, check, network, table_exists, wait_until};
+use crate::support::{Client, Daemon, Options, at4, check, knock_cli, network, table_exists, wait_until};
 
 /// What the package has as its configuration.
 const CONFIGURATION: &str = "/etc/knockd.conf";
@@ -145,6 +145,57 @@ fn the_native_import_opens_the_port_itself() {
     network.client().namespace.output(&mut command, "").expect("knock's client");
     daemon.wait_for_log("is revoked");
     assert_eq!(network.client().tcp(at4(22)), Reach::Filtered);
+}
+
+/// The server's and the client's file of knock-rs.
+const KNOCK_RS: [&str; 2] = [
+    "interface: any\ntimeout: 5\nrules:\n  - name: open\n    command: iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n    \
+     sequence:\n      - 7301\n      - 8402\n      - 9203\n  - name: close\n    command: iptables -D INPUT -s %IP% -p tcp --dport \
+     22 -j ACCEPT\n    sequence: [9203, 8402, 7301]\n",
+    "rules:\n  - {name: open, sequence: [7301, 8402, 9203]}\n  - {name: close, sequence: [9203, 8402, 7301]}\n",
+];
+
+#[test]
+fn the_yaml_files_of_knock_rs_open_and_close_after_their_import() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory");
+    let _ssh = Echo::tcp(&network.server.namespace, 22).expect("a service");
+    let [server, client] = KNOCK_RS.map(|text| {
+        let file = files.path().join("config.yaml");
+        fs::write(&file, text).expect("the file of knock-rs");
+        imported(&["--native"], &file)
+    });
+    let daemon = Daemon::start(&network.server, server);
+    let file = files.path().join("client.json");
+    fs::write(&file, client.to_string()).expect("the client's file");
+    let knock = |rule: &str| {
+        let file = file.to_str().expect("UTF-8");
+        let output = knock_cli(network.client(), &["-r", rule, "-h", "10.77.0.1", "-c", file]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    assert_eq!(network.client().tcp(at4(22)), Reach::Filtered);
+    knock("open");
+    network.client().wait_until_open(at4(22));
+    knock("close");
+    daemon.wait_for_log("is revoked");
+    assert_eq!(network.client().tcp(at4(22)), Reach::Filtered);
+}
+
+#[test]
+fn a_file_in_another_format_is_named_by_the_daemon() {
+    let network = network(1);
+    let knock = fs::read_to_string(packaged(CONFIGURATION)).expect("a text");
+    for (text, says) in [
+        (KNOCK_RS[0], ":1:1: the file is YAML, not JSON; convert a file of knock-rs with `knockctl import`"),
+        (&knock, "the file is a knockd.conf of knock, not JSON; convert it with `knockctl import`"),
+        (r#"{"rules": [{"name": "a", "sequence": [3, 1, 2]}]}"#, "no rule has an action, as in a file of knock-cli"),
+    ] {
+        for arguments in [&["-t"][..], &[]] {
+            let said = check(&network.server, text, Options { arguments, ..Options::default() });
+            assert_eq!(said.code, Some(78), "{text}: {}", said.stderr);
+            assert!(said.stderr.contains(says), "{text}: {}", said.stderr);
+        }
+    }
 }
 
 #[test]

@@ -60,4 +60,29 @@ pub enum ImportCause {
     Interface { text: String },
     #[error("the value contains a NUL character; delete the character")]
     Nul,
+
+    #[error("the file is not valid YAML: {reason}")]
+    Yaml { reason: String },
+    #[error("{what} is not part of a file of knock-rs; {instead}")]
+    YamlFeature { what: &'static str, instead: &'static str },
+    #[error("{field} is not {expected}; write {expected}")]
+    Kind { field: String, expected: &'static str },
+    #[error("duplicate key `{key}`, first in line {first}; delete one of the two")]
+    DuplicateKey { key: String, first: usize },
+    #[error("the file has no `rules`; write a list of rules")]
+    NoRules,
+    #[error("knock-rs has no key `{key}`; correct or delete it")]
+    NotOfKnockRs { key: String },
+    #[error(
+        "the file needs no import: knockd and knock-cli read it as it is; check a configuration of knockd with knockd -t -c {file}"
+    )]
+    NoImportNeeded { file: String },
+    #[error("the rule has no `{key}`; write it")]
+    Missing { key: &'static str },
+    #[error("the sequence is empty, so knock-rs took every packet for it; write 1 to 32 ports")]
+    EmptySequence,
+    #[error("{text} is not a port; write a number from 1 to 65535")]
+    Port { text: String },
+    #[error("{text} is not a whole number of {unit} from 1 to {max}; write such a number")]
+    Duration { text: String, unit: &'static str, max: u64 },
 }

@@ -69,9 +69,20 @@ impl Findings {
         }
     }
 
+    /// Replaces all errors by one.
+    pub(super) fn only_error(&mut self, line: usize, cause: ImportCause) {
+        self.errors.clear();
+        self.error(line, cause);
+    }
+
     /// A note about another file.
     pub(super) fn note_in(&mut self, file: &str, line: usize, text: impl Into<String>) {
         self.notes.push(Note { file: file.to_owned(), line, text: text.into() });
+    }
+
+    /// The imported file.
+    pub(super) fn file(&self) -> &str {
+        &self.file
     }
 
     pub(super) fn no_error(&self) -> bool {

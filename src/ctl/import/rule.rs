@@ -20,6 +20,11 @@ pub(super) struct Commands {
 }
 
 impl Commands {
+    /// One command for sources of both IP versions.
+    pub(super) fn both(command: Option<String>) -> Commands {
+        Commands { v4: command.clone(), v6: command }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none()
     }

@@ -1,6 +1,7 @@
 //! The import of configurations of knock.
 
 mod firewall;
+mod knock_rs;
 mod service;
 
 use std::fmt::Write;
