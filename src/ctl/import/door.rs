@@ -52,7 +52,11 @@ pub(super) fn door(section: &Section, only_ipv4: bool, names: &mut HashSet<Strin
     }
     let mut seconds = |key, default| section.entry(key).map_or(Some(default), |entry| seconds(entry, findings));
     let timeout = seconds("seq_timeout", SEQ_TIMEOUT).filter(|timeout| *timeout != SEQ_TIMEOUT);
+    let cooldown = section.entry("seq_cooldown").and_then(|_| seconds("seq_cooldown", Duration::ZERO));
     let stop_after = seconds("cmd_timeout", CMD_TIMEOUT).unwrap_or(CMD_TIMEOUT);
+    if let (Some(entry), Some(_)) = (section.entry("seq_cooldown"), section.entry("one_time_sequences")) {
+        findings.note(entry.line, "Seq_Cooldown is omitted: a one-time sequence works once");
+    }
     for entry in section.entries.iter().filter(|entry| entry.key.contains("command")) {
         let inside = entry.value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         if inside.is_some_and(|inside| inside.contains(' ') && !inside.contains('"')) {
@@ -64,6 +68,7 @@ pub(super) fn door(section: &Section, only_ipv4: bool, names: &mut HashSet<Strin
         name: name(&section.name, section.line, names, findings),
         trigger: trigger(section, findings),
         timeout,
+        cooldown: cooldown.filter(|_| section.entry("one_time_sequences").is_none()),
         flags: flags(section, findings),
         target: section.entry("target").and_then(|entry| target(entry, findings)),
         start,

@@ -46,6 +46,7 @@ pub(super) struct Rule {
     /// The key of the trigger, and its value.
     pub(super) trigger: Option<(&'static str, Value)>,
     pub(super) timeout: Option<Duration>,
+    pub(super) cooldown: Option<Duration>,
     pub(super) flags: Option<String>,
     pub(super) target: Option<String>,
     pub(super) start: Commands,
@@ -67,6 +68,7 @@ impl Rule {
         let mut members: Members = vec![("name", Value::from(self.name.as_str()))];
         members.extend(self.trigger.clone());
         members.extend(self.timeout.map(|timeout| ("timeout", duration(timeout))));
+        members.extend(self.cooldown.map(|cooldown| ("cooldown", duration(cooldown))));
         members.extend(text("tcp_flags", &self.flags));
         members.extend(text("target", &self.target));
         members.extend(text("setup", &self.setup));

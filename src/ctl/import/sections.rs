@@ -31,10 +31,12 @@ pub(super) struct Entry {
 }
 
 const OPTIONS: [&str; 4] = ["usesyslog", "logfile", "pidfile", "interface"];
-const DOOR: [&str; 10] = [
+const DOOR: [&str; 11] = [
     "sequence",
     "one_time_sequences",
     "seq_timeout",
+    // Forks of knock have it.
+    "seq_cooldown",
     "tcpflags",
     "target",
     "start_command",

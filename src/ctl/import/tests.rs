@@ -154,6 +154,19 @@ fn one_time_sequences_target_and_odd_flags_are_kept() {
 }
 
 #[test]
+fn the_cooldown_of_forks_is_kept() {
+    let text = "[a]\nsequence = 8211:udp\nSeq_Cooldown = 5\ncommand = x\n";
+    let config = parse("config.json", &imported(text, false).json).expect("valid").config;
+    assert_eq!(config.rules[0].cooldown, Some(Duration::from_secs(5)));
+    let one_time = imported(&text.replace("sequence = 8211:udp", "one_time_sequences = /etc/k"), false);
+    assert!(!one_time.json.contains("cooldown"), "{}", one_time.json);
+    let note = "knockd.conf:3: Seq_Cooldown is omitted: a one-time sequence works once";
+    assert!(notes(&one_time).contains(&note.to_owned()), "{:?}", notes(&one_time));
+    let error = "knockd.conf:3: `0` is not a whole number of seconds from 1 to 31536000 (a year); write such a number";
+    assert_eq!(errors(&text.replace("= 5", "= 0")), [error]);
+}
+
+#[test]
 fn ipv6_commands_fall_back_unless_they_are_empty() {
     for (lines, expected) in [
         ("command = a\nstop_command = b", vec![("command", "a"), ("stop_command", "b")]),
