@@ -29,7 +29,7 @@ use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
 use crate::daemon::packet_source::PacketSource;
-use crate::daemon::plan::ActiveConfig;
+use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::trial::InForce;
 use crate::daemon::watching::Watching;
@@ -166,6 +166,7 @@ impl Daemon {
                         if let Err(error) = self.packets.follow() {
                             log::error!("{error}");
                         }
+                        self.follow_exempt_interfaces();
                         let status = self.status_line();
                         self.notifier.status(status);
                     }
@@ -187,6 +188,21 @@ impl Daemon {
                 control.tick(now());
             }
         }
+    }
+
+    /// An alternative name in `nftables.exempt_interfaces` may be that of another interface now.
+    fn follow_exempt_interfaces(&mut self) {
+        let exempt = self.packets.resolve(&self.config.nftables.exempt_interfaces);
+        let table = self.grants.policy().table.as_ref();
+        if table.is_none_or(|table| table.exempt_interfaces == exempt) {
+            return;
+        }
+        let names = exempt.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt))) {
+            Ok(()) => log::info!("the exempt interfaces are now: {names}"),
+            Err(error) => log::error!("cannot change the exempt interfaces to {names}: {error}"),
+        }
+        self.observe_grants(now());
     }
 
     /// Watches the descriptors that a reload may have replaced. Those that are watched already stay so.

@@ -196,13 +196,16 @@ pub(crate) struct Trial {
     pub(crate) remaining_seconds: f64,
 }
 
-/// An interface that is listened on.
+/// An interface that is listened on, or exempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
     /// Its name, or `any`.
     pub(crate) name: String,
     /// `up`, `down` or `absent`.
     pub(crate) state: String,
+    /// Where it is absent: the name of an interface that is most like it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nearest: Option<String>,
 }
 
 /// The managed table, in family inet.
@@ -215,6 +218,9 @@ pub(crate) struct Table {
     pub(crate) on_stop: String,
     /// The guarded ports.
     pub(crate) guarded: Vec<String>,
+    /// The exempt interfaces, as the configuration names them.
+    #[serde(default)]
+    pub(crate) exempt_interfaces: Vec<Interface>,
 }
 
 /// A set of the administrator's.

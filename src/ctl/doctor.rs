@@ -4,6 +4,7 @@
 
 mod gate;
 mod host;
+mod interfaces;
 mod packet;
 mod path;
 mod ruleset;
@@ -107,5 +108,6 @@ fn table(guarded: &[&str]) -> crate::control::protocol::Table {
         owned: true,
         on_stop: "remove".to_owned(),
         guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
+        exempt_interfaces: Vec::new(),
     }
 }

@@ -73,7 +73,8 @@ mod tests {
 
     fn status() -> Status {
         let counters = Counters { knocks: u64::MAX, ..Counters::default() };
-        let interface = |name: &str, state: &str| Interface { name: name.to_owned(), state: state.to_owned() };
+        let interface =
+            |name: &str, state: &str| Interface { name: name.to_owned(), state: state.to_owned(), nearest: None };
         Status {
             version: "0.1.0".to_owned(),
             pid: 1,
@@ -89,6 +90,7 @@ mod tests {
                 owned: true,
                 on_stop: "remove".to_owned(),
                 guarded: vec!["22/tcp".to_owned()],
+                exempt_interfaces: Vec::new(),
             }),
             sets: vec![Set { name: "inet filter ssh".to_owned(), problem: None }],
             grants: 2,

@@ -3,9 +3,14 @@
 use knock_config::printable;
 
 use super::table::{count, duration, table};
-use crate::control::protocol::{Granted, Grants, Reloaded, Revoked, Status};
+use crate::control::protocol::{Granted, Grants, Interface, Reloaded, Revoked, Status};
 use crate::ctl::doctor::{Finding, Severity};
 use crate::os::privileges::Protections;
+
+fn interface(interface: &Interface) -> String {
+    let hint = interface.nearest.as_ref().map(|nearest| format!(" (did you mean {}?)", printable(nearest)));
+    format!("{} {}{}", interface.name, interface.state, hint.unwrap_or_default())
+}
 
 /// The state of the daemon.
 pub(crate) fn status(status: &Status) -> String {
@@ -22,7 +27,7 @@ pub(crate) fn status(status: &Status) -> String {
     row("version", status.version.clone());
     row("running", format!("for {} (process {})", duration(status.uptime_seconds), status.pid));
     row("configuration", format!("{} ({})", status.configuration, count(status.rules, "rule")));
-    let interfaces: Vec<_> = status.interfaces.iter().map(|i| format!("{} {}", i.name, i.state)).collect();
+    let interfaces: Vec<_> = status.interfaces.iter().map(interface).collect();
     row("interfaces", interfaces.join(", "));
     if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words) {
         let lacking = lacking.map(|lacking| format!("; not: {lacking}")).unwrap_or_default();

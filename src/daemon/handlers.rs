@@ -15,6 +15,7 @@ use crate::control::protocol::{
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
+use crate::daemon::packet_source::InterfaceState;
 use crate::daemon::reload_thread::{Job, NotReloaded};
 use crate::daemon::trial::not_for_the_group;
 use crate::logging;
@@ -115,6 +116,13 @@ impl Daemon {
     fn status(&mut self, now: Time, peer: Peer) -> Status {
         let config = self.config.clone();
         let commands = self.commands.counters();
+        let interface = |state: InterfaceState| Interface {
+            name: state.name,
+            state: state.state.to_owned(),
+            nearest: state.nearest,
+        };
+        let exempt = config.nftables.exempt_interfaces.iter().map(|name| self.packets.state_of(name));
+        let exempt: Vec<Interface> = exempt.map(interface).collect();
         let table = |owned| Table {
             name: config.nftables.table.to_string(),
             owned,
@@ -130,6 +138,7 @@ impl Daemon {
                 .flat_map(|table| &table.guarded)
                 .map(ToString::to_string)
                 .collect(),
+            exempt_interfaces: exempt,
         };
         let problem = |problem: &String| match peer.may_know_secrets() {
             true => problem.clone(),
@@ -138,10 +147,6 @@ impl Daemon {
         let trial = |trial: &crate::daemon::trial::Trial| Trial {
             file: trial.file.display().to_string(),
             remaining_seconds: trial.deadline.since(now).as_secs_f64(),
-        };
-        let interface = |state: crate::daemon::packet_source::InterfaceState| Interface {
-            name: state.name,
-            state: state.state.to_owned(),
         };
         let set = |state: SetState| Set { name: state.name, problem: state.problem };
         Status {

@@ -1,10 +1,16 @@
 //! The packet source: the packet sockets and the interfaces that they listen on.
 
+mod socket;
+
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-use knock_capture::{Capture, FilterClass, FilterSpec, LinkChange, Links, Program, Statistics};
+use knock_capture::{FilterClass, FilterSpec, LinkChange, Links, Program, Statistics};
 use knock_config::Interfaces;
-use knock_proto::Watch;
+use knock_proto::{InterfaceName, Watch};
+
+pub(crate) use socket::{InterfaceState, PacketSocket};
+use socket::{meant, state};
 
 /// The packet sockets, each bound to its interface for as long as there is one.
 #[derive(Debug)]
@@ -17,27 +23,6 @@ pub(crate) struct PacketSource {
     next_number: usize,
     /// The statistics of the sockets that were closed since.
     past: Statistics,
-}
-
-/// A packet socket.
-#[derive(Debug)]
-pub(crate) struct PacketSocket {
-    /// The same as long as the socket lives, whatever a reload does to the others.
-    number: usize,
-    /// The name in the configuration; `None`: every interface.
-    name: Option<String>,
-    capture: Capture,
-    /// The index that it is bound to; 0 is every interface.
-    bound: Option<u32>,
-}
-
-/// The state of an interface that is listened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InterfaceState {
-    /// The name in the configuration, or `any`.
-    pub(crate) name: String,
-    /// `up`, `down` or `absent`.
-    pub(crate) state: &'static str,
 }
 
 /// The reason why packets can't be received.
@@ -73,9 +58,9 @@ impl PacketSource {
         // The steps that can fail come first, and are undone where one fails.
         let added = self.missing(interfaces, &program)?;
         for index in 0..self.sockets.len() {
-            if let Err(error) = self.sockets[index].capture.set_filter(&program) {
+            if let Err(error) = self.sockets[index].set_filter(&program) {
                 for socket in &mut self.sockets[..=index] {
-                    if let Err(error) = socket.capture.set_filter(&self.program) {
+                    if let Err(error) = socket.set_filter(&self.program) {
                         log::error!("{error}");
                     }
                 }
@@ -93,7 +78,7 @@ impl PacketSource {
         for name in names(interfaces) {
             if !self.sockets.iter().any(|socket| socket.name == name) {
                 let number = self.next_number + added.len();
-                added.push(PacketSocket { number, name, capture: Capture::open(program)?, bound: None });
+                added.push(PacketSocket::open(number, name, program)?);
             }
         }
         Ok(added)
@@ -112,14 +97,53 @@ impl PacketSource {
             }
         }
         self.next_number += added.len();
-        for mut socket in added {
-            if socket.bind(&self.links).is_none() {
-                let name = socket.name.as_deref().unwrap_or("any");
-                log::warn!("interface {name} does not exist; knockd receives knocks on it as soon as it appears");
+        let new = self.sockets.len();
+        self.sockets.extend(added);
+        self.bind();
+        for socket in &self.sockets[new..] {
+            let InterfaceState { name, state, nearest } = socket.state(&self.links);
+            if state == "absent" {
+                let hint = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+                let receives = "knockd receives knocks on it as soon as it appears";
+                match socket.pattern() {
+                    Some(_) => log::warn!("no interface matches {name}; {receives}"),
+                    None => log::warn!("interface {name} does not exist; {receives}{hint}"),
+                }
             }
-            self.sockets.push(socket);
         }
         self.warn_if_coarse();
+    }
+
+    /// Binds each socket to the interfaces of its name, as far as there are any. No interface has two sockets: a packet
+    /// would count twice.
+    fn bind(&mut self) {
+        let mut taken = HashSet::new();
+        for socket in self.sockets.iter_mut().filter(|socket| socket.pattern().is_none()) {
+            taken.extend(socket.bind(&self.links));
+        }
+        for socket in &mut self.sockets {
+            socket.bind_pattern(&self.links, &self.program, &mut taken);
+        }
+    }
+
+    /// For each of these names, where it is an alternative name, the name that its interface has now. Names that are for
+    /// no interface are left out if no interface can ever have them as its name.
+    pub(crate) fn resolve(&self, names: &[InterfaceName]) -> Vec<InterfaceName> {
+        let mut resolved = Vec::new();
+        for name in names {
+            let real = match self.links.interface(name).filter(|link| name.prefix().is_none() && *link.name != **name) {
+                // One whose name looks like a pattern cannot be named.
+                Some(link) => link.name.parse::<InterfaceName>().ok().filter(|name| name.prefix().is_none()),
+                None => (!name.is_alternative()).then(|| name.clone()),
+            };
+            resolved.extend(real.filter(|real| !resolved.contains(real)));
+        }
+        resolved
+    }
+
+    /// The state of an interface that may exist, as the configuration names it.
+    pub(crate) fn state_of(&self, name: &InterfaceName) -> InterfaceState {
+        state(name, &meant(&self.links, name), &self.links)
     }
 
     fn warn_if_coarse(&self) {
@@ -180,9 +204,11 @@ impl PacketSource {
     }
 
     fn on_link_change(&mut self, change: &LinkChange) {
-        let any = self.sockets.iter().any(|socket| socket.name.is_none());
-        let concerns = |index: u32, name: &str| {
-            any || self.sockets.iter().any(|socket| socket.bound == Some(index) || socket.name.as_deref() == Some(name))
+        let concerns = |index: u32, name: &str| self.sockets.iter().any(|socket| socket.concerns(index, name));
+        let stays = |index: u32, name: &str| {
+            self.sockets.iter().any(|socket| {
+                socket.pattern().is_none_or(|pattern| pattern.matches(name)) && socket.concerns(index, name)
+            })
         };
         match change {
             LinkChange::Appeared { index, name } if concerns(*index, name) => {
@@ -198,8 +224,10 @@ impl PacketSource {
                 log::warn!("interface {name} is down; knockd receives knocks on it again when it is up");
             }
             LinkChange::Renamed { index, from, to } if concerns(*index, from) || concerns(*index, to) => {
-                log::warn!("interface {from} is now called {to}; knockd still receives knocks on it");
+                let still = if stays(*index, to) { "still receives" } else { "no longer receives" };
+                log::warn!("interface {from} is now called {to}; knockd {still} knocks on it");
             }
+            LinkChange::AlternativeNames { name, .. } => log::debug!("interface {name} has other alternative names"),
             LinkChange::AddressAdded { name, address, .. } => {
                 log::debug!("interface {name} now has the address {address}");
             }
@@ -215,27 +243,18 @@ impl PacketSource {
                 }
             }
         }
-        if let LinkChange::Appeared { .. } | LinkChange::Renamed { .. } | LinkChange::Disappeared { .. } = change {
-            for socket in &mut self.sockets {
-                socket.bind(&self.links);
-            }
+        if let LinkChange::Appeared { .. }
+        | LinkChange::Renamed { .. }
+        | LinkChange::AlternativeNames { .. }
+        | LinkChange::Disappeared { .. } = change
+        {
+            self.bind();
         }
     }
 
     /// The state of each interface that is listened on.
     pub(crate) fn states(&self) -> Vec<InterfaceState> {
-        let state = |socket: &PacketSocket| {
-            let name = socket.name.clone().unwrap_or_else(|| "any".to_owned());
-            let link = self.links.interfaces().find(|link| socket.bound == Some(link.index));
-            let state = match (socket.bound, link) {
-                (Some(0), _) => "up",
-                (_, Some(link)) if link.up => "up",
-                (_, Some(_)) => "down",
-                (_, None) => "absent",
-            };
-            InterfaceState { name, state }
-        };
-        self.sockets.iter().map(state).collect()
+        self.sockets.iter().map(|socket| socket.state(&self.links)).collect()
     }
 
     /// What the kernel counted at all sockets, those that were closed too.
@@ -255,48 +274,14 @@ impl PacketSource {
 }
 
 /// The names of interfaces that are listened on; `None`: every interface.
-fn names(interfaces: &Interfaces) -> Vec<Option<String>> {
+fn names(interfaces: &Interfaces) -> Vec<Option<InterfaceName>> {
     match interfaces {
         Interfaces::Any => vec![None],
-        Interfaces::Named(names) => names.iter().map(|name| Some(name.to_string())).collect(),
-    }
-}
-
-impl PacketSocket {
-    /// Its number, for [`PacketSource::next`].
-    pub(crate) fn number(&self) -> usize {
-        self.number
-    }
-
-    /// What to poll.
-    pub(crate) fn capture(&self) -> &Capture {
-        &self.capture
-    }
-
-    /// Binds to the interface of its name, where there is one that it is not bound to yet. An interface that got
-    /// another name is kept until one has the name that is wanted.
-    fn bind(&mut self, links: &Links) -> Option<u32> {
-        let wanted = match &self.name {
-            None => Some(0),
-            Some(name) => links.interface(name).map(|link| link.index),
-        };
-        let wanted = wanted.or(self.bound)?;
-        if self.bound != Some(wanted) {
-            match self.capture.bind(wanted) {
-                Ok(()) => self.bound = Some(wanted),
-                // It went away in this moment; there will be a notification.
-                Err(error) if error.is_link_state() => self.bound = None,
-                Err(error) => {
-                    log::error!("{}: {error}", self.name.as_deref().unwrap_or("any"));
-                    self.bound = None;
-                }
-            }
-        }
-        self.bound
+        Interfaces::Named(names) => names.iter().cloned().map(Some).collect(),
     }
 }
 
 fn program(watches: &[Watch]) -> Program {
     let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
-    Program::new(&FilterSpec { classes: watches.iter().map(class).collect() })
+    Program::new(&FilterSpec { classes: watches.iter().map(class).collect(), interfaces: None })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
 use knock_nft::TableSpec;
-use knock_proto::{Port, RuleId, Settings};
+use knock_proto::{InterfaceName, Port, RuleId, Settings};
 
 /// The configuration that is in force, with its rules by their names.
 #[derive(Debug)]
@@ -51,8 +51,9 @@ fn guarded_ports(config: &Config) -> Vec<Port> {
     ports.into_iter().collect()
 }
 
-/// For the grant manager: the ports and sets of each rule, and the limits.
-pub(crate) fn policy(config: &Config) -> Policy {
+/// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
+/// by an alternative name, which nftables does not know.
+pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
     let opens = |rule: &Rule| match &rule.allow {
         None => Opens::Nothing,
         Some(Allow::Ports { ports, .. }) => Opens::Ports(ports.clone()),
@@ -62,7 +63,7 @@ pub(crate) fn policy(config: &Config) -> Policy {
     let table = (!guarded.is_empty()).then(|| TableSpec {
         name: config.nftables.table.clone(),
         guarded,
-        exempt_interfaces: config.nftables.exempt_interfaces.clone(),
+        exempt_interfaces: exempt,
         owner: config.nftables.owner,
         max_grants: config.limits.grants,
     });

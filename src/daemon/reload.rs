@@ -151,7 +151,8 @@ impl Daemon {
 
         // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
         self.packets.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
-        if let Err(error) = self.grants.apply(now, Rc::new(policy(&config))) {
+        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces));
+        if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
             if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
                 log::error!("{error}");
             }

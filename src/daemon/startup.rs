@@ -211,7 +211,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let packets = PacketSource::open(&config.interfaces, &sequences.watches())
         .map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
-    let policy = Rc::new(policy(&config));
+    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces)));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use knock_testkit::{Network, Packet};
 use serde_json::{Value, json};
 
+use crate::doctor::doctor;
 use crate::support::{Daemon, Options, element, network, wait_for_grant, wait_until};
 
 /// A server with a second link, `eth1`, to the first client.
@@ -193,4 +194,128 @@ fn knocks_are_heard_after_a_reload_that_failed_and_names_another_interface() {
     daemon.wait_for_log("not reloaded");
     knock(&network, FIRST, [1000, 2000]);
     wait_for_grant(server, CLIENT_ON_FIRST, ("tcp", 22));
+}
+
+#[test]
+fn a_pattern_listens_on_the_interfaces_that_match_also_on_those_that_come_later() {
+    let network = network(1);
+    network.add_link("wan1", [10, 78, 0]).expect("a second link");
+    let daemon = Daemon::start(&network.server, configuration(json!(["lo", "e+"])));
+    knock(&network, SECOND, [1000, 2000]);
+    knock(&network, FIRST, [9100, 9200]);
+    wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 99));
+    assert_eq!(element(&network.server, CLIENT_ON_SECOND, ("tcp", 22)), None, "wan1 does not match");
+
+    // Another name makes it match, and one that does not match is no longer listened on.
+    let server = &network.server.namespace;
+    server.ip("link set wan1 down\nlink set wan1 name eth7\nlink set eth7 up").expect("another name");
+    daemon.wait_for_log("wan1 is now called eth7; knockd still receives knocks on it");
+    knock(&network, SECOND, [1000, 2000]);
+    wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 22));
+    server.ip("link set eth0 down\nlink set eth0 name lan0\nlink set lan0 up").expect("another name");
+    daemon.wait_for_log("eth0 is now called lan0; knockd no longer receives knocks on it");
+    knock(&network, FIRST, [1000, 2000]);
+    knock(&network, SECOND, [9100, 9200]);
+    wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 99));
+    assert_eq!(element(&network.server, CLIENT_ON_FIRST, ("tcp", 22)), None);
+
+    // A link that is new, and one that is deleted.
+    server.ip("link delete eth7").expect("the link is deleted");
+    daemon.wait_for_log("interface eth7 was deleted");
+    let interfaces = daemon.control_status()["interfaces"].clone();
+    assert_eq!(interfaces, json!([{ "name": "lo", "state": "up" }, { "name": "e+", "state": "absent" }]));
+    network.add_link("eth8", [10, 78, 0]).expect("a new link");
+    wait_until("a knock on the new link opens", || {
+        knock(&network, SECOND, [1000, 2000]);
+        element(&network.server, CLIENT_ON_SECOND, ("tcp", 22))
+    });
+}
+
+#[test]
+fn an_interface_that_two_names_mean_is_listened_on_once() {
+    let network = network(1);
+    // Where each packet came twice, one connection would be both knocks of the sequence.
+    let twice =
+        json!({ "name": "twice", "sequence": ["1000/udp", "1000/udp"], "allow": { "ports": [22], "timeout": "1h" } });
+    let fence = json!({ "name": "fence", "sequence": ["9100/udp"], "allow": { "ports": [99], "timeout": "1h" } });
+    let configuration = json!({ "interface": ["e*", "eth0", "eth*"], "rules": [twice, fence] });
+    let daemon = Daemon::start(&network.server, configuration);
+    let wire = crate::support::wire(&network);
+    let packets = [1000, 9100].map(|port| Packet::udp((CLIENT_ON_FIRST, 5000).into(), (FIRST, port).into()));
+    wire.send_all(&packets).expect("the knocks are sent");
+    wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 99));
+    assert_eq!(daemon.control_status()["counters"]["packets"], 2);
+    assert_eq!(element(&network.server, CLIENT_ON_FIRST, ("tcp", 22)), None);
+}
+
+#[test]
+fn an_interface_is_meant_by_its_alternative_name() {
+    let network = two_links();
+    let long = "lan-side-of-the-house";
+    let daemon = Daemon::start(&network.server, configuration(json!(long)));
+    daemon.wait_for_log(&format!("interface {long} does not exist"));
+    network.server.namespace.ip(&format!("link property add dev eth1 altname {long}")).expect("an alternative name");
+    wait_until("a knock on this interface opens", || {
+        knock(&network, SECOND, [1000, 2000]);
+        element(&network.server, CLIENT_ON_SECOND, ("tcp", 22))
+    });
+    knock(&network, FIRST, [1000, 2000]);
+    knock(&network, SECOND, [9100, 9200]);
+    wait_for_grant(&network.server, CLIENT_ON_SECOND, ("tcp", 99));
+    assert_eq!(element(&network.server, CLIENT_ON_FIRST, ("tcp", 22)), None);
+}
+
+/// Whether a stranger on the second link can reach the guarded port of the server.
+fn is_exempt(network: &Network) -> bool {
+    let connect = || knock_testkit::tcp((SECOND, 22).into(), std::time::Duration::from_millis(300));
+    network.client().namespace.run(connect).and_then(|reach| reach).expect("an answer")
+        != knock_testkit::Reach::Filtered
+}
+
+/// The findings of the doctor about exempt interfaces.
+fn missing_exempt(network: &Network, daemon: &Daemon) -> Vec<String> {
+    let (findings, _) = doctor(&network.server, daemon, "exempt interface");
+    findings.iter().map(|finding| finding["text"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn a_pattern_exempts_the_interfaces_that_match() {
+    let network = two_links();
+    let mut configuration = configuration(json!("any"));
+    configuration["nftables"] = json!({ "exempt_interfaces": ["lo", "wan*", "eth"] });
+    let daemon = Daemon::start(&network.server, configuration);
+    assert!(!is_exempt(&network));
+    let expected = [
+        "wan* matches no interface: it exempts no packet",
+        "eth does not exist: it exempts no packet; did you mean eth0?",
+    ];
+    assert_eq!(missing_exempt(&network, &daemon), expected);
+    let rename = "link set eth1 down\nlink set eth1 name wan1\nlink set wan1 up";
+    network.server.namespace.ip(rename).expect("another name");
+    wait_until("it is exempt", || is_exempt(&network));
+    wait_until("the doctor is content", || missing_exempt(&network, &daemon) == expected[1..]);
+}
+
+#[test]
+fn an_alternative_name_exempts_the_interface_that_has_it() {
+    for name in ["house", "the-house-of-the-administrator"] {
+        let network = two_links();
+        let server = &network.server.namespace;
+        let mut configuration = configuration(json!("any"));
+        configuration["nftables"] = json!({ "exempt_interfaces": ["lo", name] });
+        let daemon = Daemon::start(&network.server, configuration);
+        assert!(!is_exempt(&network));
+        assert_eq!(missing_exempt(&network, &daemon), [format!("{name} does not exist: it exempts no packet")]);
+        server.ip(&format!("link property add dev eth1 altname {name}")).expect("an alternative name");
+        wait_until("it is exempt", || is_exempt(&network));
+        assert_eq!(missing_exempt(&network, &daemon), [""; 0]);
+        // A live grant is not lost when the table changes.
+        knock(&network, FIRST, [1000, 2000]);
+        wait_for_grant(&network.server, CLIENT_ON_FIRST, ("tcp", 22));
+        server.ip(&format!("link property del dev eth1 altname {name}")).expect("it loses the name");
+        server.ip(&format!("link property add dev eth0 altname {name}")).expect("another interface gets it");
+        daemon.wait_for_log("the exempt interfaces are now: lo, eth0");
+        assert!(!is_exempt(&network));
+        assert!(element(&network.server, CLIENT_ON_FIRST, ("tcp", 22)).is_some());
+    }
 }

@@ -23,6 +23,8 @@ pub const TRANSPORT_BYTES: u32 = 216;
 pub struct FilterSpec {
     /// One class for each set of TCP flags.
     pub classes: Vec<FilterClass>,
+    /// The indices of the interfaces on which the packets arrive; `None`: every interface.
+    pub interfaces: Option<Vec<u32>>,
 }
 
 /// Ports (knocks and tripwires) and the TCP flags with which they are of interest.
@@ -43,6 +45,7 @@ pub struct FilterClass {
 /// - it is IPv4 or IPv6 by protocol and version, and is as long as its header says;
 /// - it is no later fragment, and its transport is TCP or UDP, behind up to four IPv6 extension headers (hop-by-hop,
 ///   destination options, routing, fragment); a longer chain of those is handed over unseen;
+/// - it arrives on one of the interfaces, where the specification names some;
 /// - its destination port is in the set, and a TCP segment has the flags of the port's class.
 ///
 /// An accepted packet is cut [`TRANSPORT_BYTES`] after the start of its transport header, so the length in its IP
@@ -62,9 +65,15 @@ impl Program {
     }
 
     /// The short program for the same packets, [coarse](Program::coarse): it takes all ports from the lowest to the
-    /// highest, and the TCP flags that all classes demand. It has less than 200 instructions.
+    /// highest, and the TCP flags that all classes demand. It has less than 200 instructions, and
+    /// one or two more for each interface.
     pub fn to_coarse(&self) -> Program {
         Program { spec: self.spec.clone(), instructions: compile::coarse(&self.spec), coarse: true }
+    }
+
+    /// The program for the same packets, where they arrive on one of these interfaces.
+    pub fn on(&self, interfaces: Vec<u32>) -> Program {
+        Program::new(&FilterSpec { interfaces: Some(interfaces), ..self.spec.clone() })
     }
 
     /// Whether it accepts more than the specification says, because the exact program is too long. It never

@@ -104,9 +104,10 @@ impl Links {
         Ok(())
     }
 
-    /// The interface of this name.
+    /// The interface of this name, or with this alternative name.
     pub fn interface(&self, name: &str) -> Option<&Link> {
-        self.interfaces().find(|link| link.name == name)
+        let alternative = || self.interfaces().find(|link| link.alternative_names.iter().any(|other| other == name));
+        self.interfaces().find(|link| link.name == name).or_else(alternative)
     }
 
     /// All interfaces, by ascending index.

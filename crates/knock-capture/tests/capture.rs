@@ -250,6 +250,7 @@ fn tcp_flags_are_those_of_the_class_and_udp_needs_none() {
                 FilterClass { tcp_flags: fin, ports: vec![Knock::tcp(1000), Knock::udp(3000)] },
                 FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports: vec![Knock::tcp(2000), Knock::tcp(SENTINEL)] },
             ],
+            interfaces: None,
         };
         let program = knock_capture::Program::new(&spec);
         let mut capture = Capture::open(&program).expect("a packet socket");

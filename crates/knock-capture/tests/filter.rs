@@ -37,6 +37,9 @@ fn decide(spec: &FilterSpec, packet: &Packet) -> Option<u32> {
     if packet.kind != 0 || !spec.classes.iter().any(possible) {
         return None;
     }
+    if spec.interfaces.as_ref().is_some_and(|interfaces| !interfaces.contains(&packet.interface)) {
+        return None;
+    }
     if packet.tag.is_some_and(|tag| tag & 0xfff != 0) {
         return None;
     }
@@ -91,7 +94,9 @@ fn spec() -> impl Strategy<Value = FilterSpec> {
     ];
     let class = (tcp_flags, prop::collection::vec(knock, 0..60))
         .prop_map(|(tcp_flags, ports)| FilterClass { tcp_flags, ports });
-    prop::collection::vec(class, 0..4).prop_map(|classes| FilterSpec { classes })
+    let interfaces = prop::option::of(prop::collection::vec(0..4_u32, 0..4));
+    (prop::collection::vec(class, 0..4), interfaces)
+        .prop_map(|(classes, interfaces)| FilterSpec { classes, interfaces })
 }
 
 fn transport() -> impl Strategy<Value = (u8, Vec<u8>)> {
@@ -164,11 +169,11 @@ fn packet() -> impl Strategy<Value = Packet> {
     let tag = prop_oneof![8 => Just(None), 1 => Just(Some(0x6000u16)), 1 => any::<u16>().prop_map(Some)];
     let kind = prop_oneof![9 => Just(0u32), 1 => 1u32..8];
     let cut = prop_oneof![3 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)];
-    (data, kind, tag, cut).prop_map(|((protocol, mut data), kind, tag, cut)| {
+    (data, kind, tag, cut, 0..4_u32).prop_map(|((protocol, mut data), kind, tag, cut, interface)| {
         if let Some(cut) = cut {
             data.truncate(cut.index(data.len() + 1));
         }
-        Packet { kind, tag, protocol, data }
+        Packet { kind, interface, tag, protocol, data }
     })
 }
 
@@ -211,7 +216,7 @@ proptest! {
 
 fn ports(ports: impl IntoIterator<Item = u16>) -> FilterSpec {
     let ports = ports.into_iter().map(Knock::tcp).collect();
-    FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }] }
+    FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }], interfaces: None }
 }
 
 fn syn(port: u16) -> Packet {
@@ -221,7 +226,7 @@ fn syn(port: u16) -> Packet {
     data[9] = 6;
     data[22..24].copy_from_slice(&port.to_be_bytes());
     data[33] = TcpFlags::SYN;
-    Packet { kind: 0, tag: None, protocol: ETH_P_IP, data }
+    Packet { kind: 0, interface: 1, tag: None, protocol: ETH_P_IP, data }
 }
 
 /// The longest path of any SYN through the program.
@@ -269,13 +274,24 @@ fn more_classes_of_flags_than_a_program_holds_are_taken_together() {
             ports: (0..9).map(|at| Knock::tcp(port + at * 1000)).collect(),
         })
         .collect();
-    let spec = FilterSpec { classes };
+    let spec = FilterSpec { classes, interfaces: None };
     let program = Program::new(&spec);
     assert!(program.coarse());
     let mut packet = syn(1000);
     assert_ne!(run(&program, &packet).verdict, 0);
     packet.data[33] = TcpFlags::ACK;
     assert_eq!(run(&program, &packet).verdict, 0, "all classes demand SYN");
+}
+
+#[test]
+fn packets_pass_on_each_of_many_interfaces_and_on_no_other() {
+    let program = Program::new(&ports([1000])).on((1000..1600).collect());
+    assert!(!program.coarse());
+    for interface in [1, 999, 1000, 1001, 1300, 1599, 1600] {
+        let packet = Packet { interface, ..syn(1000) };
+        assert_eq!(run(&program, &packet).verdict != 0, (1000..1600).contains(&interface), "{interface}");
+        assert_eq!(run(&program.on(Vec::new()), &packet).verdict, 0);
+    }
 }
 
 #[test]

@@ -74,6 +74,32 @@ fn interfaces_that_exist_at_the_start_are_known_and_no_change() {
 }
 
 #[test]
+fn an_interface_is_known_by_its_alternative_names() {
+    in_namespace(|| {
+        let long = "lan-side-of-the-house-".to_owned() + &"x".repeat(105);
+        let index = plain("d1");
+        ip(&format!("link property add dev d1 altname {long} altname lan"));
+        let mut links = Links::open().expect("a follower");
+        for name in ["d1", "lan", &long] {
+            assert_eq!(links.interface(name).map(|link| link.index), Some(index), "{name}");
+        }
+        assert!(links.interface("wan").is_none());
+        ip("link set d1 up");
+        all(&mut links);
+
+        ip("link property del dev d1 altname lan");
+        let name = || "d1".to_owned();
+        assert_eq!(all(&mut links), [LinkChange::AlternativeNames { index, name: name() }]);
+        assert!(links.interface("lan").is_none());
+        let index = plain("d2");
+        ip("link property add dev d2 altname lan");
+        ip("link set d2 up");
+        assert!(all(&mut links).contains(&LinkChange::AlternativeNames { index, name: "d2".to_owned() }));
+        assert_eq!(links.interface("lan").map(|link| link.index), Some(index));
+    });
+}
+
+#[test]
 fn each_change_is_reported_once() {
     in_namespace(|| {
         let mut links = Links::open().expect("a follower");

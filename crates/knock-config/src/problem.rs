@@ -311,6 +311,12 @@ pub enum Cause {
     #[error("\"any\" means every interface and cannot be in a list; write \"interface\": \"any\"")]
     InterfaceAnyInList,
 
+    #[error(
+        "{value} would exempt every interface, so that the gate guards nothing; write the names of the interfaces from \
+         which no knock is needed"
+    )]
+    ExemptAll { value: String },
+
     #[error("{value} is not an absolute path; write a path that begins with `/`")]
     RelativePath { value: String },
     #[error("the path contains a NUL character, which is not valid in a path; delete the character")]

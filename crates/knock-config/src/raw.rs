@@ -20,7 +20,8 @@ pub(crate) struct RawConfig {
     #[serde(rename = "$schema")]
     #[schemars(rename = "$schema")]
     pub(crate) _schema: Option<String>,
-    /// The interfaces on which the daemon receives knocks: a name, a list of names, or "any".
+    /// The interfaces on which the daemon receives knocks: a name, a list of names, or "any". A name may be an
+    /// alternative name, or the beginning of names with `*` or `+` at the end: "br-*".
     #[schemars(extend("default" = "any"))]
     pub(crate) interface: Option<RawInterface>,
     /// The time for a whole sequence, from its first knock to its last.
@@ -132,7 +133,7 @@ pub(crate) struct RawNftables {
     /// The effect of a stop of the daemon on the table: "remove" removes it, "keep" keeps it.
     #[schemars(extend("default" = "remove"))]
     pub(crate) on_stop: Option<OnStop>,
-    /// The exempt interfaces: packets from them pass the gate without a grant.
+    /// The exempt interfaces: packets from them pass the gate without a grant. Names as in `interface`.
     #[schemars(extend("default" = ["lo"]))]
     pub(crate) exempt_interfaces: Option<Vec<String>>,
     /// Whether the daemon owns the table, if the kernel supports that (6.9). Then a `flush ruleset` by another program
@@ -231,10 +232,10 @@ checked_later!(
     /// One interface, several, or `any`.
     RawInterface, "interface", {
         "oneOf": [
-            { "type": "string", "pattern": "^[^/:\\s]{1,15}$" },
+            { "type": "string", "pattern": "^[^/:\\s]{1,127}$" },
             {
                 "type": "array", "minItems": 1, "uniqueItems": true,
-                "items": { "type": "string", "pattern": "^[^/:\\s]{1,15}$" }
+                "items": { "type": "string", "pattern": "^[^/:\\s]{1,127}$" }
             }
         ]
     }

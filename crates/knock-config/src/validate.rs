@@ -124,11 +124,18 @@ pub(crate) fn parsed<N: FromStr<Err = InvalidName>>(
 
 fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nftables {
     let table = raw.table.and_then(|table| parsed(&table, &path.key("table"), checker));
-    let exempt = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
+    let mut exempt = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
+    let path_of_exempt = path.key("exempt_interfaces");
+    let every = |name: &String| ["any", "all", "*", "+"].iter().any(|every| name.eq_ignore_ascii_case(every));
+    if let Some(index) = exempt.iter().position(every) {
+        let cause = Cause::ExemptAll { value: format!("\"{}\"", exempt[index]) };
+        checker.report(&path_of_exempt.index(index), cause);
+        exempt.clear();
+    }
     Nftables {
         table: table.unwrap_or_default(),
         on_stop: raw.on_stop.unwrap_or_default(),
-        exempt_interfaces: interface_names(exempt.iter().map(String::as_str), &path.key("exempt_interfaces"), checker),
+        exempt_interfaces: interface_names(exempt.iter().map(String::as_str), &path_of_exempt, checker),
         owner: raw.owner.unwrap_or(true),
     }
 }

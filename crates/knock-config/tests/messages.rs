@@ -389,15 +389,19 @@ fn interfaces_have_names_that_the_kernel_accepts() {
         (r#""interface": 5"#, r#"interface: 5 is not an interface; write a name, a list of names, or "any""#),
         (
             r#""interface": """#,
-            r#"interface: "" is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in "eth0""#,
+            r#"interface: "" is not the name of an interface; write 1 to 15 bytes without blanks, `/`, `:` or `%`, as in "eth0""#,
         ),
         (
             r#""interface": "eth0/1""#,
-            r#"interface: "eth0/1" is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in "eth0""#,
+            r#"interface: "eth0/1" is not the name of an interface; write 1 to 15 bytes without blanks, `/`, `:` or `%`, as in "eth0""#,
         ),
         (
-            r#""interface": "a234567890123456""#,
-            r#"interface: "a234567890123456" is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in "eth0""#,
+            r#""interface": "eth0:1""#,
+            r#"interface: "eth0:1" is the label of an address and not the name of an interface; write the part before the `:`, as in "eth0""#,
+        ),
+        (
+            r#""interface": "Any""#,
+            r#"interface: "Any" is not the name of an interface; write "any" for every interface"#,
         ),
         (r#""interface": []"#, r#"interface: the list of interfaces is empty; write at least one interface, or "any""#),
         (
@@ -414,7 +418,11 @@ fn interfaces_have_names_that_the_kernel_accepts() {
         ),
         (
             r#""nftables": {"exempt_interfaces": ["lo", "a b"]}"#,
-            r#"nftables.exempt_interfaces[1]: "a b" is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in "eth0""#,
+            r#"nftables.exempt_interfaces[1]: "a b" is more than one name; write each name as an element of a list, ["eth0", "eth1"]"#,
+        ),
+        (
+            r#""nftables": {"exempt_interfaces": ["lo", "ALL"]}"#,
+            r#"nftables.exempt_interfaces[1]: "ALL" would exempt every interface, so that the gate guards nothing; write the names of the interfaces from which no knock is needed"#,
         ),
     ] {
         assert_eq!(top_errors(text), expected, "{text}");

@@ -220,14 +220,18 @@ fn not_first() -> Rule {
     joined([is_protocol(Protocol::Tcp), vec![Expression::payload(FLAGS, REGISTER_1), mask, any, accept()]])
 }
 
-/// By name and not by index, so that an interface which is made again is exempt again.
+/// By name and not by index, so that an interface which is made again is exempt again. Of a pattern only the beginning is
+/// compared, as nft does it.
 fn exempt(spec: &TableSpec) -> impl Iterator<Item = Rule> {
-    spec.exempt_interfaces.iter().map(|interface| {
+    // nftables knows no alternative names, and the beginning of one could be the name of another interface.
+    spec.exempt_interfaces.iter().filter(|interface| !interface.is_alternative()).map(|interface| {
         let mut name = [0; INTERFACE_NAME_SIZE];
-        for (place, &byte) in name.iter_mut().zip(interface.as_bytes()) {
+        let text = interface.prefix().unwrap_or(interface).as_bytes();
+        for (place, &byte) in name.iter_mut().zip(text) {
             *place = byte;
         }
-        vec![Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1), Expression::equal(&name), accept()]
+        let compared = if interface.prefix().is_some() { &name[..text.len()] } else { &name };
+        vec![Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1), Expression::equal(compared), accept()]
     })
 }
 

@@ -16,7 +16,7 @@ fn nft_lists_the_table_as_the_design_has_it() {
     in_namespace(|| {
         let mut spec = spec();
         spec.guarded = vec![Port::tcp(22), Port::udp(51820)];
-        spec.exempt_interfaces = ["lo", "wg0"].map(|name| name.parse().expect("a name")).to_vec();
+        spec.exempt_interfaces = ["lo", "wg0", "br-*", "ppp+"].map(|name| name.parse().expect("a name")).to_vec();
         let mut table = made(spec);
         table.grant(&[element("192.0.2.1", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
         let listing = nft_text("list table inet knockd");
@@ -44,6 +44,8 @@ chain gate {
 meta l4proto udp ct state established accept
 iifname \"lo\" accept
 iifname \"wg0\" accept
+iifname \"br-*\" accept
+iifname \"ppp*\" accept
 ip saddr . meta l4proto . th dport @grants4 accept
 ip6 saddr . meta l4proto . th dport @grants6 accept
 counter packets 0 bytes 0 drop
@@ -54,6 +56,8 @@ meta l4proto != tcp meta l4proto != udp accept
 frag frag-off != 0 accept
 iifname \"lo\" accept
 iifname \"wg0\" accept
+iifname \"br-*\" accept
+iifname \"ppp*\" accept
 counter packets 0 bytes 0 drop
 }
 chain prerouting {

@@ -3,6 +3,7 @@
 //! A value of these types keeps the rules of its name, so nothing behind the configuration checks it again.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::str::FromStr;
 
@@ -10,6 +11,8 @@ use std::str::FromStr;
 const NFT_NAME_MAX: usize = 255;
 /// `IFNAMSIZ` of linux/if.h without the final NUL.
 const INTERFACE_NAME_MAX: usize = 15;
+/// `ALTIFNAMSIZ` of linux/if.h without the final NUL.
+const ALTERNATIVE_NAME_MAX: usize = 127;
 
 /// The words of nft's language that are no names of tables: those that nft 1.0.6 refuses in `list table`, `delete table`
 /// or a listing that is loaded, and those of later versions. The kernel would take them.
@@ -211,9 +214,28 @@ fn is_nft_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte))
 }
 
-/// The name of a network interface, which need not exist.
+/// What a configuration calls a network interface, which need not exist: its name, one of its alternative names
+/// (ip-link(8), `property add altname`), or a pattern: the beginning of names and `*` or `+`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The beginning of the names that a pattern is for, never empty; `None`: it is no pattern.
+    pub fn prefix(&self) -> Option<&str> {
+        self.0.strip_suffix(['*', '+'])
+    }
+
+    /// Whether it is too long for a name, so that only an alternative name can be meant.
+    pub fn is_alternative(&self) -> bool {
+        self.prefix().is_none() && self.0.len() > INTERFACE_NAME_MAX
+    }
+
+    /// Whether an interface of that name is meant. Alternative names of the interface do not count for a pattern, as in
+    /// nftables.
+    pub fn matches(&self, name: &str) -> bool {
+        self.prefix().map_or(self.0 == name, |prefix| name.starts_with(prefix))
+    }
+}
 
 impl Deref for InterfaceName {
     type Target = str;
@@ -226,14 +248,66 @@ impl Deref for InterfaceName {
 impl FromStr for InterfaceName {
     type Err = InvalidName;
 
-    /// Follows `dev_valid_name()` of net/core/dev.c, and refuses control characters, which could drive a terminal.
+    /// Follows `dev_valid_name()` of net/core/dev.c, and refuses control characters, which could drive a terminal. It
+    /// also refuses what the kernel would take, and nobody means.
     fn from_str(text: &str) -> Result<InterfaceName, InvalidName> {
-        let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/:".contains(c);
-        let valid =
-            (1..=INTERFACE_NAME_MAX).contains(&text.len()) && text != "." && text != ".." && !text.contains(forbidden);
-        let reason = "is not the name of an interface; write 1 to 15 bytes without blanks, `/` or `:`, as in \"eth0\"";
-        valid.then(|| InterfaceName(text.to_owned())).ok_or_else(|| InvalidName::new(text, reason))
+        match not_meant(text).or_else(|| not_valid(text)) {
+            Some(reason) => Err(InvalidName::new(text, reason)),
+            None => Ok(InterfaceName(text.to_owned())),
+        }
     }
+}
+
+/// Why the kernel would take no interface of that name.
+fn not_valid(text: &str) -> Option<&'static str> {
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
+    if text.is_empty() || text == "." || text == ".." || text.contains(forbidden) {
+        let reason = "is not the name of an interface; write 1 to 15 bytes without blanks, `/`, `:` or `%`, as in \
+                      \"eth0\"";
+        return Some(reason);
+    }
+    match text.strip_suffix(['*', '+']) {
+        Some(prefix) if prefix.len() > INTERFACE_NAME_MAX => Some(
+            "is a pattern of more than 15 bytes, and no name of an interface is so long; write a shorter beginning of \
+             the names",
+        ),
+        None if text.len() > ALTERNATIVE_NAME_MAX => Some(
+            "is too long; the name of an interface has at most 15 bytes, an alternative name (ip link property add) at \
+             most 127",
+        ),
+        _ => None,
+    }
+}
+
+/// Values that are no name, but something else that people write in such a place. The kernel would take some of them.
+fn not_meant(text: &str) -> Option<&'static str> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Some("is an address; write the name of the interface that has it, as in \"eth0\"");
+    }
+    let every = ["any", "all", "default", "*", "+"].iter().any(|every| text.eq_ignore_ascii_case(every));
+    if every && text != "any" {
+        return Some("is not the name of an interface; write \"any\" for every interface");
+    }
+    let inner = text.strip_suffix(['*', '+']).unwrap_or(text);
+    let has = |characters: &[char]| inner.contains(characters);
+    let (before, after) = text.split_once(':').unwrap_or((text, ""));
+    if !before.is_empty() && !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Some(
+            "is the label of an address and not the name of an interface; write the part before the `:`, as in \"eth0\"",
+        );
+    }
+    if text.starts_with('!') {
+        return Some("excludes an interface, which is not possible; write the names of all others");
+    }
+    if has(&['@']) {
+        return Some("is a name and the name of its peer, as ip(8) shows them; write the part before the `@`");
+    }
+    if has(&[',', ';', '|']) || inner.trim().contains(char::is_whitespace) {
+        return Some("is more than one name; write each name as an element of a list, [\"eth0\", \"eth1\"]");
+    }
+    has(&['*', '?', '[', ']', '{', '}']).then_some(
+        "has a wildcard that is not known; write the beginning of the names and a `*` at the end, as in \"br-*\"",
+    )
 }
 
 impl fmt::Display for InterfaceName {
@@ -280,11 +354,57 @@ mod tests {
 
     #[test]
     fn an_interface_name_is_one_that_the_kernel_takes() {
-        for name in ["lo", "wg-home0", "eth0.100", "äöü", "abcdefghijklmno"] {
-            assert_eq!(name.parse::<InterfaceName>().expect(name).to_string(), name);
+        for name in ["lo", "wg-home0", "eth0.100", "äöü", "abcdefghijklmno", "any", "c+d", "a!b", &"a".repeat(127)] {
+            let parsed = name.parse::<InterfaceName>().expect(name);
+            assert_eq!((parsed.to_string(), parsed.prefix()), (name.to_owned(), None));
+            assert_eq!(parsed.is_alternative(), name.len() > 15);
+            assert!(parsed.matches(name) && !parsed.matches("eth0"));
         }
-        for name in ["", ".", "..", "abcdefghijklmnop", "a/b", "a b", "a:b", "a\0", "a\x1b"] {
-            assert!(name.parse::<InterfaceName>().is_err(), "{name}");
+        for name in ["", ".", "..", "a/b", " a", "a:", "wg%i", "a\0", "a\x1b"] {
+            let error = name.parse::<InterfaceName>().expect_err(name);
+            assert!(error.reason.contains("1 to 15 bytes"), "{error}");
+        }
+        for (name, reason) in [("a".repeat(128), "at most 127"), ("a".repeat(16) + "*", "a pattern of more than 15")] {
+            let error = name.parse::<InterfaceName>().expect_err(&name);
+            assert!(error.reason.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_star_or_plus_at_the_end_makes_a_pattern() {
+        for (pattern, prefix) in [("br-*", "br-"), ("ppp+", "ppp"), ("abcdefghijklmno*", "abcdefghijklmno")] {
+            let name = pattern.parse::<InterfaceName>().expect(pattern);
+            assert_eq!((name.prefix(), name.is_alternative()), (Some(prefix), false));
+            assert!(name.matches(prefix) && name.matches(&format!("{prefix}7")) && !name.matches("eth0"));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_name_gets_a_message_of_its_own() {
+        for (text, words) in [
+            ("192.0.2.1", "is an address"),
+            ("fd00::1", "is an address"),
+            ("all", "write \"any\""),
+            ("ANY", "write \"any\""),
+            ("default", "write \"any\""),
+            ("*", "write \"any\""),
+            ("+", "write \"any\""),
+            ("eth0:1", "before the `:`"),
+            ("eth0:web", "before the `:`"),
+            ("!eth0", "excludes"),
+            ("eth0@if5", "before the `@`"),
+            ("eth0.5@eth0", "before the `@`"),
+            ("eth0,eth1", "element of a list"),
+            ("eth0 eth1", "element of a list"),
+            ("eth0; eth1", "element of a list"),
+            ("br-*-lan", "at the end"),
+            ("br-**", "at the end"),
+            ("eth?", "at the end"),
+            ("eth[01]", "at the end"),
+            ("eth{0,1}", "element of a list"),
+        ] {
+            let error = text.parse::<InterfaceName>().expect_err(text);
+            assert!(error.text == text && error.reason.contains(words), "{error}");
         }
     }
 

@@ -141,7 +141,11 @@ fn interfaces(names: &[InterfaceName]) {
     let distinct: HashSet<&InterfaceName> = names.iter().collect();
     assert_eq!(distinct.len(), names.len(), "an interface stands twice");
     for name in names {
-        assert!((1..=15).contains(&name.len()) && !name.contains(['/', ':', '\0', '\n', ' ']), "{name:?}");
+        let longest = if name.is_alternative() { 127 } else { 16 };
+        assert!((1..=longest).contains(&name.len()), "{name:?}");
+        assert!(!name.contains(['/', ':', '\0', '\n', ' ', ',', '@', '%']), "{name:?}");
+        let text = name.prefix().unwrap_or(name);
+        assert!((1..=longest).contains(&text.len()) && !text.contains('*'), "{name:?}");
     }
 }
 

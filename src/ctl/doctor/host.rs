@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::Finding;
 use super::ruleset::Ruleset;
 use super::translation::{self, Translations};
+use super::{Finding, interfaces};
 use crate::control::client::request;
 use crate::control::protocol::{self, Status};
 use crate::os::privileges::Protections;
@@ -162,18 +162,8 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
             Finding::ok("protections", text)
         }));
     }
-    for interface in &status.interfaces {
-        let name = &interface.name;
-        findings.push(match interface.state.as_str() {
-            "up" => Finding::ok("interface", format!("knocks are heard on {name}")),
-            "down" => Finding::problem("interface", format!("{name} is down: no knock is heard on it"))
-                .because([format!("ip link show {name}")])
-                .fix(format!("ip link set {name} up")),
-            _ => Finding::problem("interface", format!("{name} does not exist: no knock is heard on it"))
-                .because(["ip link".to_owned()])
-                .fix("set `interface` to the name of an existing interface or to \"any\", then run knockctl reload"),
-        });
-    }
+    let exempt = status.table.as_ref().map(|table| table.exempt_interfaces.as_slice()).unwrap_or_default();
+    findings.extend(interfaces::findings(&status.interfaces, exempt));
     let named = status.interfaces.iter().any(|interface| interface.name != "any");
     let needs = [
         (status.table.is_some() || !status.sets.is_empty(), CAP_NET_ADMIN, "CAP_NET_ADMIN"),

@@ -127,6 +127,7 @@ mod tests {
             owned: true,
             on_stop: "remove".to_owned(),
             guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
+            exempt_interfaces: Vec::new(),
         };
         findings(&ruleset, &table)
     }

@@ -11,6 +11,7 @@ use super::{FilterSpec, TRANSPORT_BYTES};
 /// Ancillary loads (`linux/filter.h`): `SKF_AD_OFF` is -0x1000.
 const SKF_AD_PROTOCOL: u32 = 0xffff_f000;
 const SKF_AD_PKTTYPE: u32 = 0xffff_f004;
+const SKF_AD_IFINDEX: u32 = 0xffff_f000 + 8;
 const SKF_AD_VLAN_TAG: u32 = 0xffff_f000 + 44;
 const SKF_AD_VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 
@@ -83,12 +84,12 @@ impl Sets {
 
 /// The program that accepts what `spec` says and nothing else.
 pub(super) fn exact(spec: &FilterSpec) -> Vec<Instruction> {
-    assemble(&Sets::new(spec))
+    assemble(&Sets::new(spec), spec.interfaces.as_deref())
 }
 
 /// A short program, whatever `spec` says, that accepts that and more.
 pub(super) fn coarse(spec: &FilterSpec) -> Vec<Instruction> {
-    assemble(&Sets::new(spec).coarse())
+    assemble(&Sets::new(spec).coarse(), spec.interfaces.as_deref())
 }
 
 /// The program of no ports.
@@ -99,8 +100,8 @@ pub(super) fn reject_all() -> Vec<Instruction> {
 }
 
 /// Written from the last instruction to the first; read the blocks from the bottom up.
-fn assemble(sets: &Sets) -> Vec<Instruction> {
-    if sets.is_empty() {
+fn assemble(sets: &Sets, interfaces: Option<&[u32]>) -> Vec<Instruction> {
+    if sets.is_empty() || interfaces.is_some_and(<[u32]>::is_empty) {
         return reject_all();
     }
     let mut asm = Assembler::default();
@@ -132,7 +133,11 @@ fn assemble(sets: &Sets) -> Vec<Instruction> {
     asm.branch(op::JEQ_K, 0, protocol, tagged);
     let ours = asm.push(op::LD_W_ABS, SKF_AD_VLAN_TAG_PRESENT);
     asm.branch(op::JEQ_K, PACKET_HOST, ours, reject);
-    asm.push(op::LD_W_ABS, SKF_AD_PKTTYPE);
+    let first = asm.push(op::LD_W_ABS, SKF_AD_PKTTYPE);
+    if let Some(interfaces) = interfaces {
+        interfaces.iter().fold(reject, |other, &index| asm.branch(op::JEQ_K, index, first, other));
+        asm.push(op::LD_W_ABS, SKF_AD_IFINDEX);
+    }
     asm.finish()
 }
 

@@ -8,13 +8,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{
     Emitable, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage,
-    NlasIterator,
+    NlaBuffer, NlasIterator,
 };
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::table::{Address, Item, Link};
+
+/// `linux/if_link.h`.
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// One message of the kernel.
 #[derive(Debug)]
@@ -67,12 +71,15 @@ fn link_header(payload: &[u8]) -> Option<LinkHeader> {
 
 fn link(payload: &[u8]) -> Option<Link> {
     let header = link_header(payload)?;
-    let name = attribute(payload.get(header.buffer_len()..)?, libc::IFLA_IFNAME)?;
-    let name = name.split(|&byte| byte == 0).next()?;
+    let attributes = payload.get(header.buffer_len()..)?;
+    let alternative_names = attribute(attributes, IFLA_PROP_LIST).map(|list| {
+        let names = NlasIterator::new(list).map_while(Result::ok).filter(|nla| nla.kind() == IFLA_ALT_IFNAME);
+        names.filter_map(|nla| value(nla).map(text)).collect()
+    });
     Some(Link {
         index: header.index,
-        // The kernel allows any bytes but white space and slashes; a configuration cannot name one that is not UTF-8.
-        name: String::from_utf8_lossy(name).into_owned(),
+        name: text(attribute(attributes, libc::IFLA_IFNAME)?),
+        alternative_names: alternative_names.unwrap_or_default(),
         up: header.flags.contains(LinkFlags::Up),
         running: header.flags.contains(LinkFlags::Running),
     })
@@ -92,9 +99,18 @@ fn address(payload: &[u8]) -> Option<Address> {
 }
 
 fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found = NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == kind)?;
-    let end = usize::from(found.length());
-    found.into_inner().get(NLA_HEADER_SIZE..end)
+    NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == kind).and_then(value)
+}
+
+fn value(attribute: NlaBuffer<&[u8]>) -> Option<&[u8]> {
+    let end = usize::from(attribute.length());
+    attribute.into_inner().get(NLA_HEADER_SIZE..end)
+}
+
+/// A name, up to its NUL. The kernel allows any bytes but white space and slashes; a configuration cannot name an
+/// interface that is not UTF-8.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// The request for all interfaces.

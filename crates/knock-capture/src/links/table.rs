@@ -23,6 +23,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its other names (ip-link(8), `property add altname`), which no other interface has either.
+    pub alternative_names: Vec<String>,
     /// Whether it is administratively up (`IFF_UP`): only then it receives.
     pub up: bool,
     /// Whether it is operational as well (`IFF_RUNNING`): a carrier is there.
@@ -68,6 +70,14 @@ pub enum LinkChange {
         from: String,
         /// The name that it has.
         to: String,
+    },
+    /// The interface has other alternative names. The kernel says that at once where the interface is up, else when it
+    /// goes up.
+    AlternativeNames {
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
     },
     /// The interface has one more address.
     AddressAdded {
@@ -153,11 +163,14 @@ impl Table {
     fn put_link(&mut self, link: Link, changes: &mut Vec<LinkChange>) {
         let Link { index, up, .. } = link;
         let name = link.name.clone();
-        let old = self.links.insert(index, link);
+        let old = self.links.insert(index, link.clone());
         match &old {
             None => changes.push(LinkChange::Appeared { index, name: name.clone() }),
             Some(old) if old.name != name => {
                 changes.push(LinkChange::Renamed { index, from: old.name.clone(), to: name.clone() });
+            }
+            Some(old) if old.alternative_names != link.alternative_names => {
+                changes.push(LinkChange::AlternativeNames { index, name: name.clone() });
             }
             Some(_) => {}
         }

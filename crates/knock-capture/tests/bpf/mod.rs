@@ -10,6 +10,8 @@ pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
 pub(crate) struct Packet {
     /// `PACKET_HOST` is 0.
     pub(crate) kind: u32,
+    /// The index of the interface on which it arrives.
+    pub(crate) interface: u32,
     pub(crate) tag: Option<u16>,
     pub(crate) protocol: u16,
     /// From the IP header on.
@@ -29,6 +31,7 @@ impl Packet {
         match at.wrapping_sub(0xffff_f000) {
             0 => Some(self.protocol.into()),
             4 => Some(self.kind),
+            8 => Some(self.interface),
             44 => Some(self.tag.unwrap_or(0).into()),
             48 => Some(self.tag.is_some().into()),
             _ => {
