@@ -16,6 +16,15 @@ _knock__cli() {
             ",$1")
                 cmd="knock__cli"
                 ;;
+            knock__cli,add)
+                cmd="knock__cli__subcmd__add"
+                ;;
+            knock__cli,list)
+                cmd="knock__cli__subcmd__list"
+                ;;
+            knock__cli,ssh)
+                cmd="knock__cli__subcmd__ssh"
+                ;;
             *)
                 ;;
         esac
@@ -23,7 +32,7 @@ _knock__cli() {
 
     case "${cmd}" in
         knock__cli)
-            opts="-c -r -h -s -4 -6 -d -u -v -q -V --config --rule --host --sequence --ipv4 --ipv6 --delay --udp --verbose --quiet --help --version"
+            opts="-c -r -h -s -4 -6 -d -u -w -n -v -q -V --config --rule --host --sequence --ipv4 --ipv6 --source --delay --udp --wait --within --proxy --json --dry-run --verbose --quiet --help --version list add ssh $(knock-cli list --names 2>/dev/null)"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -38,11 +47,11 @@ _knock__cli() {
                     return 0
                     ;;
                 --rule)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(knock-cli list --names 2>/dev/null)" -- "${cur}"))
                     return 0
                     ;;
                 -r)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(knock-cli list --names 2>/dev/null)" -- "${cur}"))
                     return 0
                     ;;
                 --host)
@@ -61,6 +70,10 @@ _knock__cli() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --delay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -69,6 +82,80 @@ _knock__cli() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__cli__subcmd__add)
+            opts="-c --config --name"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__cli__subcmd__list)
+            opts="-c --config --names --json"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__cli__subcmd__ssh)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

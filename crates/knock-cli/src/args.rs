@@ -1,65 +1,111 @@
 //! The command line.
 
+use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
-use knock_proto::{Knock, SEQUENCE_MAX};
+use knock_client::Family;
 
 const AFTER_HELP: &str = "\
 Exit status:
-  0   every knock was sent; the server sends no answer, so the effect is unknown
+  0   the port is open; without --wait: every knock was sent, and the effect is unknown
   1   a knock could not be sent
   2   the command line is wrong
-  68  the host has no address, or none of the IP version of -4 or -6
+  68  the host has no address, or none of the IP version
+  69  the port did not open in time
+  75  the port was reached, but connections were refused to the end
   78  the configuration is missing or invalid, or does not have the rule
+  With -- COMMAND, once the port is open: the status of the command
 
 Examples:
+  knock-cli home
+  knock-cli home -- rsync -a notes/ home:notes/
   knock-cli -r enable_ssh -h example.com
   knock-cli example.com 7000 8000/udp 9000
-  knock-cli -s 7000,8000/udp,9000 -h example.com";
+  knock-cli --wait 22 -s 7000,8000/udp,9000 -h example.com
+  knock-cli ssh -p 2222 user@example.com
+
+Lines of ssh_config, for all hosts of the file:
+  Host *
+      ProxyCommand knock-cli --proxy %h %p";
 
 const USAGE: &str = "\
-knock-cli [OPTIONS] -r RULE -h HOST
+knock-cli [OPTIONS] RULE [-- COMMAND...]
+       knock-cli [OPTIONS] -r RULE -h HOST
        knock-cli [OPTIONS] -s PORT[/udp],... -h HOST
-       knock-cli [OPTIONS] HOST PORT[/udp]...";
+       knock-cli [OPTIONS] HOST PORT[/udp]...
+       knock-cli [OPTIONS] --proxy HOST PORT
+       knock-cli ssh ARGUMENTS...
+       knock-cli list|add [OPTIONS]";
 
-/// Sends the knocks of a sequence to a host.
+/// Sends the knocks of a sequence to a host, and waits until its port is open.
 #[derive(Debug, Parser)]
-#[command(name = "knock-cli", version, disable_help_flag = true, override_usage = USAGE, after_help = AFTER_HELP)]
+#[command(name = "knock-cli", version, disable_help_flag = true, disable_help_subcommand = true)]
+#[command(override_usage = USAGE, after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The configuration with the rules; default: config.json in the current directory, else in the directory of this program
+    /// The file with the rules; default: $KNOCK_CONFIG, else ~/.config/knock/config.json, else config.json in the current
+    /// directory, else in the directory of this program
     #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
-    /// Knock the sequence of this rule of the configuration
+    /// Knock the sequence of this rule of the file
     #[arg(short, long, value_name = "RULE")]
-    rule: Option<String>,
+    pub(crate) rule: Option<String>,
 
-    /// The host: a name or an address
+    /// The host: a name or an address; several with several -h. Default: `host` of the rule
     #[arg(short = 'h', long, value_name = "HOST")]
-    host: Option<String>,
+    pub(crate) host: Vec<String>,
 
-    /// Knock these ports, separated by commas, instead of the sequence of a rule
+    /// Knock these ports, separated by commas, instead of the sequence of a rule; `-` reads them from standard input,
+    /// because every user of this machine can see a command line
     #[arg(short, long, value_name = "PORTS")]
-    sequence: Option<String>,
+    pub(crate) sequence: Option<String>,
 
-    /// Send the knocks to the IPv4 address of the host
+    /// Knock over IPv4 only; default: over IPv4 and IPv6
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
 
-    /// Send the knocks to the IPv6 address of the host
+    /// Knock over IPv6 only
     #[arg(short = '6', long)]
     ipv6: bool,
 
-    /// The pause between two knocks, in milliseconds. Each knock is a separate flow, and a network can send flows along
-    /// different routes: without a pause a later knock can overtake an earlier one
-    #[arg(short, long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=60_000))]
-    pub(crate) delay: u64,
+    /// Knock and connect from this address of this machine
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) source: Option<IpAddr>,
+
+    /// The gap between two knocks, in milliseconds; default: 40. Each knock is a separate flow, and a network can send
+    /// flows along different routes: without a gap a later knock can overtake an earlier one
+    #[arg(short, long, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub(crate) delay: Option<u64>,
 
     /// Send every knock by UDP
     #[arg(short, long)]
     pub(crate) udp: bool,
+
+    /// Wait until this TCP port is open, and knock again if it stays shut; default: `wait` of the rule
+    #[arg(short, long, value_name = "PORT", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "clap's type for an option with an optional value")]
+    wait: Option<Option<String>>,
+
+    /// The limit of the waiting, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) within: Duration,
+
+    /// Knock, wait, and carry the connection on standard input and output, as ProxyCommand of ssh. The rule is that with
+    /// this host, or -r; a host without a rule is connected to without knocks
+    #[arg(long, conflicts_with_all = ["host", "sequence", "wait", "json", "command"])]
+    pub(crate) proxy: bool,
+
+    /// Print the result as JSON, without the sequence
+    #[arg(long, conflicts_with = "verbose")]
+    pub(crate) json: bool,
+
+    /// Show what would be done, and send nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
 
     /// Print each knock and its destination address
     #[arg(short, long, conflicts_with = "quiet")]
@@ -73,82 +119,186 @@ pub(crate) struct Args {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
 
-    /// The host, unless -h names it, and the knock ports
-    #[arg(value_name = "HOST PORT[/udp]")]
-    operands: Vec<String>,
+    /// A rule of the file; or the host, unless -h names it, and the knock ports
+    #[arg(value_name = "RULE | HOST PORT[/udp]")]
+    pub(crate) operands: Vec<String>,
+
+    /// Run this command when the port is open
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
-/// The origin of the knocks.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// A rule of a configuration; without a path, of the default one.
-    Rule { name: String, config: Option<PathBuf> },
-    /// The command line.
-    Knocks(Vec<Knock>),
+/// List the rules of the file with their hosts and ports, without the sequences
+#[derive(Debug, Parser)]
+#[command(name = "list", bin_name = "knock-cli list")]
+pub(crate) struct ListArgs {
+    /// The file with the rules
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print only the names, for completions
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) names: bool,
+    /// Print a JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
-/// The requested IP version.
+/// Add the rule that an administrator sent, from standard input, to the file; a rule with the same name and host is replaced
+#[derive(Debug, Parser)]
+#[command(name = "add", bin_name = "knock-cli add")]
+pub(crate) struct AddArgs {
+    /// The file with the rules; default: $KNOCK_CONFIG, else ~/.config/knock/config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Call the rule NAME
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+/// Run ssh with these arguments, through a knock at each host that has a rule
+#[derive(Debug, Parser)]
+#[command(name = "ssh", disable_help_flag = true)]
+pub(crate) struct SshArgs {
+    /// The arguments of ssh
+    #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true)]
+    arguments: Vec<OsString>,
+}
+
+/// The command line as the manual page and the completions describe it.
+pub(crate) fn documented() -> clap::Command {
+    Args::command().subcommands([ListArgs::command(), AddArgs::command(), SshArgs::command()])
+}
+
+/// A first word that is a command and not a rule or a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    Any,
-    V4,
-    V6,
+pub(crate) enum Verb {
+    List,
+    Add,
+    Ssh,
+}
+
+impl Verb {
+    /// The command that `arguments` begin with. Where only ports follow, the word is a host; `ssh` by itself is a rule.
+    pub(crate) fn of(arguments: &[OsString]) -> Option<Verb> {
+        let (first, rest) = arguments.split_first()?;
+        let verb = match first.to_str()? {
+            "list" => Verb::List,
+            "add" => Verb::Add,
+            "ssh" if !rest.is_empty() => Verb::Ssh,
+            _ => return None,
+        };
+        let ports = |word: &OsString| word.to_str().is_some_and(is_port);
+        (rest.is_empty() || !rest.iter().all(ports)).then_some(verb)
+    }
+}
+
+/// Whether the word is a port and nothing else.
+pub(crate) fn is_port(word: &str) -> bool {
+    word.parse::<knock_proto::Knock>().is_ok()
 }
 
 impl Args {
-    pub(crate) fn family(&self) -> Family {
+    /// The IP versions of -4 and -6.
+    pub(crate) fn family(&self) -> Option<Family> {
         match (self.ipv4, self.ipv6) {
-            (true, _) => Family::V4,
-            (_, true) => Family::V6,
-            (false, false) => Family::Any,
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            (false, false) => None,
         }
     }
 
-    /// The host, and the knocks: those of the options, else those of the operands.
-    pub(crate) fn host_and_source(&self) -> Result<(&str, Source), clap::Error> {
-        let (host, ports) = match (&self.host, &self.operands[..]) {
-            (Some(host), ports) => (host, ports),
-            (None, [host, ports @ ..]) => (host, ports),
-            (None, []) => {
-                return Err(usage(ErrorKind::MissingRequiredArgument, "the host is missing; name it with -h HOST"));
+    /// Whether to wait, and for which port if the command line says it.
+    ///
+    /// The port of `--wait` is optional, so clap takes the next word for it. A word that does not begin with a digit is
+    /// the rule or the host.
+    pub(crate) fn take_wait(&mut self) -> Result<Option<Option<u16>>, clap::Error> {
+        match self.wait.take() {
+            None => Ok(None),
+            Some(None) => Ok(Some(None)),
+            Some(Some(word)) if word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains('.') => {
+                let port = word.parse::<knock_proto::Port>();
+                let port =
+                    port.map_err(|error| usage(ErrorKind::ValueValidation, &format!("--wait `{word}`: {error}")))?;
+                if port.protocol == knock_proto::Protocol::Udp {
+                    let message = format!(
+                        "--wait {word}: a UDP port sends no answer to wait for; name a TCP port that the rule opens"
+                    );
+                    return Err(usage(ErrorKind::ValueValidation, &message));
+                }
+                Ok(Some(Some(port.number)))
             }
-        };
-        let source = match (&self.rule, &self.sequence, ports) {
-            (Some(name), None, []) => Source::Rule { name: name.clone(), config: self.config.clone() },
-            (None, Some(list), []) => Source::Knocks(knocks(list.split(',').map(str::trim))?),
-            (None, None, [_, ..]) => Source::Knocks(knocks(ports.iter().map(String::as_str))?),
-            (None, None, []) => {
-                return Err(usage(
-                    ErrorKind::MissingRequiredArgument,
-                    "the knocks are missing; name a rule with -r, or write the ports",
-                ));
+            Some(Some(word)) => {
+                self.operands.insert(0, word);
+                Ok(Some(None))
             }
-            _ => {
-                let message = "the knocks are those of -r, of -s or of operands; write only one of them";
-                return Err(usage(ErrorKind::ArgumentConflict, message));
-            }
-        };
-        if self.config.is_some() && !matches!(source, Source::Rule { .. }) {
-            return Err(usage(ErrorKind::ArgumentConflict, "-c names the file of a rule; name the rule with -r"));
         }
-        Ok((host, source))
     }
 }
 
-fn knocks<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Knock>, clap::Error> {
-    let mut knocks = Vec::new();
-    for text in texts {
-        let knock = text.parse::<Knock>();
-        knocks.push(knock.map_err(|error| usage(ErrorKind::ValueValidation, &format!("`{text}`: {error}")))?);
-    }
-    if knocks.len() > SEQUENCE_MAX {
-        let message =
-            format!("{} knocks are more than the limit of {SEQUENCE_MAX}; write a shorter sequence", knocks.len());
-        return Err(usage(ErrorKind::ValueValidation, &message));
-    }
-    Ok(knocks)
+/// A number of seconds from a tenth to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok();
+    let seconds = seconds.filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "write a number of seconds from 0.1 to 3600".to_owned())
 }
 
-fn usage(kind: ErrorKind, message: &str) -> clap::Error {
+/// An error of the command line, in the form of clap's own.
+pub(crate) fn usage(kind: ErrorKind, message: &str) -> clap::Error {
     Args::command().error(kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verb(line: &str) -> Option<Verb> {
+        Verb::of(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+        documented().debug_assert();
+    }
+
+    #[test]
+    fn a_command_is_a_host_where_only_ports_follow() {
+        for (line, expected) in [
+            ("ssh host", Some(Verb::Ssh)),
+            ("ssh -p 22 host", Some(Verb::Ssh)),
+            ("ssh 7000 8000/udp", None),
+            ("ssh", None),
+            ("list", Some(Verb::List)),
+            ("list 7000", None),
+            ("list --json", Some(Verb::List)),
+            ("add --name home", Some(Verb::Add)),
+            ("home", None),
+            ("-r ssh", None),
+            ("", None),
+        ] {
+            assert_eq!(verb(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_word_after_wait_is_a_port_or_the_rule() {
+        let parse = |line: &str| Args::try_parse_from(line.split_whitespace()).expect("valid");
+        for (line, wait, operands) in [
+            ("knock-cli home", None, vec!["home"]),
+            ("knock-cli --wait home", Some(None), vec!["home"]),
+            ("knock-cli --wait 22 home", Some(Some(22)), vec!["home"]),
+            ("knock-cli home --wait", Some(None), vec!["home"]),
+            ("knock-cli --wait 192.0.2.1 7000", Some(None), vec!["192.0.2.1", "7000"]),
+            ("knock-cli home -w 2222/tcp", Some(Some(2222)), vec!["home"]),
+        ] {
+            let mut args = parse(line);
+            assert_eq!(
+                (args.take_wait().expect("valid"), args.operands),
+                (wait, operands.iter().map(|s| s.to_string()).collect()),
+                "{line}"
+            );
+        }
+        assert!(parse("knock-cli home --wait 53/udp").take_wait().is_err());
+        assert!(parse("knock-cli home --wait 70000").take_wait().is_err());
+    }
 }

@@ -1,4 +1,4 @@
-//! The errors of the client.
+//! The errors of the client. None of them shows a sequence.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,42 +8,74 @@ use knock_config::ConfigError;
 /// An error, displayed as one or more lines for standard error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Neither of the default files exists.
+    /// None of the default files exists.
     #[error(
-        "no configuration: there is no config.json in the current directory{}; name the file with -c",
-        beside.as_ref().map(|path| format!(", and no {}", path.display())).unwrap_or_default()
+        "there is no file with rules; looked for:\n{}\n  Write one of them, name another with -c, or ask the administrator of \
+         the server for: knockctl client RULE --host NAME",
+        places.iter().map(|path| format!("  {}", path.display())).collect::<Vec<_>>().join("\n")
     )]
-    NoConfig { beside: Option<PathBuf> },
+    NoConfig { places: Vec<PathBuf> },
+    /// The environment does not name a directory for the user's file.
+    #[error("the environment names no home directory; name the file with -c")]
+    NoHome,
     /// The configuration is invalid.
     #[error("the configuration cannot be used\n{0}")]
     Config(#[from] ConfigError),
     /// The configuration has no rule of that name.
     #[error(
-        "{file} has no rule `{name}`; {}its rules: {known}",
+        "{file} has no rule `{name}`{}; {}its rules: {known}",
+        if *or_host { ", and no rule with that host" } else { "" },
         suggestion.as_ref().map(|rule| format!("did you mean `{rule}`? ")).unwrap_or_default()
     )]
-    UnknownRule { file: String, name: String, suggestion: Option<String>, known: String },
+    UnknownRule { file: String, name: String, or_host: bool, suggestion: Option<String>, known: String },
+    /// Neither the command line nor the file names a host.
+    #[error("rule `{name}` has no host; name it with -h HOST, or write `host` in the rule")]
+    NoHost { name: String },
     /// Only the file on the server shows the next one-time sequence.
     #[error("rule `{name}` has one-time sequences, in {}; write the next sequence of that file with -s", path.display())]
     OneTime { name: String, path: PathBuf },
-    /// The resolver does not know the host.
-    #[error("cannot find the address of `{host}`: {error}; check the name and the network")]
-    Resolve { host: String, error: io::Error },
-    /// The host has only addresses of the other IP version.
-    #[error("`{host}` has no {version} address; delete {option} to use another address of the host: {has}")]
-    NoAddress { host: String, version: &'static str, option: &'static str, has: String },
-    /// A knock was not sent. Its error is already on standard error.
-    #[error("not every knock was sent")]
-    NotSent,
+    /// The knocks were not sent, or nothing opened.
+    #[error("{0}{hint}", hint = if matches!(.0, knock_client::Error::NoAddress { .. }) {
+        ". To use it, delete -4, -6, --source, or `family` and `source` of the rule"
+    } else { "" })]
+    Knock(#[from] knock_client::Error),
+    /// A host without a rule could not be connected to.
+    #[error("cannot connect to {host}:{port}: {error}; no rule has that host, so there was no knock")]
+    Plain { host: String, port: u16, error: io::Error },
+    /// What an administrator sent is not a rule.
+    #[error("what was read from standard input cannot be added: {0}")]
+    Add(String),
+    /// A file or a stream of the system.
+    #[error("{what}: {error}")]
+    Io { what: String, error: io::Error },
+    /// A program cannot be run.
+    #[error("cannot run {program}: {error}")]
+    Run { program: String, error: io::Error },
 }
 
 impl Error {
-    /// The exit status, after sysexits.h: EX_NOHOST and EX_CONFIG.
+    /// The exit status, after sysexits.h: EX_NOHOST, EX_UNAVAILABLE, EX_TEMPFAIL and EX_CONFIG.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Error::NoConfig { .. } | Error::Config(_) | Error::UnknownRule { .. } | Error::OneTime { .. } => 78,
-            Error::Resolve { .. } | Error::NoAddress { .. } => 68,
-            Error::NotSent => 1,
+            Error::NoConfig { .. }
+            | Error::NoHome
+            | Error::Config(_)
+            | Error::UnknownRule { .. }
+            | Error::NoHost { .. }
+            | Error::Add(_)
+            | Error::OneTime { .. } => 78,
+            Error::Knock(error) => match error {
+                knock_client::Error::Resolve { .. } | knock_client::Error::NoAddress { .. } => 68,
+                knock_client::Error::NotOpen(not_open) if not_open.refused => 75,
+                knock_client::Error::NotOpen(_) => 69,
+                _ => 1,
+            },
+            Error::Plain { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused => 75,
+            Error::Plain { .. } => 69,
+            Error::Io { .. } => 1,
+            // As a shell has them.
+            Error::Run { error, .. } if error.kind() == io::ErrorKind::NotFound => 127,
+            Error::Run { .. } => 126,
         }
     }
 }

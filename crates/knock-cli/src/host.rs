@@ -1,53 +1,75 @@
-//! Resolves the name of a host to the address that receives the knocks.
+//! A host as people write it.
 
-use std::fmt;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::IpAddr;
 
-use crate::args::Family;
-use crate::error::Error;
-
-/// A host and its address that receives the knocks.
-#[derive(Debug)]
+/// A host, and the port that was written behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    name: String,
-    /// Its port has no meaning.
-    pub(crate) address: SocketAddr,
-    others: usize,
+    pub(crate) name: String,
+    pub(crate) port: Option<u16>,
 }
 
-/// The first address of the requested IP version in the order of the resolver (RFC 6724). A client such as ssh connects
-/// to the same address.
-pub(crate) fn resolve(name: &str, family: Family) -> Result<Host, Error> {
-    let failed = |error| Error::Resolve { host: name.to_owned(), error };
-    let mut addresses: Vec<SocketAddr> = (name, 0).to_socket_addrs().map_err(failed)?.collect();
-    addresses.dedup();
-    let wanted = |address: &&SocketAddr| match family {
-        Family::Any => true,
-        Family::V4 => address.is_ipv4(),
-        Family::V6 => address.is_ipv6(),
-    };
-    match (addresses.iter().find(wanted), family) {
-        (Some(address), _) => Ok(Host { name: name.to_owned(), address: *address, others: addresses.len() - 1 }),
-        (None, Family::Any) => Err(failed(io::Error::from(io::ErrorKind::NotFound))),
-        (None, _) => {
-            let (version, option) = if family == Family::V4 { ("IPv4", "-4") } else { ("IPv6", "-6") };
-            let has = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
-            Err(Error::NoAddress { host: name.to_owned(), version, option, has })
+impl Host {
+    /// Reads `host`, `user@host`, `host:22`, `[2001:db8::1]:22` and `ssh://user@host:22`.
+    pub(crate) fn read(text: &str) -> Host {
+        let text = text.strip_prefix("ssh://").map_or(text, |rest| rest.trim_end_matches('/'));
+        let text = text.rsplit_once('@').map_or(text, |(_, host)| host);
+        let whole = || Host { name: text.to_owned(), port: None };
+        if let Some((name, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            return match (rest, rest.strip_prefix(':').map(str::parse)) {
+                ("", _) => Host { name: name.to_owned(), port: None },
+                (_, Some(Ok(port))) => Host { name: name.to_owned(), port: Some(port) },
+                _ => whole(),
+            };
+        }
+        match text.split_once(':') {
+            // Several colons are an IPv6 address.
+            Some((name, port)) if !port.contains(':') && !name.is_empty() => match port.parse() {
+                Ok(port) => Host { name: name.to_owned(), port: Some(port) },
+                Err(_) => whole(),
+            },
+            _ => whole(),
         }
     }
 }
 
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip = self.address.ip();
-        write!(f, "knocking at {}", self.name)?;
-        if self.name != ip.to_string() {
-            write!(f, ", address {ip}")?;
+/// Whether two names are those of one host: case and a final point have no meaning, nor has the form of an address.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => plain(one) == plain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_can_have_a_user_brackets_and_a_port() {
+        for (text, name, port) in [
+            ("host", "host", None),
+            ("user@host", "host", None),
+            ("host:22", "host", Some(22)),
+            ("user@host:2222", "host", Some(2222)),
+            ("ssh://user@host:2222/", "host", Some(2222)),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("user@[2001:db8::1]:22", "2001:db8::1", Some(22)),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("fe80::1%eth0", "fe80::1%eth0", None),
+            ("host:ssh", "host:ssh", None),
+            ("[x", "[x", None),
+            ("", "", None),
+        ] {
+            assert_eq!(Host::read(text), Host { name: name.to_owned(), port }, "{text}");
         }
-        match self.others {
-            0 => Ok(()),
-            others => write!(f, ", the first of {} addresses; -4 or -6 selects the IP version", others + 1),
-        }
+    }
+
+    #[test]
+    fn names_are_compared_as_dns_compares_them() {
+        assert!(is_same("Server.Example.COM.", "server.example.com"));
+        assert!(is_same("2001:db8:0::1", "2001:DB8::1"));
+        assert!(!is_same("a", "b"));
     }
 }

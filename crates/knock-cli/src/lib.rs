@@ -1,81 +1,69 @@
-//! The port-knocking client `knock-cli`: sends the knocks of a rule, or those of its command line, to a host.
+//! The port-knocking client `knock-cli`: sends the knocks of a rule, or those of its command line, to a host, waits
+//! until the port is open, and carries the connection for ssh.
 //!
-//! It needs no privilege and waits for no answer. It is a library only because the manual page is generated from
-//! [`command`].
+//! It needs no privilege. It is a library only because the manual page is generated from [`command`].
 
+mod add;
 mod args;
+mod carry;
 mod error;
+mod file;
 mod host;
+mod list;
 mod plan;
-mod send;
+mod report;
+mod run;
+mod ssh;
 
-use std::io::Write;
+use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
-use knock_proto::Knock;
+use clap::Parser;
 
-use crate::args::Args;
-use crate::error::Error;
-use crate::host::Host;
+use crate::args::{AddArgs, Args, ListArgs, Verb};
+use crate::plan::Refusal;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Args::command()
+    args::documented()
 }
 
-/// Sends the knocks of the command line and returns the exit status; an invalid command line exits at once, with
-/// status 2.
+/// Does what the command line says and returns the exit status; an invalid command line exits at once, with status 2.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let (host, source) = args.host_and_source().unwrap_or_else(|error| error.exit());
-    let knocked = plan::knocks(source, args.udp).and_then(|knocks| {
-        let host = host::resolve(host, args.family())?;
-        knock(&host, &knocks, &args)
-    });
-    match knocked {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let done = match Verb::of(&words) {
+        // The word of the command is where clap expects the name of the program.
+        Some(Verb::List) => list::list(&ListArgs::parse_from(&words)).map_err(Refusal::from),
+        Some(Verb::Add) => add::add(&AddArgs::parse_from(&words)).map_err(Refusal::from),
+        Some(Verb::Ssh) => ssh::ssh(&words[1..]).map_err(Refusal::from),
+        None => knock(Args::parse()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if !matches!(error, Error::NotSent) {
-                // If standard error is closed, there is no place for a message.
-                let _ = writeln!(std::io::stderr(), "knock-cli: {error}");
-            }
+        Err(Refusal::Usage(error)) => error.exit(),
+        Err(Refusal::Error(error)) => {
+            report::complain(&error);
             ExitCode::from(error.status())
         }
     }
 }
 
-/// Sends all knocks, also after an error of one of them.
-fn knock(host: &Host, knocks: &[Knock], args: &Args) -> Result<(), Error> {
-    // Standard output can be closed; the knocks are sent in any case.
-    let mut out = std::io::stdout();
-    if args.verbose {
-        let _ = writeln!(out, "{host}");
-    }
-    let mut all_sent = true;
-    for (index, knock) in knocks.iter().enumerate() {
-        if index > 0 {
-            std::thread::sleep(Duration::from_millis(args.delay));
+fn knock(mut args: Args) -> Result<(), Refusal> {
+    if args.proxy {
+        let proxy = plan::proxy(&args)?;
+        warn(&args, proxy.warning.as_deref());
+        if args.dry_run {
+            return Ok(run::rehearse(&args, proxy.job.as_slice())?);
         }
-        match send::knock(host.address, *knock) {
-            Ok(()) if args.verbose => {
-                let _ = writeln!(out, "knocked at {knock}");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                all_sent = false;
-                let error = send::explain(error, host.address, *knock);
-                let _ = writeln!(std::io::stderr(), "knock-cli: {error}");
-            }
-        }
+        return Ok(run::proxy(&args, proxy)?);
     }
-    if !all_sent {
-        return Err(Error::NotSent);
+    let (jobs, warning) = plan::jobs(&mut args)?;
+    warn(&args, warning.as_deref());
+    Ok(if args.dry_run { run::rehearse(&args, &jobs) } else { run::knock(&args, &jobs) }?)
+}
+
+fn warn(args: &Args, warning: Option<&str>) {
+    if let Some(warning) = warning.filter(|_| !args.quiet) {
+        report::complain(warning);
     }
-    if !args.quiet && !args.verbose {
-        let plural = if knocks.len() == 1 { "port" } else { "ports" };
-        let _ = writeln!(out, "knocked at {} {plural} of {}", knocks.len(), host.address.ip());
-    }
-    Ok(())
 }

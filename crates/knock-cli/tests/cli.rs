@@ -1,68 +1,12 @@
-//! The program knock-cli, over loopback.
+//! The program knock-cli, over loopback: knocks, and wrong command lines.
+
+mod support;
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-fn run(arguments: &[&str]) -> Output {
-    run_in(Path::new("/"), arguments)
-}
-
-fn run_in(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_knock-cli"))
-        .args(arguments)
-        .current_dir(directory)
-        .output()
-        .expect("the client can be run")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A directory with that `config.json`.
-fn with_config(text: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(directory.path().join("config.json"), text).expect("the file is written");
-    directory
-}
-
-fn listener() -> (TcpListener, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.set_nonblocking(true).expect("a listener can be non-blocking");
-    let port = listener.local_addr().expect("it is bound").port();
-    (listener, port)
-}
-
-fn udp() -> (UdpSocket, u16) {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout above zero");
-    let port = socket.local_addr().expect("it is bound").port();
-    (socket, port)
-}
-
-/// A closed TCP port of loopback.
-fn closed_port() -> u16 {
-    listener().1
-}
-
-/// The number of accepted connections. The handshake over loopback is complete before the client ends.
-fn connections(listener: &TcpListener) -> usize {
-    let mut count = 0;
-    loop {
-        match listener.accept() {
-            Ok(_) => count += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
+use support::*;
 
 #[test]
 fn a_rule_of_the_configuration_is_knocked_once_at_each_port() {
@@ -99,16 +43,15 @@ fn the_configuration_is_read_from_the_directory_of_the_program() {
     let port = closed_port();
     let directory = with_config(&format!(r#"{{"rules": [{{"name": "a", "sequence": [{port}]}}]}}"#));
     let program = directory.path().join("knock-cli");
-    std::fs::copy(env!("CARGO_BIN_EXE_knock-cli"), &program).expect("the program can be copied");
-    let output =
-        Command::new(&program).args(["-r", "a", "-h", "127.0.0.1"]).current_dir("/").output().expect("it runs");
+    std::fs::copy(support::program(), &program).expect("the program can be copied");
+    let output = client(&program, Path::new("/")).args(["-r", "a", "-h", "127.0.0.1"]).output().expect("it runs");
     assert_eq!(stdout(&output), "knocked at 1 port of 127.0.0.1\n", "{}", stderr(&output));
 
     std::fs::remove_file(directory.path().join("config.json")).expect("the file is there");
-    let output =
-        Command::new(&program).args(["-r", "a", "-h", "127.0.0.1"]).current_dir("/").output().expect("it runs");
+    let output = client(&program, Path::new("/")).args(["-r", "a", "-h", "127.0.0.1"]).output().expect("it runs");
     let expected = format!(
-        "knock-cli: no configuration: there is no config.json in the current directory, and no {}; name the file with -c\n",
+        "knock-cli: there is no file with rules; looked for:\n  /nonexistent/knock/config.json\n  config.json\n  {}\n  Write \
+         one of them, name another with -c, or ask the administrator of the server for: knockctl client RULE --host NAME\n",
         directory.path().join("config.json").display()
     );
     assert_eq!((stderr(&output), output.status.code()), (expected, Some(78)));
@@ -194,12 +137,12 @@ fn an_invalid_or_missing_configuration_is_status_78() {
 #[test]
 fn a_host_without_an_address_of_the_ip_version_is_status_68() {
     let output = run(&["-6", "127.0.0.1", "7"]);
-    let expected =
-        "knock-cli: `127.0.0.1` has no IPv6 address; delete -6 to use another address of the host: 127.0.0.1\n";
+    let expected = "knock-cli: `127.0.0.1` has no IPv6 address; it has: 127.0.0.1. To use it, delete -4, -6, --source, or `family` and \
+         `source` of the rule\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
     let output = run(&["-4", "::1", "7"]);
-    let expected = "knock-cli: `::1` has no IPv4 address; delete -4 to use another address of the host: ::1\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(68)));
+    assert!(stderr(&output).starts_with("knock-cli: `::1` has no IPv4 address; it has: ::1. "), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(68));
     let output = run(&["no such host", "7"]);
     assert!(
         stderr(&output).starts_with("knock-cli: cannot find the address of `no such host`: "),
@@ -210,25 +153,43 @@ fn a_host_without_an_address_of_the_ip_version_is_status_68() {
 }
 
 #[test]
-fn a_knock_that_cannot_be_sent_is_reported_and_the_others_go_on() {
+fn a_knock_that_cannot_be_sent_is_reported_without_its_port_and_the_others_go_on() {
     // connect(2) never reaches the broadcast address, whether there is a network or not.
-    let output = run(&["255.255.255.255", "7", "9"]);
-    let unsent = |port| {
-        format!(
-            "knock-cli: the knock to {port}/tcp of 255.255.255.255 was not sent: Network is unreachable (os error 101); \
-             there is no route to that address: check the network\n"
-        )
-    };
-    assert_eq!((stderr(&output), output.status.code()), (unsent(7) + &unsent(9), Some(1)));
-    assert_eq!(stdout(&output), "");
+    let expected = "knock-cli: knock 1 of 2 to 255.255.255.255 was not sent: Network is unreachable (os error 101); there is \
+                    no IPv4 route to that address: check the network\n";
+    assert_eq!(failure(Path::new("/"), &["255.255.255.255", "7", "9"]), (expected.to_owned(), Some(1)));
+    let (udp, port) = udp();
+    let output = run(&["--source", "192.0.2.77", "127.0.0.1", "7", &format!("{port}/udp")]);
+    let expected = "knock-cli: knock 1 of 2 to 127.0.0.1 was not sent: Cannot assign requested address (os error 99); the \
+                    source address is not one of this machine, or no local port is free\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(1)));
+    drop(udp);
 }
 
 #[test]
 fn an_invalid_command_line_is_status_2() {
     for (arguments, expected) in [
-        (&[][..], "the host is missing; name it with -h HOST"),
+        (&[][..], "the host is missing; name a rule that has one, or the host with -h HOST"),
+        (&["-s", "7"], "the host is missing; name it with -h HOST"),
+        (
+            &["7000", "8000", "9000"],
+            "the host is missing: the first word is a port; write HOST before the ports, or -h HOST",
+        ),
+        (&["user@", "7"], "the name of the host is empty"),
+        (
+            &["--wait", "-s", "7", "localhost"],
+            "the port to wait for is missing; name a TCP port that the rule opens: --wait PORT",
+        ),
+        (&["--wait", "53/udp", "-s", "7", "localhost"], "--wait 53/udp: a UDP port sends no answer to wait for"),
+        (
+            &["-s", "7", "localhost", "--", "true"],
+            "a command runs when the port is open; name the port with --wait PORT",
+        ),
+        (&["--within", "0", "localhost", "7"], "write a number of seconds from 0.1 to 3600"),
+        (&["--proxy", "localhost"], "write --proxy HOST PORT"),
+        (&["--proxy", "localhost", "ssh"], "`ssh` is not a port; write --proxy HOST PORT, as --proxy %h %p"),
+        (&["--proxy", "--json", "localhost", "22"], "cannot be used with"),
         (&["-h", "localhost"], "the knocks are missing; name a rule with -r, or write the ports"),
-        (&["localhost"], "the knocks are missing; name a rule with -r, or write the ports"),
         (&["localhost", "70000"], "`70000`: port 70000 is not between 1 and 65535"),
         (&["localhost", "0"], "`0`: port 0 is not between 1 and 65535"),
         (&["localhost", "7/sctp"], "`7/sctp`: `sctp` is not a protocol; write tcp or udp"),
@@ -254,7 +215,7 @@ fn an_invalid_command_line_is_status_2() {
 fn the_help_documents_every_exit_status() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for status in ["\n  0 ", "\n  1 ", "\n  2 ", "\n  68 ", "\n  78 "] {
+    for status in ["\n  0 ", "\n  1 ", "\n  2 ", "\n  68 ", "\n  69 ", "\n  75 ", "\n  78 "] {
         assert!(stdout(&output).contains(status), "{status:?} in {}", stdout(&output));
     }
     assert_eq!(stdout(&run(&["-V"])), concat!("knock-cli ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -264,7 +225,7 @@ fn the_help_documents_every_exit_status() {
 fn the_knocks_are_sent_with_standard_output_closed() {
     let (udp, port) = udp();
     let (_, unread) = std::io::pipe().map(|(reader, writer)| (drop(reader), writer)).expect("a pipe");
-    let status = Command::new(env!("CARGO_BIN_EXE_knock-cli"))
+    let status = client(program(), Path::new("/"))
         .args(["-v", "127.0.0.1", &format!("{port}/udp")])
         .stdout(unread)
         .status()

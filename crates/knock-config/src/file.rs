@@ -1,8 +1,7 @@
 //! Reads a configuration from a file, or from its text.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::checker::Checker;
@@ -47,7 +46,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 /// Where the file cannot be read, is bigger than [`FILE_MAX`], or breaks a rule of the configuration.
 pub fn load_open(path: &Path, file: File) -> Result<Loaded, ConfigError> {
     let name = path.display().to_string();
-    let (text, mode) = read(path, file)?;
+    let (text, Access { mode, .. }) = read(path, file)?;
     let mut loaded = parse(&name, &text)?;
     let secret = loaded.config.rules.iter().any(|rule| matches!(rule.trigger, Trigger::Sequence(_)));
     if mode & 0o004 != 0 && secret {
@@ -64,12 +63,18 @@ pub fn load_open(path: &Path, file: File) -> Result<Loaded, ConfigError> {
 ///
 /// Where the text breaks a rule of the configuration.
 pub fn parse(file_name: &str, text: &str) -> Result<Loaded, ConfigError> {
-    with_raw(file_name, text, |raw, checker| {
-        let config = validate::config(raw, checker);
-        checker.finish()?;
-        let warnings = checker.warnings(concerns(&config));
-        Ok(Loaded { config, warnings, text: text.to_owned() })
-    })
+    with_raw(
+        file_name,
+        text,
+        &Shape::of_config(),
+        |_| (),
+        |raw, (), checker| {
+            let config = validate::config(raw, checker);
+            checker.finish()?;
+            let warnings = checker.warnings(concerns(&config));
+            Ok(Loaded { config, warnings, text: text.to_owned() })
+        },
+    )
 }
 
 /// The `state_dir` that a configuration names which is not valid: the first one in its text.
@@ -83,10 +88,32 @@ pub(crate) fn open(path: &Path) -> Result<File, ConfigError> {
     File::open(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })
 }
 
-/// Reads the text of a file, which messages call `path`, and its permission bits.
-pub(crate) fn read(path: &Path, file: File) -> Result<(String, u32), ConfigError> {
+/// Who can read a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    /// The permission bits; none where the system has no such bits.
+    pub(crate) mode: u32,
+    /// Whether it is a file of root.
+    pub(crate) owner_is_root: bool,
+}
+
+impl Access {
+    #[cfg(unix)]
+    fn of(metadata: &Metadata) -> Access {
+        use std::os::unix::fs::MetadataExt;
+        Access { mode: metadata.mode() & 0o7777, owner_is_root: metadata.uid() == 0 }
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &Metadata) -> Access {
+        Access { mode: 0, owner_is_root: false }
+    }
+}
+
+/// Reads the text of a file, which messages call `path`, and who can read it.
+pub(crate) fn read(path: &Path, file: File) -> Result<(String, Access), ConfigError> {
     let failed = |error| ConfigError::Read { path: path.to_owned(), error };
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    let access = Access::of(&file.metadata().map_err(failed)?);
     let mut bytes = Vec::new();
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > FILE_MAX {
@@ -97,23 +124,27 @@ pub(crate) fn read(path: &Path, file: File) -> Result<(String, u32), ConfigError
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
         ConfigError::one(&path.display().to_string(), Position::of(&before, valid), Cause::NotUtf8)
     })?;
-    Ok((text, mode))
+    Ok((text, access))
 }
 
-/// Reads `text` as far as its JSON types and hands it to `check`.
-pub(crate) fn with_raw<T>(
+/// Reads `text`, whose keys are those of `shape`, as far as its JSON types, and hands it to `check`, with what `take`
+/// took out before.
+pub(crate) fn with_raw<T, E>(
     file: &str,
     text: &str,
-    check: impl FnOnce(RawConfig, &mut Checker<'_>) -> Result<T, ConfigError>,
+    shape: &Shape,
+    take: impl FnOnce(&mut serde_json::Value) -> E,
+    check: impl FnOnce(RawConfig, E, &mut Checker<'_>) -> Result<T, ConfigError>,
 ) -> Result<T, ConfigError> {
-    let (document, value) =
+    let (document, mut value) =
         Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
     let mut checker = Checker::new(file, &document);
-    document.check_keys(&Shape::of_config(), &mut checker);
+    document.check_keys(shape, &mut checker);
     // A misspelt key would be reported a second time, as a missing key.
     checker.finish()?;
+    let taken = take(&mut value);
     match serde_path_to_error::deserialize::<_, RawConfig>(value) {
-        Ok(raw) => check(raw, &mut checker),
+        Ok(raw) => check(raw, taken, &mut checker),
         Err(error) => {
             let path = FieldPath::from(error.path());
             checker.report(&path, Cause::Type { reason: type_error(&error.inner().to_string()) });

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use knock_proto::{InvalidName, Port};
 
+use crate::client::CLIENT_KEYS;
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 
@@ -189,6 +190,10 @@ pub enum Cause {
     UnknownKey { key: String, suggestion: Option<String>, allowed: String },
     #[error("unknown key `{key}`; write {instead}")]
     ForeignKey { key: String, instead: &'static str },
+    #[error(
+        "`{key}` is a key of a client's file, which knock-cli reads; name the server's file with -c, or delete the key"
+    )]
+    ClientKey { key: String },
     #[error("{reason}")]
     Type { reason: String },
 
@@ -257,6 +262,21 @@ pub enum Cause {
     TargetUnspecified { value: String },
     #[error("{value} is an IPv4 address in IPv6 form; write \"{plain}\"")]
     TargetMapped { value: String, plain: std::net::Ipv4Addr },
+
+    #[error("{value} is not a host; write a name or an address, without user, port or brackets")]
+    Host { value: String },
+    #[error("{count} hosts are not between 1 and 256; write a name, or a list of names in this range")]
+    Hosts { count: usize },
+    #[error(
+        "{value} is a UDP port, which sends no answer to wait for; write a TCP port that the rule opens, or delete `wait`"
+    )]
+    WaitUdp { value: String },
+    #[error("{value} is longer than the maximum; write at most 60 seconds")]
+    DelayLong { value: String },
+    #[error("{value} is not an IP version; write \"both\", \"ipv4\" or \"ipv6\"")]
+    Family { value: String },
+    #[error("{value} is not a source address; write an address of this machine, such as \"192.0.2.7\"")]
+    Source { value: String },
 
     #[error("the command is empty; write a command, or delete the key")]
     CommandEmpty,
@@ -363,6 +383,10 @@ impl Cause {
         let key = excerpt(key);
         if let Some((_, instead)) = FOREIGN.iter().find(|(foreign, _)| foreign.eq_ignore_ascii_case(&key)) {
             return Cause::ForeignKey { key, instead };
+        }
+        // Only a rule has a sequence.
+        if CLIENT_KEYS.contains(&key.as_str()) && allowed.clone().any(|key| key == "sequence") {
+            return Cause::ClientKey { key };
         }
         let renamed = allowed.clone().find(|present| (key.as_str(), *present) == RENAMED);
         let suggestion = renamed.or_else(|| nearest(&key, allowed.clone())).map(str::to_owned);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use crate::client::CLIENT_KEYS;
 use crate::raw::RawConfig;
 
 /// The JSON schema (draft 2020-12) of the configuration file, as shipped in `config.schema.json`.
@@ -30,6 +31,17 @@ impl Shape {
     /// The shape of a whole configuration.
     pub(crate) fn of_config() -> Shape {
         Shape::of(&generate(true))
+    }
+
+    /// The shape of a client's file: a configuration whose rules have further keys.
+    pub(crate) fn of_client() -> Shape {
+        let mut shape = Shape::of_config();
+        let rules = shape.members.as_mut().and_then(|members| members.get_mut("rules"));
+        let rule = rules.and_then(|rules| rules.element.as_mut()).and_then(|rule| rule.members.as_mut());
+        if let Some(rule) = rule {
+            rule.extend(CLIENT_KEYS.map(|key| (key.to_owned(), Shape::default())));
+        }
+        shape
     }
 
     fn of(schema: &Value) -> Shape {

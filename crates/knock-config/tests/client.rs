@@ -1,15 +1,22 @@
 //! The client's part of a configuration.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use knock_config::Trigger;
-use knock_config::client::{ClientRule, parse};
+use knock_config::client::{CLIENT_KEYS, ClientRule, Family, load, parse};
 use knock_proto::Knock;
+
+/// A rule without keys of the client.
+fn rule(name: &str, trigger: Trigger) -> ClientRule {
+    let name = name.to_owned();
+    ClientRule { name, trigger, hosts: Vec::new(), wait: None, delay: None, family: Family::Both, source: None }
+}
 
 #[test]
 fn the_file_of_the_client_needs_only_names_and_sequences() {
     let text = r#"{"rules": [{"name": "a", "sequence": [3, "1/udp"]}, {"name": "b", "sequence": [7]}]}"#;
-    let rule = |name: &str, sequence| ClientRule { name: name.to_owned(), trigger: Trigger::Sequence(sequence) };
+    let rule = |name: &str, sequence| rule(name, Trigger::Sequence(sequence));
     assert_eq!(
         parse("c.json", text).expect("valid"),
         [rule("a", vec![Knock::tcp(3), Knock::udp(1)]), rule("b", vec![Knock::tcp(7)])]
@@ -47,10 +54,114 @@ fn the_errors_are_those_of_the_file_of_the_server() {
         (
             r#"{"rules": [{"name": "a", "sequence": [1], "commmand": "x"}]}"#,
             "c.json:1:43: rules[0].commmand: unknown key `commmand`; did you mean `command`? allowed here: allow, command, \
-             command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, \
-             stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
+             command6, command_timeout, cooldown, delay, family, host, name, one_time_sequences, revoke, sequence, setup, \
+             source, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout, wait",
         ),
     ] {
         assert_eq!(parse("c.json", text).expect_err(text).to_string(), expected);
+    }
+}
+
+#[test]
+fn a_rule_of_the_client_can_have_hosts_and_how_to_knock() {
+    let text = r#"{"rules": [
+        {"name": "a", "sequence": [3], "host": "server.example.com", "wait": 22, "delay": "100ms", "family": "ipv4",
+         "source": "192.0.2.7"},
+        {"name": "b", "sequence": [3], "host": ["one", "2001:db8::1", "fe80::1%eth0", "192.0.2.1"], "wait": "22/tcp",
+         "delay": 0.5, "family": "ipv6"},
+        {"name": "c", "sequence": [3], "family": "both"}]}"#;
+    let rules = parse("c.json", text).expect("valid");
+    let a = rule("a", Trigger::Sequence(vec![Knock::tcp(3)]));
+    let source = Some("192.0.2.7".parse().expect("an address"));
+    let delay = |milliseconds| Some(Duration::from_millis(milliseconds));
+    let hosts = vec!["server.example.com".to_owned()];
+    assert_eq!(rules[0], ClientRule { hosts, wait: Some(22), delay: delay(100), family: Family::V4, source, ..a });
+    assert_eq!(rules[1].hosts, ["one", "2001:db8::1", "fe80::1%eth0", "192.0.2.1"]);
+    assert_eq!((rules[1].wait, rules[1].delay, rules[1].family), (Some(22), delay(500), Family::V6));
+    assert_eq!(rules[2], rule("c", Trigger::Sequence(vec![Knock::tcp(3)])));
+}
+
+#[test]
+fn the_keys_of_the_client_are_checked() {
+    let host = |value: &str| {
+        format!("host: {value} is not a host; write a name or an address, without user, port or brackets")
+    };
+    let cases = [
+        (r#""host": "a b""#, host(r#""a b""#)),
+        (r#""host": "user@a""#, host(r#""user@a""#)),
+        (r#""host": "a:22""#, host(r#""a:22""#)),
+        (r#""host": "[::1]""#, host(r#""[::1]""#)),
+        (r#""host": "-oProxyCommand=x""#, host(r#""-oProxyCommand=x""#)),
+        (r#""host": 7"#, host("7")),
+        (r#""host": []"#, "host: 0 hosts are not between 1 and 256; write a name, or a list of names in this range".to_owned()),
+        (
+            r#""wait": "53/udp""#,
+            "wait: \"53/udp\" is a UDP port, which sends no answer to wait for; write a TCP port that the rule opens, or \
+             delete `wait`"
+                .to_owned(),
+        ),
+        (
+            r#""wait": 0"#,
+            "wait: port 0 is not between 1 and 65535; write a number in this range, or \"7000/udp\" for UDP".to_owned(),
+        ),
+        (r#""delay": "61s""#, "delay: \"61s\" is longer than the maximum; write at most 60 seconds".to_owned()),
+        (r#""family": "4""#, "family: \"4\" is not an IP version; write \"both\", \"ipv4\" or \"ipv6\"".to_owned()),
+        (
+            r#""source": "eth0""#,
+            "source: \"eth0\" is not a source address; write an address of this machine, such as \"192.0.2.7\"".to_owned(),
+        ),
+    ];
+    for (key, expected) in cases {
+        let text = format!(r#"{{"rules": [{{"name": "a", "sequence": [1], {key}}}]}}"#);
+        let error = parse("c.json", &text).expect_err(key).to_string();
+        assert!(error.ends_with(&format!(": rules[0].{expected}")), "{error}");
+    }
+    let text = r#"{"rules": [{"name": "a", "sequence": [1], "host": ["a", "b c"]}]}"#;
+    let error = parse("c.json", text).expect_err("a blank").to_string();
+    assert!(error.starts_with("c.json:1:57: rules[0].host[1]: \"b c\" is not a host; "), "{error}");
+}
+
+#[test]
+fn the_daemon_recognises_the_file_of_a_client() {
+    for key in CLIENT_KEYS {
+        let text = format!(r#"{{"rules": [{{"name": "a", "sequence": [1], "command": "x", "{key}": 1}}]}}"#);
+        let expected = format!(
+            "f.json:1:59: rules[0].{key}: `{key}` is a key of a client's file, which knock-cli reads; name the server's file \
+             with -c, or delete the key"
+        );
+        assert_eq!(knock_config::parse("f.json", &text).expect_err(key).to_string(), expected);
+    }
+}
+
+#[test]
+fn another_format_is_recognised() {
+    for (text, expected) in [
+        ("# comment\n\n[options]\n logfile = x\n", "f:3:1: this is the knockd.conf of knock, not JSON; "),
+        ("rules:\n  - name: ssh\n", "f:1:1: this is YAML, not JSON; "),
+        ("---\nrules: []\n", "f:1:1: this is YAML, not JSON; "),
+        ("- name: ssh\n", "f:1:1: this is YAML, not JSON; "),
+        ("[1, x]\n", "f:1:5: not valid JSON: "),
+        ("{\"rules\": [}\n", "f:1:12: not valid JSON: "),
+    ] {
+        let error = parse("f", text).expect_err(text).to_string();
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(error.ends_with("convert a file of knock with: knockctl import FILE"), !expected.contains("valid"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_read_is_noticed() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("c.json");
+    for (text, mode, readable) in [
+        (r#"{"rules": [{"name": "a", "sequence": [1]}]}"#, 0o644, Some(0o644)),
+        (r#"{"rules": [{"name": "a", "sequence": [1]}]}"#, 0o600, None),
+        (r#"{"rules": [{"name": "a", "one_time_sequences": "/f"}]}"#, 0o644, None),
+    ] {
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
+        assert_eq!(load(&path).expect("valid").readable, readable, "{mode:o}");
     }
 }

@@ -4,6 +4,7 @@
 //! the programs say now.
 
 mod commands;
+mod completions;
 mod configuration;
 mod page;
 
@@ -11,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::{Command, CommandFactory};
-use clap_complete::{Generator, Shell, generate};
+use clap_complete::{Generator, Shell};
 
 /// A file, and where it belongs below the top of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +36,10 @@ pub fn documents() -> io::Result<Vec<Document>> {
         Document { path: "man/knockd.json.5".into(), text: configuration::render(&knock_config::schema())? },
     ];
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        for mut command in [knockd(), knockctl(), knock_cli::command()] {
+        for command in [knockd(), knockctl(), knock_cli::command()] {
             let name = command.get_name().to_owned();
-            let mut text = Vec::new();
-            generate(shell, &mut command, &name, &mut text);
             let path = PathBuf::from("completions").join(shell.to_string()).join(shell.file_name(&name));
-            documents.push(Document { path, text: String::from_utf8_lossy(&text).into_owned() });
+            documents.push(Document { path, text: completions::completion(shell, command) });
         }
     }
     Ok(documents)

@@ -1,0 +1,128 @@
+//! What the client prints: text, or JSON. Never a sequence, unless `-v` asks for each knock.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use knock_client::Error as ClientError;
+use serde_json::{Value, json};
+
+use crate::args::Args;
+use crate::error::Error;
+use crate::plan::Job;
+
+/// How a job ended well.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Every knock was sent to these addresses; whether it opened anything is unknown.
+    Sent(Vec<IpAddr>),
+    /// The port is open.
+    Open { address: SocketAddr, rounds: u32, attempts: u32 },
+}
+
+/// A line for standard error, which can be closed.
+pub(crate) fn complain(message: impl Display) {
+    let _ = writeln!(io::stderr(), "knock-cli: {message}");
+}
+
+/// What `-v` prints before the knocks.
+pub(crate) fn heading(host: &str, addresses: impl Iterator<Item = IpAddr>) -> String {
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    match &addresses[..] {
+        [one] if one == host => format!("knocking at {host}"),
+        [one] => format!("knocking at {host}, address {one}"),
+        several => format!("knocking at {host}, addresses {}", several.join(" and ")),
+    }
+}
+
+/// Prints how a job ended. An error as text is for the caller.
+pub(crate) fn print(args: &Args, job: &Job, done: &Result<Done, Error>, elapsed: Duration) {
+    if args.json {
+        return line(&document(job, done, elapsed).to_string());
+    }
+    if args.quiet || args.verbose || !args.command.is_empty() {
+        return;
+    }
+    match done {
+        Ok(Done::Sent(addresses)) => {
+            let ports = if job.knocks.0 == 1 { "1 port".to_owned() } else { format!("{} ports", job.knocks.0) };
+            let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            line(&format!("knocked at {ports} of {}", addresses.join(" and ")));
+        }
+        Ok(Done::Open { address, .. }) => line(&format!("{address} is open, after {} ms", elapsed.as_millis())),
+        Err(_) => {}
+    }
+}
+
+/// Standard output can be closed; the knocks were sent in any case.
+fn line(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn document(job: &Job, done: &Result<Done, Error>, elapsed: Duration) -> Value {
+    let (result, addresses, attempts) = match done {
+        Ok(Done::Sent(addresses)) => ("sent", addresses.clone(), 0),
+        Ok(Done::Open { address, attempts, .. }) => ("open", vec![address.ip()], *attempts),
+        Err(Error::Knock(ClientError::NotOpen(not_open))) => {
+            let result = match not_open {
+                not_open if not_open.refused => "refused",
+                not_open if not_open.failure.is_some() => "unreachable",
+                _ => "closed",
+            };
+            (result, not_open.addresses.clone(), not_open.attempts)
+        }
+        Err(_) => ("unreachable", Vec::new(), 0),
+    };
+    let rounds = match done {
+        Ok(Done::Sent(_)) => 1,
+        Ok(Done::Open { rounds, .. }) => *rounds,
+        Err(Error::Knock(ClientError::NotOpen(not_open))) => not_open.rounds,
+        Err(_) => 0,
+    };
+    let family = match (addresses.iter().any(IpAddr::is_ipv4), addresses.iter().any(IpAddr::is_ipv6)) {
+        (true, true) => Some("both"),
+        (true, false) => Some("ipv4"),
+        (false, true) => Some("ipv6"),
+        (false, false) => None,
+    };
+    json!({
+        "host": job.host,
+        "rule": job.rule,
+        "port": job.wait,
+        "result": result,
+        "address": addresses.first(),
+        "family": family,
+        "knocked": rounds,
+        "attempts": attempts,
+        "milliseconds": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// What would be done.
+pub(crate) fn rehearsal(args: &Args, job: &Job, addresses: &[SocketAddr]) {
+    let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let (count, gap) = job.knocks;
+    if args.json {
+        return line(
+            &json!({
+                "host": job.host,
+                "rule": job.rule,
+                "port": job.wait,
+                "result": "rehearsed",
+                "addresses": addresses,
+                "knocks": count,
+                "gap_milliseconds": u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+            })
+            .to_string(),
+        );
+    }
+    let (of, addresses) = (&job.host, addresses.join(" and "));
+    line(&format!("would send {count} knocks to {of} ({addresses}), {} ms apart", gap.as_millis()));
+    if let Some(port) = job.wait {
+        line(&format!("would wait for port {port}, for {} s at most", args.within.as_secs_f32()));
+    }
+    if let Some(program) = args.command.first() {
+        line(&format!("would run {}", program.to_string_lossy()));
+    }
+}

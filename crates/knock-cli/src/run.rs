@@ -1,0 +1,139 @@
+//! Does the jobs, one host after the other, and says how each ended.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use knock_client::{Knocked, Opened};
+
+use crate::args::Args;
+use crate::carry::carry;
+use crate::error::Error;
+use crate::plan::{Job, Proxy};
+use crate::report::{self, Done};
+
+/// How long it waits before it says that it does.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Knocks at every host, and then runs the command. The error is the first one; the other hosts are tried all the same.
+pub(crate) fn knock(args: &Args, jobs: &[Job]) -> Result<(), Error> {
+    let mut first_error = None;
+    for job in jobs {
+        let start = Instant::now();
+        let done = one(args, job);
+        report::print(args, job, &done, start.elapsed());
+        if let Err(error) = done {
+            match &first_error {
+                None => first_error = Some(error),
+                // The caller prints the first one only.
+                Some(_) => report::complain(&error),
+            }
+        }
+    }
+    match (first_error, &args.command[..]) {
+        (Some(error), _) => Err(error),
+        (None, [program, arguments @ ..]) => run(program, arguments),
+        (None, []) => Ok(()),
+    }
+}
+
+fn one(args: &Args, job: &Job) -> Result<Done, Error> {
+    // Standard output can be closed; the knocks are sent in any case.
+    let mut out = std::io::stdout();
+    let mut several = false;
+    if args.verbose {
+        let targets = job.client.targets()?;
+        several = targets.len() > 1;
+        let _ = writeln!(out, "{}", report::heading(&job.host, targets.iter().map(|target| target.address.ip())));
+    }
+    let print = |address, knock| {
+        if args.verbose {
+            let of = if several { format!(" of {address}") } else { String::new() };
+            let _ = writeln!(out, "knocked at {knock}{of}");
+        }
+    };
+    match job.wait {
+        None => {
+            let knocked: Knocked = job.client.knock_each(print)?;
+            // An address without a way to it is usual: a network without IPv6.
+            for unsent in knocked.unsent.iter().filter(|unsent| !unsent.is_no_route()) {
+                report::complain(unsent);
+            }
+            Ok(Done::Sent(knocked.addresses))
+        }
+        Some(port) => {
+            let notice = Notice::after(SILENCE, args, &job.host, port);
+            let opened = job.client.open_each(port, print);
+            drop(notice);
+            let Opened { address, rounds, attempts, .. } = opened?;
+            Ok(Done::Open { address, rounds, attempts })
+        }
+    }
+}
+
+/// Knocks, waits, and carries the connection. Nothing but what the host sends goes to standard output.
+pub(crate) fn proxy(args: &Args, proxy: Proxy) -> Result<(), Error> {
+    let stream = match &proxy.job {
+        Some(job) => {
+            let _notice = Notice::after(SILENCE, args, &proxy.host, proxy.port);
+            job.client.open(proxy.port)?.stream
+        }
+        None => plain(proxy.host, proxy.port)?,
+    };
+    carry(stream).map_err(|error| Error::Io { what: "the connection cannot be carried".to_owned(), error })
+}
+
+/// Connects without a knock.
+fn plain(host: String, port: u16) -> Result<TcpStream, Error> {
+    TcpStream::connect((host.as_str(), port)).map_err(|error| Error::Plain { host, port, error })
+}
+
+/// Shows what would be done.
+pub(crate) fn rehearse(args: &Args, jobs: &[Job]) -> Result<(), Error> {
+    for job in jobs {
+        let addresses: Vec<SocketAddr> = job.client.targets()?.iter().map(|target| target.address).collect();
+        report::rehearsal(args, job, &addresses);
+    }
+    Ok(())
+}
+
+/// A line on a terminal, for a user who would else see nothing. Dropped before its time it is not printed.
+struct Notice {
+    _stop: Option<Sender<()>>,
+}
+
+impl Notice {
+    fn after(time: Duration, args: &Args, host: &str, port: u16) -> Notice {
+        if args.quiet || args.json || !std::io::stderr().is_terminal() {
+            return Notice { _stop: None };
+        }
+        let (sender, receiver) = mpsc::channel::<()>();
+        let text = format!("waiting for {host}:{port} to open, for {} s at most", args.within.as_secs_f32());
+        thread::spawn(move || {
+            if receiver.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+                report::complain(&text);
+            }
+        });
+        Notice { _stop: Some(sender) }
+    }
+}
+
+/// Becomes that program, where the system can.
+#[cfg(unix)]
+pub(crate) fn run(program: &OsString, arguments: &[OsString]) -> Result<(), Error> {
+    use std::os::unix::process::CommandExt;
+    let error = Command::new(program).args(arguments).exec();
+    Err(Error::Run { program: program.to_string_lossy().into_owned(), error })
+}
+
+/// Runs that program and ends with its status.
+#[cfg(not(unix))]
+pub(crate) fn run(program: &OsString, arguments: &[OsString]) -> Result<(), Error> {
+    let status = Command::new(program).args(arguments).status();
+    let status = status.map_err(|error| Error::Run { program: program.to_string_lossy().into_owned(), error })?;
+    std::process::exit(status.code().unwrap_or(1));
+}
