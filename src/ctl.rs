@@ -1,6 +1,7 @@
 //! The control tool: sends requests to the daemon over its control socket, and prints the answers.
 
 pub(crate) mod args;
+mod client;
 mod doctor;
 pub(crate) mod import;
 mod prometheus;
@@ -124,6 +125,7 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Watch { address, rule } => watch(&args.socket, args.json, address, rule),
         args::Command::Explain { address } => answer.show(&Command::Explain { address }, watch::explained),
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
+        args::Command::Client { rule, host, wait, config } => client::client(&config, &rule, &host, wait),
         args::Command::Doctor => doctor(&args.socket, args.json),
         args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }

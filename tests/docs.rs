@@ -223,8 +223,8 @@ fn explains(help: &str, option: &str) -> bool {
 
 #[test]
 fn every_option_of_our_programs_in_a_document_is_in_the_help() {
-    let subcommands = ["status", "grants", "grant", "revoke", "reload", "doctor", "import"];
-    let helps = [("knockd", &[][..]), ("knockctl", &subcommands), ("knock-cli", &[])]
+    let subcommands = ["status", "grants", "grant", "revoke", "reload", "doctor", "import", "client"];
+    let helps = [("knockd", &[][..]), ("knockctl", &subcommands), ("knock-cli", &["list", "add"])]
         .map(|(program, subcommands)| (program, help(program, subcommands)));
     let mut checked = 0;
     for document in documents() {

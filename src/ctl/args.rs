@@ -100,6 +100,20 @@ pub enum Command {
         #[arg(default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=32))]
         knocks: u8,
     },
+    /// Print the entry of a rule for a user of knock-cli, one line of JSON with the secret sequence: for `knock-cli add`
+    Client {
+        /// The rule
+        rule: String,
+        /// The host as the user writes it; several with several options
+        #[arg(long, required = true)]
+        host: Vec<String>,
+        /// The TCP port to wait for, instead of the first that the rule opens
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        wait: Option<u16>,
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE", default_value = "/etc/knockd/config.json")]
+        config: PathBuf,
+    },
     /// Check that strangers cannot reach a guarded port and granted addresses can; needs root. Exit status 0: no problem
     /// found
     Doctor,

@@ -28,6 +28,13 @@ Examples:
   knock-cli --wait 22 -s 7000,8000/udp,9000 -h example.com
   knock-cli ssh -p 2222 user@example.com
 
+Keys of a rule in the file, beside `name` and `sequence`:
+  host    a name or an address, or a list of them
+  wait    the TCP port that the rule opens
+  delay   the gap between two knocks, as \"100ms\"
+  family  \"both\", \"ipv4\" or \"ipv6\"
+  source  the address of this machine that knocks and connects
+
 Lines of ssh_config, for all hosts of the file:
   Host *
       ProxyCommand knock-cli --proxy %h %p";

@@ -136,16 +136,15 @@ fn the_daemon_recognises_the_file_of_a_client() {
 #[test]
 fn another_format_is_recognised() {
     for (text, expected) in [
-        ("# comment\n\n[options]\n logfile = x\n", "f:3:1: this is the knockd.conf of knock, not JSON; "),
-        ("rules:\n  - name: ssh\n", "f:1:1: this is YAML, not JSON; "),
-        ("---\nrules: []\n", "f:1:1: this is YAML, not JSON; "),
-        ("- name: ssh\n", "f:1:1: this is YAML, not JSON; "),
+        ("# comment\n\n[options]\n logfile = x\n", "f:3:1: the file is a knockd.conf of knock, not JSON; "),
+        ("rules:\n  - name: ssh\n", "f:1:1: the file is YAML, not JSON; "),
+        ("---\nrules: []\n", "f:1:1: the file is YAML, not JSON; "),
         ("[1, x]\n", "f:1:5: not valid JSON: "),
         ("{\"rules\": [}\n", "f:1:12: not valid JSON: "),
     ] {
         let error = parse("f", text).expect_err(text).to_string();
         assert!(error.starts_with(expected), "{error}");
-        assert_eq!(error.ends_with("convert a file of knock with: knockctl import FILE"), !expected.contains("valid"));
+        assert_eq!(error.contains("`knockctl import`"), !expected.contains("valid"));
     }
 }
 
