@@ -6,6 +6,7 @@
 mod strays;
 mod support;
 
+mod client;
 mod command_floods;
 mod command_rules;
 mod commands;
@@ -34,6 +35,7 @@ mod process;
 mod scans;
 mod sessions;
 mod soak;
+mod ssh;
 mod testkit;
 mod trust;
 mod user_sets;

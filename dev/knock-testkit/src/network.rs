@@ -65,7 +65,7 @@ impl Host {
 
     /// Waits until packets get through to `address` and back: a link that has just been made loses some at first,
     /// until the kernel has seen its carrier, and a neighbour is not known yet.
-    fn wait_for(&self, address: IpAddr) -> Result<()> {
+    pub(crate) fn wait_for(&self, address: IpAddr) -> Result<()> {
         let start = Instant::now();
         let try_it = || probe::tcp((address, FENCE_PORT).into(), Duration::from_millis(100));
         loop {
@@ -156,6 +156,19 @@ impl Network {
         ))?;
         client.ip(&format!("addr add {a}.{b}.{c}.2/24 dev {name}\nlink set {name} up"))?;
         self.client().wait_for(Ipv4Addr::new(a, b, c, 1).into())
+    }
+
+    /// Drops packets between the hosts that match `rule`, in the language of nft for a bridge; of several calls all count.
+    pub fn block(&self, rule: &str) -> Result<()> {
+        let script = format!(
+            "add table bridge t\nadd chain bridge t f {{ type filter hook forward priority 0; }}\nadd rule bridge t f {rule} drop\n"
+        );
+        self.bridge.nft(&script).map(|_| ())
+    }
+
+    /// Ends all of [`Network::block`].
+    pub fn unblock(&self) -> Result<()> {
+        self.bridge.nft("add table bridge t\ndelete table bridge t\n").map(|_| ())
     }
 
     fn hosts(&self) -> impl Iterator<Item = &Host> {

@@ -256,6 +256,33 @@ pub fn checksum(bytes: &[u8], initial: u32) -> u16 {
     !low16(total)
 }
 
+/// Writes the checksum of the TCP segment or UDP datagram of a whole IP packet without options and extension headers.
+pub(crate) fn complete_checksum(packet: &mut [u8]) {
+    let (addresses, protocol, start, end) = match &*packet {
+        [0x45, _, high, low, ..] if packet.len() >= 20 => {
+            (12..20, packet[9], 20, usize::from(*high) << 8 | usize::from(*low))
+        }
+        [first, _, _, _, high, low, ..] if *first >> 4 == 6 && packet.len() >= 40 => {
+            (8..40, packet[6], 40, 40 + (usize::from(*high) << 8 | usize::from(*low)))
+        }
+        _ => return,
+    };
+    let at = match protocol {
+        6 => start + 16,
+        17 => start + 6,
+        _ => return,
+    };
+    // Ethernet pads short frames.
+    let end = end.min(packet.len());
+    if at + 2 > end {
+        return;
+    }
+    let length = u32::try_from(end - start).unwrap_or_default();
+    packet[at..at + 2].fill(0);
+    let sum = checksum(&packet[start..end], sum(&packet[addresses]) + u32::from(protocol) + length);
+    packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +296,20 @@ mod tests {
     fn syn(source: &str, destination: &str) -> Packet {
         let address = |text: &str| text.parse().expect("an address and a port");
         Packet::syn(address(source), address(destination), 0x0102_0304)
+    }
+
+    #[test]
+    fn a_checksum_that_is_missing_is_completed() {
+        for (source, destination) in [("10.0.0.2:40000", "10.0.0.1:22"), ("[fd77::2]:40000", "[fd77::1]:22")] {
+            let right = bytes(&syn(source, destination));
+            let mut wrong = right.clone();
+            let at = right.len() - 4;
+            wrong[at..at + 2].fill(9);
+            wrong.extend([0; 6]);
+            complete_checksum(&mut wrong);
+            assert_eq!(wrong[..right.len()], right, "{source}");
+        }
+        complete_checksum(&mut [0x45; 10]);
     }
 
     #[test]

@@ -156,6 +156,20 @@ impl Wire {
         }
     }
 
+    /// The next frame, whoever it is from and for, as it is on the link: its length. `None` when there is none within
+    /// `longest`.
+    pub(crate) fn read_frame(&self, buffer: &mut [u8], longest: Duration) -> Result<Option<usize>> {
+        for wait in [true, false] {
+            match rustix::io::read(&self.socket, &mut *buffer) {
+                Ok(length) => return Ok(Some(length)),
+                Err(Errno::AGAIN) if wait => self.wait(PollFlags::IN, longest)?,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error).attempt(|| "receive from a packet socket".to_owned()),
+            }
+        }
+        Ok(None)
+    }
+
     /// Sends packets and returns all the answers to them.
     ///
     /// To know that a packet got none, nothing is waited for: a SYN from `fence` to a port that refuses goes after

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use super::Daemon;
 use knock_testkit::{Answer, Host, Reach, Session, Wire, wait_until};
 
 /// How long an ordinary connection waits for an answer before its port counts as filtered: below TCP's first
@@ -52,6 +53,36 @@ pub(crate) fn knock_cli(client: &Host, arguments: &[&str]) -> Output {
     let run = || Command::new(&program).args(arguments).output();
     let output = client.namespace.run(run).expect("the client's namespace");
     output.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+/// The same, where `server.test` is the name of the server with both of its addresses.
+pub(crate) fn knock_cli_by_name(client: &Host, arguments: &[&str]) -> Output {
+    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(hosts.path(), "fd77::1 server.test\n10.77.0.1 server.test\n").expect("written");
+    let mut command = Command::new("unshare");
+    // A mount namespace of its own: the machine keeps its names.
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+    command.arg(hosts.path()).arg(beside_knockd("knock-cli")).args(arguments);
+    client.namespace.run(|| command.output()).expect("the client's namespace").expect("unshare runs")
+}
+
+/// A program of the workspace with these arguments, without a file of the user who runs this test.
+pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(beside_knockd(name));
+    command.args(arguments).env_remove("KNOCK_CONFIG").env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+/// Runs knockctl.
+pub(crate) fn knockctl(arguments: &[&str]) -> Output {
+    program("knockctl", arguments).output().expect("knockctl can be run")
+}
+
+/// Ends all grants of that daemon.
+pub(crate) fn revoke_all(daemon: &Daemon) {
+    let socket = daemon.path("control.sock");
+    let output = knockctl(&["--socket", socket.to_str().expect("UTF-8"), "revoke", "--all"]);
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// A program of another package of the workspace. Cargo builds only this package's own for its tests.
