@@ -132,7 +132,7 @@ impl Setup {
 
     /// The same from closed; it must succeed.
     #[track_caller]
-    fn from_closed(&self, line: &str) -> String {
+    fn once_closed(&self, line: &str) -> String {
         revoke_all(&self.daemon);
         let output = self.user(line);
         assert!(output.status.success(), "{line}: {output:?}");
@@ -152,29 +152,29 @@ fn three_lines_of_ssh_config_are_enough_for_ssh_scp_rsync_and_git() {
 
     let plain = setup.user("ssh -F plain_config -o ConnectTimeout=1 server.test true");
     assert_eq!(plain.status.code(), Some(255), "the gate is closed: {plain:?}");
-    assert_eq!(setup.from_closed("ssh -F $CFG server.test echo in"), "in\n");
-    assert_eq!(setup.from_closed("knock-cli ssh -F plain_config server.test echo in"), "in\n");
-    setup.from_closed(&format!("echo text > f && scp -q -F $CFG f server.test:{of_root}/scp"));
+    assert_eq!(setup.once_closed("ssh -F $CFG server.test echo in"), "in\n");
+    assert_eq!(setup.once_closed("knock-cli ssh -F plain_config server.test echo in"), "in\n");
+    setup.once_closed(&format!("echo text > f && scp -q -F $CFG f server.test:{of_root}/scp"));
     assert_eq!(fs::read_to_string(format!("{of_root}/scp")).expect("copied"), "text\n");
-    setup.from_closed(&format!("rsync -e \"ssh -F $CFG\" f server.test:{of_root}/rsync"));
+    setup.once_closed(&format!("rsync -e \"ssh -F $CFG\" f server.test:{of_root}/rsync"));
     assert_eq!(fs::read_to_string(format!("{of_root}/rsync")).expect("copied"), "text\n");
-    setup.from_closed(&format!("git clone -q ssh://server.test{of_root}/r clone"));
+    setup.once_closed(&format!("git clone -q ssh://server.test{of_root}/r clone"));
     assert!(setup.path("home/clone/.git").exists());
     // A megabyte each way.
     let sum = "head -c 1000000 /dev/zero | ssh -F $CFG server.test cat | cksum";
-    assert_eq!(setup.from_closed(sum), setup.from_closed("head -c 1000000 /dev/zero | cksum"));
+    assert_eq!(setup.once_closed(sum), setup.once_closed("head -c 1000000 /dev/zero | cksum"));
 
     // A connection that a master carries needs no knock.
     let master = "-F $CFG -o ControlPath=cm -o ControlMaster=auto -o ControlPersist=60";
-    setup.from_closed(&format!("ssh {master} server.test true"));
-    assert_eq!(setup.from_closed(&format!("ssh {master} server.test echo again")), "again\n");
+    setup.once_closed(&format!("ssh {master} server.test true"));
+    assert_eq!(setup.once_closed(&format!("ssh {master} server.test echo again")), "again\n");
     assert_eq!(elements(&setup.network.server, "grants6").len() + elements(&setup.network.server, "grants4").len(), 0);
     setup.user("ssh -F $CFG -o ControlPath=cm -O exit server.test");
 
     // Through the knocked host to one behind it.
-    assert_eq!(setup.from_closed("ssh -F $CFG -J server.test 10.77.0.3 echo inner"), "inner\n");
+    assert_eq!(setup.once_closed("ssh -F $CFG -J server.test 10.77.0.3 echo inner"), "inner\n");
     // And a host that no rule names, directly.
-    assert_eq!(setup.from_closed("ssh -F $CFG 10.77.0.3 echo plain"), "plain\n");
+    assert_eq!(setup.once_closed("ssh -F $CFG 10.77.0.3 echo plain"), "plain\n");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn ssh_works_where_one_ip_version_is_broken() {
         ("ip daddr 10.77.0.1 meta l4proto { tcp, udp }", "-6"),
     ] {
         setup.network.block(broken).expect("a rule of the bridge");
-        assert_eq!(setup.from_closed(&format!("ssh {option} -F $CFG server.test echo in")), "in\n", "{broken}");
+        assert_eq!(setup.once_closed(&format!("ssh {option} -F $CFG server.test echo in")), "in\n", "{broken}");
         setup.network.unblock().expect("the rules of the bridge are deleted");
     }
 }

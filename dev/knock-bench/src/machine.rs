@@ -38,6 +38,18 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// A line about the machine, and one for each program.
+    pub(crate) fn lines(&self) -> String {
+        let Machine { date, kernel, processor, processors, load, versions } = self;
+        let mut text = format!("{date}, Linux {kernel}, {processors} x {processor}; load {load}\n");
+        for (name, version) in versions {
+            text += &format!("{name}: {version}\n");
+        }
+        text
+    }
+}
+
 /// Runnable processes in the last minute, the last five, and 15.
 pub(crate) fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

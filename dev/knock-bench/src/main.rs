@@ -4,6 +4,7 @@
 //! every daemon with it when it ends.
 
 mod candidate;
+mod client;
 mod error;
 mod flood;
 mod idle;
@@ -35,6 +36,10 @@ struct Arguments {
     /// A run of a minute, with fewer knocks, grants and packets, to see that everything works
     #[arg(long)]
     quick: bool,
+    /// Measure the client in place of the daemon: beside those of knock and fwknop, as ProxyCommand of ssh, over bad
+    /// paths; about 20 minutes
+    #[arg(long)]
+    client: bool,
     /// Where the figures go as JSON; default: target/bench/DATE.json
     #[arg(long)]
     output: Option<PathBuf>,
@@ -121,6 +126,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         None => eprintln!("fwknop is left out: packages fwknop-server and fwknop-client are not both there"),
     }
     programs.push(("iperf3", Path::new("iperf3"), "-v"));
+    if arguments.client {
+        return run_client(arguments, &knockd);
+    }
     let machine = Machine::look(&programs);
 
     let scratch =
@@ -170,7 +178,29 @@ fn run(arguments: &Arguments) -> Result<()> {
         goals,
     };
     print!("{}", report.tables());
-    write(arguments.output.as_deref(), &report)
+    write(arguments.output.as_deref(), &report.machine.date, &report)
+}
+
+/// `--client`.
+fn run_client(arguments: &Arguments, knockd: &Path) -> Result<()> {
+    let knock_cli = knockd.with_file_name("knock-cli");
+    if !knock_cli.exists() {
+        return Err(Error::NotBuilt { path: knock_cli });
+    }
+    let there = |path: &'static str| Some(Path::new(path)).filter(|path| path.exists());
+    let programs = client::Programs {
+        knock_cli: &knock_cli,
+        knock: there("/usr/bin/knock"),
+        fwknop: Some(arguments.fwknop.as_path()).filter(|path| path.exists()),
+    };
+    let named = [("ours", Some(knock_cli.as_path())), ("knock", programs.knock), ("fwknop", programs.fwknop)];
+    let looked: Vec<_> = named.into_iter().filter_map(|(name, path)| Some((name, path?, "-V"))).collect();
+    let machine = Machine::look(&looked);
+    let scratch =
+        tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
+    let figures = client::measure(&programs, knockd, scratch.path(), arguments.quick)?;
+    print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
+    write(arguments.output.as_deref(), &format!("{}-client", machine.date), &figures)
 }
 
 fn our_knockd(arguments: &Arguments) -> Result<PathBuf> {
@@ -207,9 +237,8 @@ fn goals(latency: &[latency::Row], floods: &[Flooded]) -> Vec<Goal> {
     goals
 }
 
-fn write(output: Option<&Path>, report: &Report) -> Result<()> {
-    let path =
-        output.map_or_else(|| Path::new("target/bench").join(format!("{}.json", report.machine.date)), Path::to_owned);
+fn write(output: Option<&Path>, name: &str, report: &impl serde::Serialize) -> Result<()> {
+    let path = output.map_or_else(|| Path::new("target/bench").join(format!("{name}.json")), Path::to_owned);
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).attempt(|| format!("make {}", directory.display()))?;
     }

@@ -53,11 +53,7 @@ impl Goal {
 impl Report {
     /// As aligned tables.
     pub(crate) fn tables(&self) -> String {
-        let Machine { date, kernel, processor, processors, load, versions } = &self.machine;
-        let mut text = format!("{date}, Linux {kernel}, {processors} x {processor}; load {load}\n");
-        for (name, version) in versions {
-            let _ = writeln!(text, "{name}: {version}");
-        }
+        let mut text = self.machine.lines();
         if self.quick {
             text.push_str("A quick run: it shows that everything works; compare the figures of a full one.\n");
         }
@@ -65,7 +61,7 @@ impl Report {
         self.floods.iter().for_each(|flooded| text.push_str(&flooded.table()));
         text.push_str(&self.transfer_table());
         text.push_str(&self.idle_table());
-        text.push_str(&self.goal_table());
+        text.push_str(&goal_table(&self.goals));
         let _ = writeln!(text, "\nload at the end: {}", self.load_at_end);
         text
     }
@@ -110,14 +106,14 @@ impl Report {
         });
         table(&[&format!("{} s idle", self.idle_seconds), "wake-ups", "CPU ms", "RSS KiB"], rows)
     }
+}
 
-    fn goal_table(&self) -> String {
-        let rows = self.goals.iter().map(|goal| {
-            let said = if goal.reached { "reached" } else { "missed" };
-            vec![goal.goal.clone(), fixed(goal.value, 2), fixed(Some(goal.at_most), 1), said.to_owned()]
-        });
-        table(&["goal", "measured", "at most", ""], rows)
-    }
+pub(crate) fn goal_table(goals: &[Goal]) -> String {
+    let rows = goals.iter().map(|goal| {
+        let said = if goal.reached { "reached" } else { "missed" };
+        vec![goal.goal.clone(), fixed(goal.value, 2), fixed(Some(goal.at_most), 1), said.to_owned()]
+    });
+    table(&["goal", "measured", "at most", ""], rows)
 }
 
 impl Flooded {
@@ -157,7 +153,7 @@ fn us(value: Option<f64>) -> String {
     fixed(value, 0)
 }
 
-fn fixed(value: Option<f64>, places: usize) -> String {
+pub(crate) fn fixed(value: Option<f64>, places: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.places$}"))
 }
 
@@ -166,7 +162,7 @@ fn shown(value: Option<u64>) -> String {
 }
 
 /// The first column to the left, the others to the right.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
     lines.extend(rows);
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
