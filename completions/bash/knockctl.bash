@@ -16,6 +16,9 @@ _knockctl() {
             ",$1")
                 cmd="knockctl"
                 ;;
+            knockctl,client)
+                cmd="knockctl__subcmd__client"
+                ;;
             knockctl,confirm)
                 cmd="knockctl__subcmd__confirm"
                 ;;
@@ -54,6 +57,9 @@ _knockctl() {
                 ;;
             knockctl,watch)
                 cmd="knockctl__subcmd__watch"
+                ;;
+            knockctl__subcmd__help,client)
+                cmd="knockctl__subcmd__help__subcmd__client"
                 ;;
             knockctl__subcmd__help,confirm)
                 cmd="knockctl__subcmd__help__subcmd__confirm"
@@ -101,12 +107,46 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm watch explain sequence doctor import help"
+            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm watch explain sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__client)
+            opts="-c -h --host --wait --config --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -217,8 +257,22 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status grants grant revoke reload try confirm watch explain sequence doctor import help"
+            opts="status grants grant revoke reload try confirm watch explain sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__client)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -19,8 +19,9 @@ pub fn format(text: &str) -> (Format, usize) {
     let Some((index, line)) = text.lines().map(str::trim).enumerate().find(is_content) else {
         return (Format::Json, 1);
     };
-    let format = if line.starts_with('[') && line.ends_with(']') && line.bytes().any(|byte| byte.is_ascii_alphabetic())
-    {
+    // A name, and no list of JSON.
+    let is_section = |name: &str| name.contains(|c: char| c.is_alphabetic()) && !name.contains(['"', '{', '[', ',']);
+    let format = if line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(is_section) {
         Format::Knock
     } else if line.starts_with('{') {
         Format::Json
@@ -50,7 +51,8 @@ mod tests {
             ("\n\n  {", (Format::Json, 3)),
             ("hello", (Format::Json, 1)),
             ("\"interface\": \"any\",", (Format::Json, 1)),
-            ("[1, 2]", (Format::Json, 1)),
+            ("[1, x]", (Format::Json, 1)),
+            (r#"["a"]"#, (Format::Json, 1)),
             ("# knockd.conf\n\n\t[options]\r\n\tUseSyslog\n", (Format::Knock, 3)),
             ("\u{feff}[openSSH]", (Format::Knock, 1)),
             ("; x\nsequence = 1:tcp, 2", (Format::Knock, 2)),
