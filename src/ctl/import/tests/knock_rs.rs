@@ -1,6 +1,7 @@
 //! The import of configurations of knock-rs: YAML, and JSON of its fork.
 
 use knock_config::{Interfaces, parse};
+use proptest::prelude::*;
 
 use super::super::{ImportOptions, Imported, import};
 
@@ -213,4 +214,19 @@ fn an_error_in_yaml_has_its_line() {
         errors(&deep),
         ["config.yaml:1: so deep a nesting is not part of a file of knock-rs; write a list of rules"]
     );
+}
+
+proptest! {
+    #[test]
+    fn no_yaml_panics_and_what_is_imported_is_valid(
+        text in "(rules:|\n- |\n  - |\n    |name: |a|sequence: |command: |activate: |timeout: |\\[1, 2\\]|iptables|[ -~]|\n|&|\\*){0,60}",
+        native in any::<bool>(),
+    ) {
+        for text in [text.clone(), format!("rules:\n  - name: x\n    sequence: [1, 2]\n    command: y\n{text}")] {
+            if let Ok(imported) = import("config.yaml", &text, &ImportOptions { native, ..ImportOptions::default() }) {
+                let client = knock_config::client::parse("config.json", &imported.json).is_ok();
+                prop_assert!(client || parse("config.json", &imported.json).is_ok(), "{}", imported.json);
+            }
+        }
+    }
 }
