@@ -177,8 +177,8 @@ fn top(sections: &[Section], options: &ImportOptions, settings: &[Setting], find
         (None, None, Some(entry)) => Value::from(entry.value.as_str()),
         (None, None, None) => {
             let line = sections.first().map_or(1, |section| section.line);
-            let text = "no Interface: the configuration has \"any\", all interfaces; knock took eth0. The option --interface \
-                        names another";
+            let text = "no Interface: the configuration has \"any\", all interfaces; knock took eth0. The option \
+                        --interface names another";
             findings.note(line, text);
             Value::from("any")
         }
@@ -190,8 +190,8 @@ fn top(sections: &[Section], options: &ImportOptions, settings: &[Setting], find
     top
 }
 
-const NO_LOG_FILE: &str = "knockd writes no log file; it logs to the journal, to syslog or to standard error, which can be \
-                           redirected to a file";
+const NO_LOG_FILE: &str = "knockd writes no log file; it logs to the journal, to syslog or to standard error, which \
+                           can be redirected to a file";
 const NO_PID_FILE: &str = "knockd writes no PID file, because it stays in the foreground";
 
 /// Notes what becomes of the command line of knock's daemon, besides the interface.
@@ -212,7 +212,8 @@ fn note_service(service: Option<&Service>, findings: &mut Findings) {
         findings.note_in(file, *line, text);
     }
     for file in &service.overrides {
-        let text = "this file also changes the unit of this knockd, which is knockd.service too; delete it before the first start";
+        let text = "this file also changes the unit of this knockd, which is knockd.service too; delete it before the \
+                    first start";
         findings.note_in(file, 1, text);
     }
 }

@@ -20,8 +20,8 @@ const CMD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A year, the longest duration of a configuration of knockd.
 const SECONDS_MAX: u32 = 365 * 24 * 3600;
 
-/// The commands in `section`, as knock has them: without the key for IPv6 the key for IPv4 counts, and an empty value means
-/// no command. With `only_ipv4` (knockd -4) IPv6 sources run none.
+/// The commands in `section`, as knock has them: without the key for IPv6 the key for IPv4 counts, and an empty value
+/// means no command. With `only_ipv4` (knockd -4) IPv6 sources run none.
 fn commands(section: &Section, key: &str, key6: &str, only_ipv4: bool) -> Commands {
     let text = |entry: &Entry| Some(entry.value.clone()).filter(|value| !value.is_empty());
     let v4 = section.entry(key).and_then(text);
@@ -196,8 +196,8 @@ fn flags(section: &Section, findings: &mut Findings) -> Option<String> {
 /// The note about flags that the first segment of a connection, SYN alone, does not have.
 fn unusual_flags(flags: TcpFlags, value: &str) -> String {
     let mut text = format!(
-        "TCPFlags = {} does not match the SYN that knock, knock-cli and other clients send, so only a tool that sets flags \
-         can knock at the TCP ports",
+        "TCPFlags = {} does not match the SYN that knock, knock-cli and other clients send, so only a tool that sets \
+         flags can knock at the TCP ports",
         excerpt(value)
     );
     let syn_ack = TcpFlags::SYN | TcpFlags::ACK;

@@ -1,7 +1,7 @@
 //! Commands that open or close ports: iptables, ip6tables, ufw, firewall-cmd, nft.
 //!
-//! Each grammar fills a [`Draft`], whose [`Draft::finish`] decides what it means. A command is known only if a grant, or
-//! the managed table, has the same effect; else there is a reason why it is not.
+//! Each grammar fills a [`Draft`], whose [`Draft::finish`] decides what it means. A command is known only if a grant,
+//! or the managed table, has the same effect; else there is a reason why it is not.
 
 mod firewalld;
 mod iptables;

@@ -144,8 +144,8 @@ fn rule(node: &Node, unit: Unit, client: bool, names: &mut HashSet<String>, find
         .find_map(|key| node.get(key))
         .filter(|_| [&start, &stop, &setup, &teardown].into_iter().flatten().any(shell))
     {
-        let text = "/bin/sh runs the command, so quotes, `;`, `|` and the like have their meaning; knock-rs split the command \
-                    at blanks";
+        let text = "/bin/sh runs the command, so quotes, `;`, `|` and the like have their meaning; knock-rs split the \
+                    command at blanks";
         findings.note(key.line, text);
     }
     Rule {
