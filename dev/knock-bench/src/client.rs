@@ -136,8 +136,10 @@ fn clients(programs: &Programs<'_>, ground: &Ground, runs: u32) -> Result<Vec<Ti
         plans.push(("knock, five knocks, no gaps", knock, with(&[])));
     }
     if let Some(fwknop) = programs.fwknop {
-        let key = ["--key-base64-rijndael", "a2V5", "--key-base64-hmac", "a2V5", "--use-hmac"];
-        let packet = ["-A", "tcp/22", "-s", "-D", &host, "--no-home-dir", "--no-rc-file"];
+        // Keys that guard nothing.
+        let key = ["--key-base64-rijndael", "YmVuY2gga2V5", "--key-base64-hmac", "YmVuY2ggaG1hYw==", "--use-hmac"];
+        let saved = ground.directory.join("fwknop").display().to_string();
+        let packet = ["-A", "tcp/22", "-s", "-D", &host, "--no-home-dir", "--no-rc-file", "-E", &saved];
         plans.push(("fwknop, start", fwknop, words(&["-V"])));
         plans.push(("fwknop, one packet", fwknop, [words(&packet), words(&key)].concat()));
     }
