@@ -1,0 +1,54 @@
+//! The data types of ssh: RFC 4251, section 5.
+
+/// Reads from the start of what is left.
+pub(crate) struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    pub(crate) fn new(bytes: &'b [u8]) -> Reader<'b> {
+        Reader(bytes)
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn string(&mut self) -> Option<&'b [u8]> {
+        let length = self.u32()?;
+        self.bytes(usize::try_from(length).ok()?)
+    }
+
+    /// A string of exactly that length.
+    pub(crate) fn string_array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.string()?.try_into().ok()
+    }
+
+    pub(crate) fn rest(&self) -> &'b [u8] {
+        self.0
+    }
+
+    /// `Some` if nothing is left.
+    pub(crate) fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+/// Appends a string.
+///
+/// # Panics
+///
+/// If it has 4 GiB or more, which nothing here has.
+pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u32::try_from(bytes.len()).expect("strings here are short");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
