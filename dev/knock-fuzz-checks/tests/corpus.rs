@@ -38,3 +38,23 @@ fn a_configuration_of_the_corpus_is_valid_or_refused_at_a_place_of_it() {
 fn what_is_imported_from_the_corpus_is_a_configuration() {
     replay("import", knock_fuzz_checks::import);
 }
+
+#[test]
+fn a_signed_packet_of_the_corpus_is_accepted_only_as_it_was_signed() {
+    replay("signed_packet", knock_fuzz_checks::signed_packet);
+}
+
+#[test]
+fn a_line_of_authorized_keys_of_the_corpus_is_a_key_or_a_warning() {
+    replay("authorized_keys", knock_fuzz_checks::authorized_keys);
+}
+
+#[test]
+fn a_private_key_of_the_corpus_signs_or_is_refused() {
+    replay("private_key", knock_fuzz_checks::private_key);
+}
+
+#[test]
+fn a_url_of_the_corpus_comes_back_or_is_refused() {
+    replay("knock_url", knock_fuzz_checks::knock_url);
+}
