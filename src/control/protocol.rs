@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use knock_proto::{Port, PortRange};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -216,11 +217,23 @@ pub(crate) struct Table {
     pub(crate) owned: bool,
     /// What happens to it when the daemon stops: `remove` or `keep`.
     pub(crate) on_stop: String,
-    /// The guarded ports.
+    /// The guarded ports: `22/tcp`, `60000-61000/udp`.
     pub(crate) guarded: Vec<String>,
     /// The exempt interfaces, as the configuration names them.
     #[serde(default)]
     pub(crate) exempt_interfaces: Vec<Interface>,
+}
+
+impl Table {
+    /// The guarded ports.
+    pub(crate) fn guarded_ranges(&self) -> impl Iterator<Item = PortRange> {
+        self.guarded.iter().filter_map(|text| text.parse().ok())
+    }
+
+    /// Whether that port is guarded: `22/tcp`.
+    pub(crate) fn guards(&self, port: &str) -> bool {
+        port.parse::<Port>().is_ok_and(|port| self.guarded_ranges().any(|range| range.contains(port)))
+    }
 }
 
 /// A set of the administrator's.
@@ -243,7 +256,7 @@ pub(crate) struct Grants {
 pub(crate) struct Grant {
     pub(crate) rule: String,
     pub(crate) address: IpAddr,
-    /// What is open to the address: guarded ports (`22/tcp`), or a set (`inet filter knock_ssh4`).
+    /// What is open to the address: guarded ports (`22/tcp`, `60000-61000/udp`, `any`), or a set (`inet filter knock_ssh4`).
     pub(crate) opens: Vec<String>,
     /// How long ago it was granted, extensions apart.
     pub(crate) age_seconds: f64,

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn listing(count: u32) -> Response {
-        let ports = vec![Port::tcp(22), Port::udp(51820)];
+        let ports = vec![Port::tcp(22).into(), Port::udp(51820).into()];
         let rules = [(RuleId::from("ssh"), Opens::Ports(ports))].into();
         let policy = Rc::new(Policy { rules, ..Policy::default() });
         let now = Time::from_millis(90_000);

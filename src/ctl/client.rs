@@ -83,7 +83,7 @@ fn written(knock: Knock) -> Value {
 fn opens(rule: &Rule) -> Option<u16> {
     match &rule.allow {
         Some(Allow::Ports { ports, .. }) => {
-            ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number)
+            ports.iter().find(|ports| ports.protocol == Protocol::Tcp).map(|ports| ports.first)
         }
         _ => None,
     }

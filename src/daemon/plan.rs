@@ -1,13 +1,13 @@
 //! The parts of the configuration that each part of the daemon needs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
 use knock_nft::TableSpec;
-use knock_proto::{InterfaceName, Port, RuleId, Settings};
+use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
 /// The configuration that is in force, with its rules by their names.
 #[derive(Debug)]
@@ -41,37 +41,44 @@ impl Deref for ActiveConfig {
     }
 }
 
-/// The ports that only a grant opens, sorted.
-fn guarded_ports(config: &Config) -> Vec<Port> {
+/// The ports that only a grant opens, sorted, each once.
+fn guarded_ports(config: &Config) -> Vec<PortRange> {
     let ports = config.rules.iter().filter_map(|rule| match &rule.allow {
         Some(Allow::Ports { ports, .. }) => Some(ports),
         _ => None,
     });
-    let ports: BTreeSet<Port> = ports.flatten().copied().collect();
-    ports.into_iter().collect()
+    PortRange::disjoint(ports.flatten().copied())
+}
+
+/// What a grant of the rule opens.
+fn opens(rule: &Rule) -> Opens {
+    match &rule.allow {
+        None => Opens::Nothing,
+        // One element is enough for every guarded port.
+        Some(Allow::Ports { any: true, .. }) => Opens::Ports(vec![Access::Any]),
+        Some(Allow::Ports { ports, .. }) => Opens::Ports(ports.iter().map(|&ports| ports.into()).collect()),
+        Some(Allow::Sets { v4, v6, .. }) => Opens::Sets { v4: v4.clone(), v6: v6.clone() },
+    }
 }
 
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
 /// by an alternative name, which nftables does not know.
 pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
-    let opens = |rule: &Rule| match &rule.allow {
-        None => Opens::Nothing,
-        Some(Allow::Ports { ports, .. }) => Opens::Ports(ports.clone()),
-        Some(Allow::Sets { v4, v6, .. }) => Opens::Sets { v4: v4.clone(), v6: v6.clone() },
-    };
+    let rules: HashMap<RuleId, Opens> = config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect();
+    let in_table = rules.values().flat_map(|opens| match opens {
+        Opens::Ports(accesses) => accesses.as_slice(),
+        _ => &[],
+    });
     let guarded = guarded_ports(config);
     let table = (!guarded.is_empty()).then(|| TableSpec {
         name: config.nftables.table.clone(),
         guarded,
+        opens: in_table.copied().collect(),
         exempt_interfaces: exempt,
         owner: config.nftables.owner,
         max_grants: config.limits.grants,
     });
-    Policy {
-        rules: config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect(),
-        table,
-        limit: config.limits.grants as usize,
-    }
+    Policy { table, limit: config.limits.grants as usize, rules }
 }
 
 /// The cooldown of each rule that has one.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use knock_grant::Place;
-use knock_proto::{History, Meaning, NotCounted, Packet, Reset, RuleId, Seen, Time, Tracer};
+use knock_proto::{Access, History, Meaning, NotCounted, Packet, Reset, RuleId, Seen, Time, Tracer};
 
 use crate::control::protocol::{Code, Explained, Followed, Following, Refusal, Step, What};
 use crate::control::response::Response;
@@ -111,7 +111,12 @@ impl Daemon {
             return;
         }
         let policy = self.grants.policy();
-        let opens = |rule| policy.places(rule, packet.source).contains(&Place::Port(port));
+        let is_port = |place: &Place| match place {
+            Place::Table(Access::Any) => true,
+            Place::Table(Access::Ports(ports)) => ports.contains(port),
+            Place::Set(_) => false,
+        };
+        let opens = |rule| policy.places(rule, packet.source).iter().any(is_port);
         let mut grants = self.grants.ledger().of_address(packet.source);
         if grants.any(|grant| grant.expires > now && opens(&grant.rule)) {
             return;

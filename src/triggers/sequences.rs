@@ -98,7 +98,7 @@ impl Sequences {
 
     /// Whether that is a port that only a grant opens.
     pub(crate) fn is_guarded(&self, port: Port) -> bool {
-        self.settings.guarded.contains(&port)
+        self.settings.guarded.iter().any(|range| range.contains(port))
     }
 
     /// Notes durably that the rule's one-time sequence is used. Only where that was done may the rule open anything.

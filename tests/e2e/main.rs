@@ -32,6 +32,7 @@ mod one_time;
 mod policy_routing;
 mod privileges;
 mod process;
+mod ranges;
 mod scans;
 mod sessions;
 mod soak;

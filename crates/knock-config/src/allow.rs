@@ -3,16 +3,22 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use knock_proto::{Family, Port, SetName};
+use knock_proto::{Family, PortRange, SetName};
+use serde_json::Value;
 
 use crate::checker::Checker;
 use crate::duration::{SECOND, duration};
-use crate::model::Allow;
+use crate::model::{Allow, Rule};
 use crate::path::FieldPath;
-use crate::port::port;
-use crate::problem::Cause;
-use crate::raw::{RawAllow, RawKnock};
+use crate::port::ports;
+use crate::problem::{Cause, excerpt};
+use crate::raw::RawAllow;
 use crate::validate::parsed;
+
+/// In a list of ports: every guarded port.
+const ANY: &str = "any";
+/// The most different ranges of ports. A packet to a guarded port is compared with each of them.
+const RANGES_MAX: usize = 64;
 
 /// Checks the `allow` at `path`; `None` after a reported problem.
 pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Option<Allow> {
@@ -23,8 +29,8 @@ pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>)
             None
         }
         (Some(ports), None, None) => {
-            let ports = guarded_ports(ports, &path.key("ports"), checker);
-            Some(Allow::Ports { ports, timeout: timeout? })
+            let (ports, any) = guarded_ports(&ports.0, &path.key("ports"), checker);
+            Some(Allow::Ports { ports, any, timeout: timeout? })
         }
         (None, v4, v6) => {
             let v4 = v4.as_deref().and_then(|text| set(text, "set", Family::Ip6, path, checker));
@@ -51,20 +57,62 @@ fn timeout(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Optio
     }
 }
 
-fn guarded_ports(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<Port> {
-    if raw.is_empty() {
+/// The ports that the rule guards, and whether it opens every guarded port.
+fn guarded_ports(raw: &Value, path: &FieldPath, checker: &mut Checker<'_>) -> (Vec<PortRange>, bool) {
+    let items = match raw {
+        Value::Array(items) => items.as_slice(),
+        any if any == ANY => return (Vec::new(), true),
+        other => {
+            checker.report(path, Cause::PortsType { value: excerpt(&other.to_string()) });
+            return (Vec::new(), false);
+        }
+    };
+    if items.is_empty() {
         checker.report(path, Cause::PortsEmpty);
     }
-    let mut seen = HashSet::new();
-    let mut ports = Vec::new();
-    for (index, value) in raw.iter().enumerate() {
-        match port(&value.0) {
-            Ok(port) if seen.insert(port) => ports.push(port),
-            Ok(port) => checker.report(&path.index(index), Cause::PortTwice { port }),
+    let mut found: Vec<(usize, PortRange)> = Vec::new();
+    for (index, value) in items.iter().enumerate().filter(|(_, value)| *value != ANY) {
+        match ports(value) {
+            Ok(ports) => found.push((index, ports)),
             Err(cause) => checker.report(&path.index(index), cause),
         }
     }
-    ports
+    let mut seen = HashSet::new();
+    let ranges: Vec<PortRange> =
+        found.iter().map(|(_, ports)| *ports).filter(|ports| ports.single().is_none()).collect();
+    for &(index, port) in &found {
+        if !seen.insert(port) {
+            checker.report(&path.index(index), Cause::PortTwice { port });
+        } else if let Some(&range) = ranges.iter().find(|range| **range != port && range.contains(port)) {
+            checker.report(&path.index(index), Cause::PortInRange { port, range });
+        }
+    }
+    (found.into_iter().map(|(_, ports)| ports).collect(), items.iter().any(|value| value == ANY))
+}
+
+/// Checks what depends on the ports of all rules.
+pub(crate) fn check_guarded(rules: &[Rule], checker: &mut Checker<'_>) {
+    let mut ranges = HashSet::new();
+    let mut opens_any = None;
+    let mut guards = false;
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(Allow::Ports { ports, any, .. }) = &rule.allow else { continue };
+        let path = || FieldPath::default().key("rules").index(index).key("allow").key("ports");
+        guards |= !ports.is_empty();
+        if *any {
+            opens_any = opens_any.or_else(|| Some(path()));
+        }
+        for range in ports.iter().filter(|range| range.single().is_none()) {
+            if ranges.insert(*range) && ranges.len() == RANGES_MAX + 1 {
+                checker.report(&path(), Cause::TooManyRanges { max: RANGES_MAX });
+            }
+        }
+    }
+    if let Some(path) = opens_any
+        && !guards
+    {
+        checker.report(&path, Cause::AnyOfNothing);
+    }
 }
 
 /// The set at `key`. A table of family `deaf` never sees a packet with addresses of its IP version.

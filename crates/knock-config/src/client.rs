@@ -14,12 +14,12 @@ use crate::duration::{MILLISECOND, duration};
 use crate::file::{open, read, with_raw};
 use crate::model::Trigger;
 use crate::path::FieldPath;
-use crate::port::port;
+use crate::port::knock;
 use crate::problem::{Cause, ConfigError, excerpt};
 use crate::raw::RawConfig;
 use crate::rules;
 use crate::schema::Shape;
-use knock_proto::{Port, Protocol};
+use knock_proto::{Knock, Protocol};
 
 /// The keys of a rule that only a client's file has.
 pub const CLIENT_KEYS: [&str; 5] = ["delay", "family", "host", "source", "wait"];
@@ -181,9 +181,10 @@ fn host(value: &Value) -> Result<String, Cause> {
 }
 
 fn wait(value: &Value) -> Result<u16, Cause> {
-    let port: Port = port(value)?;
-    match port.protocol {
-        Protocol::Tcp => Ok(port.number),
+    // A port is written as a knock is.
+    let Knock { protocol, port } = knock(value)?;
+    match protocol {
+        Protocol::Tcp => Ok(port),
         Protocol::Udp => Err(Cause::WaitUdp { value: shown(value) }),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use knock_proto::{Knock, Protocol};
+use knock_proto::{Knock, Port, PortRange, Protocol};
 
 use crate::contained::SequenceIndex;
 use crate::model::{Allow, Config, Rule, Trigger};
@@ -46,6 +46,11 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
             let caught = ports.catch_scan(sequence, config.tripwires);
             found.push((path.clone(), Concern::ScanOrder { order, caught, tripwires: config.tripwires }));
         }
+        if let Some(range) = ports.without_tripwires(sequence)
+            && config.tripwires
+        {
+            found.push((path.clone(), Concern::NoTripwires { range }));
+        }
         for (position, knock) in sequence.iter().enumerate() {
             if let Some(rule) = ports.guarded.get(knock)
                 && !sequence[..position].contains(knock)
@@ -75,8 +80,9 @@ pub(crate) fn sequence(rule: &Rule) -> Option<&[Knock]> {
 /// The knock ports and the guarded ports of all rules.
 struct Ports<'c> {
     knocks: BTreeSet<Knock>,
-    /// With the name of the first rule that opens it.
+    /// Single ports, with the name of the first rule that opens it.
     guarded: BTreeMap<Knock, &'c str>,
+    ranges: Vec<PortRange>,
 }
 
 impl<'c> Ports<'c> {
@@ -84,15 +90,44 @@ impl<'c> Ports<'c> {
         let mut ports = Ports {
             knocks: config.rules.iter().filter_map(sequence).flatten().copied().collect(),
             guarded: BTreeMap::new(),
+            ranges: Vec::new(),
         };
         for rule in &config.rules {
             if let Some(Allow::Ports { ports: opened, .. }) = &rule.allow {
-                for port in opened {
-                    ports.guarded.entry(port.knock()).or_insert(&rule.name);
+                for range in opened {
+                    match range.single() {
+                        Some(port) => drop(ports.guarded.entry(port.knock()).or_insert(&rule.name)),
+                        None => ports.ranges.push(*range),
+                    }
                 }
             }
         }
+        ports.ranges = PortRange::disjoint(ports.ranges);
         ports
+    }
+
+    fn is_guarded(&self, knock: Knock) -> bool {
+        self.guarded.contains_key(&knock) || self.range_of(knock).is_some()
+    }
+
+    /// The guarded range that the port is in.
+    fn range_of(&self, knock: Knock) -> Option<PortRange> {
+        let port = Port { protocol: knock.protocol, number: knock.port };
+        let after = self.ranges.partition_point(|range| (range.protocol, range.first) <= (port.protocol, port.number));
+        self.ranges[..after].last().copied().filter(|range| range.contains(port))
+    }
+
+    /// A guarded range because of which no port of `sequence` has a tripwire.
+    fn without_tripwires(&self, sequence: &[Knock]) -> Option<PortRange> {
+        let neighbours = sequence.iter().flat_map(|knock| {
+            let numbers = [knock.port.checked_sub(1), knock.port.checked_add(1)];
+            numbers.into_iter().flatten().filter(|port| *port > 0).map(|port| Knock { port, ..*knock })
+        });
+        let mut range = None;
+        for neighbour in neighbours.filter(|neighbour| !self.knocks.contains(neighbour)) {
+            range = Some(self.range_of(neighbour)?);
+        }
+        range
     }
 
     /// Whether a scan that meets the ports of `sequence` in their order touches, between two of them, another knock
@@ -105,7 +140,7 @@ impl<'c> Ports<'c> {
             }
             let first = Knock { port: low.port + 1, ..low };
             let last = Knock { port: high.port - 1, ..high };
-            let tripwire = tripwires && [first, last].iter().any(|neighbour| !self.guarded.contains_key(neighbour));
+            let tripwire = tripwires && [first, last].into_iter().any(|neighbour| !self.is_guarded(neighbour));
             tripwire || self.knocks.range(first..=last).next().is_some()
         })
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use knock_proto::{InterfaceName, Knock, Port, RuleId, SetName, TableName, TcpFlags};
+use knock_proto::{InterfaceName, Knock, PortRange, RuleId, SetName, TableName, TcpFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -126,10 +126,12 @@ pub enum StopOnShutdown {
 /// The guarded ports or the user sets that a rule opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allow {
-    /// These guarded ports, in the managed table.
+    /// Guarded ports, in the managed table.
     Ports {
-        /// At least one, without duplicates.
-        ports: Vec<Port>,
+        /// The ports that the rule guards, without duplicates; at least one, or `any`.
+        ports: Vec<PortRange>,
+        /// Whether a grant opens every guarded port, those of other rules too. Otherwise it opens `ports`.
+        any: bool,
         /// The duration of a grant.
         timeout: Duration,
     },

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use knock_proto::{InvalidName, Port};
+use knock_proto::{InvalidName, PortRange};
 
 use crate::client::CLIENT_KEYS;
 use crate::nearest::nearest;
@@ -301,8 +301,23 @@ pub enum Cause {
     AllowTimeoutMissing,
     #[error("the list of ports is empty; write at least one port")]
     PortsEmpty,
+    #[error("{value} is not a list of ports; write a list, as in [22, \"60000-61000/udp\"], or \"any\"")]
+    PortsType { value: String },
     #[error("duplicate port {port} in the list; delete one of the two")]
-    PortTwice { port: Port },
+    PortTwice { port: PortRange },
+    #[error("{port} is part of {range} in the same list; delete one of the two")]
+    PortInRange { port: PortRange, range: PortRange },
+    #[error("{value} is not a range of ports; write \"60000-61000\" for TCP, \"60000-61000/udp\" for UDP")]
+    RangeForm { value: String },
+    #[error("the range {first}-{last} ends below its start; write the lower port first: {last}-{first}")]
+    RangeBackwards { first: u16, last: u16 },
+    #[error("the rules have more than {max} different ranges of ports; join some of them")]
+    TooManyRanges { max: usize },
+    #[error(
+        "\"any\" opens every guarded port, but no rule guards one; write the ports into the list too, or use `set` to open \
+         the whole host"
+    )]
+    AnyOfNothing,
     #[error("{value} {reason}")]
     InvalidName { value: String, reason: &'static str },
     #[error(

@@ -108,9 +108,9 @@ pub(crate) struct RawRule {
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "allow")]
 pub(crate) struct RawAllow {
-    /// The guarded ports: 22 (TCP) or "51820/udp".
-    #[schemars(length(min = 1))]
-    pub(crate) ports: Option<Vec<RawKnock>>,
+    /// The guarded ports, a list: 22 (TCP), "51820/udp", "60000-61000/udp". With "any", alone or in the list, a grant opens
+    /// every guarded port, those of other rules too.
+    pub(crate) ports: Option<RawPorts>,
     /// A user set with keys of type ipv4_addr and the timeout flag: "FAMILY TABLE SET", as in "inet filter knock_ssh4".
     #[schemars(regex(pattern = r"^\s*(ip|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
     pub(crate) set: Option<String>,
@@ -218,7 +218,26 @@ checked_later!(
 );
 
 checked_later!(
-    /// A knock or a guarded port.
+    /// Guarded ports.
+    RawPorts, "ports", {
+        "description": "Guarded ports: a list of ports and ranges of ports, or \"any\".",
+        "oneOf": [
+            { "const": "any" },
+            {
+                "type": "array", "minItems": 1,
+                "items": {
+                    "oneOf": [
+                        { "type": "integer", "minimum": 1, "maximum": 65535 },
+                        { "type": "string", "pattern": "^([0-9]{1,5}(-[0-9]{1,5})?([/:](tcp|udp))?|any)$" }
+                    ]
+                }
+            }
+        ]
+    }
+);
+
+checked_later!(
+    /// A knock.
     RawKnock, "port", {
         "description": "A port: a number (TCP), or a text with the protocol, \"7000/udp\" or \"7000:udp\".",
         "oneOf": [

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use knock_proto::{Knock, RuleId, SEQUENCE_MAX, TcpFlags};
 
-use crate::allow::allow;
+use crate::allow::{allow, check_guarded};
 use crate::checker::Checker;
 use crate::duration::MILLISECOND;
 use crate::model::{Command, Rule, Stop, Trigger};
 use crate::nearest::nearest;
 use crate::path::FieldPath;
-use crate::port::port;
+use crate::port::knock;
 use crate::problem::{Cause, excerpt};
 use crate::raw::{RawKnock, RawRule};
 use crate::tcp_flags::tcp_flags;
@@ -33,7 +33,8 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
     let allowing: Vec<bool> = raw.iter().map(|rule| rule.allow.is_some()).collect();
     let path = FieldPath::default().key("rules");
     actions(&raw, &path, checker);
-    raw.into_iter()
+    let rules: Vec<Rule> = raw
+        .into_iter()
         .enumerate()
         .map(|(index, raw)| {
             let path = path.index(index);
@@ -41,7 +42,9 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
             let revoke = revoke.filter(|name| may_revoke(name, index, &names, &allowing, &path, checker));
             rule(raw, revoke, timeout, &path, checker)
         })
-        .collect()
+        .collect();
+    check_guarded(&rules, checker);
+    rules
 }
 
 /// The list of rules; `None` if it is missing or too long.
@@ -202,7 +205,7 @@ fn knocks(raw: &[RawKnock], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<
     }
     let mut knocks = Vec::with_capacity(raw.len());
     for (index, value) in raw.iter().enumerate() {
-        match port(&value.0) {
+        match knock(&value.0) {
             Ok(knock) => knocks.push(knock),
             Err(cause) => checker.report(&path.index(index), cause),
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use knock_proto::Knock;
+use knock_proto::{Knock, PortRange};
 
 use crate::path::FieldPath;
 use crate::problem::Position;
@@ -92,6 +92,11 @@ pub enum Concern {
         /// The time.
         timeout: Duration,
     },
+    /// A sequence without tripwires, because the neighbours of its ports are in guarded ranges.
+    NoTripwires {
+        /// A range that has such neighbours.
+        range: PortRange,
+    },
     /// Everybody on the machine can read the sequences.
     WorldReadable {
         /// The permission bits of the file.
@@ -151,6 +156,11 @@ impl fmt::Display for Concern {
                      because a number is in seconds"
                 )
             }
+            Concern::NoTripwires { range } => write!(
+                f,
+                "the neighbours of these ports are guarded ports ({range}), so the sequence has no tripwires against port \
+                 scans; use knock ports outside the guarded ranges"
+            ),
             Concern::WorldReadable { mode } => write!(
                 f,
                 "every user of this machine can read the secret sequences (mode {mode:04o}); run chmod o-rwx on the file"

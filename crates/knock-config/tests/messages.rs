@@ -343,6 +343,34 @@ fn allow_and_revoke_are_checked() {
             "rules[0].allow.ports[1]: duplicate port 22/tcp in the list; delete one of the two",
         ),
         (
+            r#""sequence": [1, 2], "allow": {"ports": ["60000-61000/udp", 22, "60500/udp"], "timeout": 5}"#,
+            "rules[0].allow.ports[2]: 60500/udp is part of 60000-61000/udp in the same list; delete one of the two",
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": ["61000-60000/udp"], "timeout": 5}"#,
+            "rules[0].allow.ports[0]: the range 61000-60000 ends below its start; write the lower port first: 60000-61000",
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": ["0-10"], "timeout": 5}"#,
+            r#"rules[0].allow.ports[0]: port 0 is not between 1 and 65535; write a number in this range, or "7000/udp" for UDP"#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": ["60000 - 61000"], "timeout": 5}"#,
+            r#"rules[0].allow.ports[0]: "60000 - 61000" is not a range of ports; write "60000-61000" for TCP, "60000-61000/udp" for UDP"#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": ["22,80"], "timeout": 5}"#,
+            r#"rules[0].allow.ports[0]: "22,80" is more than one port; write each port as a separate list element"#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": 22, "timeout": 5}"#,
+            r#"rules[0].allow.ports: 22 is not a list of ports; write a list, as in [22, "60000-61000/udp"], or "any""#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": "any", "timeout": 5}"#,
+            r#"rules[0].allow.ports: "any" opens every guarded port, but no rule guards one; write the ports into the list too, or use `set` to open the whole host"#,
+        ),
+        (
             r#""sequence": [1, 2], "allow": {"ports": ["ssh"], "timeout": 5}"#,
             r#"rules[0].allow.ports[0]: "ssh" is not a port; write 7000 for TCP, "7000/udp" for UDP"#,
         ),

@@ -8,7 +8,7 @@ use knock_config::{
     Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
     parse,
 };
-use knock_proto::{Knock, Port, SetName, TableName, TcpFlags};
+use knock_proto::{Knock, Port, PortRange, Protocol, SetName, TableName, TcpFlags};
 
 fn config(text: &str) -> Config {
     parse("c.json", text).unwrap_or_else(|error| panic!("{error}")).config
@@ -116,7 +116,8 @@ fn a_rule_with_every_key_is_read() {
     assert_eq!(rule.stop, Some(stop));
     assert_eq!(rule.command_timeout, Duration::from_secs(9));
     assert_eq!((rule.setup.as_deref(), rule.teardown.as_deref()), (Some("up"), Some("down")));
-    let allow = Allow::Ports { ports: vec![Port::tcp(22), Port::udp(51820)], timeout: Duration::from_secs(24 * 3600) };
+    let ports = vec![Port::tcp(22).into(), Port::udp(51820).into()];
+    let allow = Allow::Ports { ports, any: false, timeout: Duration::from_secs(24 * 3600) };
     assert_eq!(rule.allow, Some(allow));
 }
 
@@ -124,6 +125,41 @@ fn a_rule_with_every_key_is_read() {
 fn without_stop_on_shutdown_a_stop_command_runs_at_once_when_the_daemon_stops() {
     let stop = rule(r#""command": "c", "stop_command": "s", "stop_after": 10"#).stop.expect("a stop command");
     assert_eq!(stop.on_shutdown, StopOnShutdown::Run);
+}
+
+#[test]
+fn guarded_ports_are_single_ones_ranges_or_any() {
+    let udp = |first, last| PortRange { protocol: Protocol::Udp, first, last };
+    let expected =
+        |ports: &[PortRange], any| Some(Allow::Ports { ports: ports.to_vec(), any, timeout: Duration::from_secs(60) });
+    for (text, allow) in [
+        (r#"["60000-61000/udp", 22]"#, expected(&[udp(60000, 61000), Port::tcp(22).into()], false)),
+        (r#"["60000-61000:udp", "60500-62000/udp"]"#, expected(&[udp(60000, 61000), udp(60500, 62000)], false)),
+        (r#"["53-53/udp", "any"]"#, expected(&[udp(53, 53)], true)),
+    ] {
+        assert_eq!(rule(&format!(r#""allow": {{"ports": {text}, "timeout": "1m"}}"#)).allow, allow, "{text}");
+    }
+    let text = r#"{"rules": [
+        {"name": "all", "sequence": [3, 1, 2], "allow": {"ports": "any", "timeout": "1m"}},
+        {"name": "ssh", "sequence": [5, 9, 7], "allow": {"ports": [22], "timeout": "1m"}}]}"#;
+    let rules = knock_config::parse("c.json", text).expect("valid").config.rules;
+    assert_eq!(rules[0].allow, expected(&[], true));
+}
+
+#[test]
+fn more_different_ranges_than_packets_can_be_compared_with_are_refused() {
+    let text = |count: u16| {
+        let rules: Vec<String> = (1..=count)
+            .map(|n| {
+                let allow = format!(r#"{{"ports": ["{n}-60000", "7-9/udp"], "timeout": 5}}"#);
+                format!(r#"{{"name": "r{n}", "sequence": [{}, 1, {n}], "allow": {allow}}}"#, n + 60000)
+            })
+            .collect();
+        format!(r#"{{"rules": [{}]}}"#, rules.join(","))
+    };
+    knock_config::parse("c.json", &text(63)).expect("64 ranges are valid");
+    let error = knock_config::parse("c.json", &text(64)).expect_err("one too many").to_string();
+    assert!(error.contains("rules[63].allow.ports: the rules have more than 64 different ranges"), "{error}");
 }
 
 #[test]

@@ -92,6 +92,9 @@ fn a_guarded_neighbour_is_not_a_tripwire_for_a_scan() {
     };
     assert!(warnings(&text(7001))[0].contains("such a scan completes the sequence, because it touches no tripwire"));
     assert!(warnings(&text(7009))[0].contains("the tripwires stop a scan of all ports"));
+    // A range as well; the upper neighbour of 7002 is still one.
+    let range = text(1).replace("\"ports\": [1]", "\"ports\": [\"7001-7002\"]");
+    assert!(warnings(&range)[0].contains("such a scan completes the sequence, because it touches no tripwire"));
 }
 
 #[test]
@@ -137,6 +140,33 @@ fn rules_for_different_packets_do_not_trigger_each_other() {
     assert_eq!(rules(r#""target": "192.0.2.1""#, r#""target": "192.0.2.2""#), 0);
     assert_eq!(rules(r#""tcp_flags": "syn""#, r#""tcp_flags": "ack""#), 1);
     assert_eq!(rules(r#""target": "192.0.2.1""#, r#""timeout": 9"#), 1);
+}
+
+#[test]
+fn a_sequence_whose_neighbours_are_all_in_guarded_ranges_has_no_tripwires() {
+    let of = |sequence: &str, ports: &str, tripwires: bool| {
+        warnings(&format!(
+            r#"{{"tripwires": {tripwires}, "rules": [
+ {{"name": "a", "sequence": [{sequence}], "allow": {{"ports": [{ports}], "timeout": 60}}}}]}}"#
+        ))
+    };
+    assert_eq!(
+        of("300, 100, 200", r#""1-65535""#, true),
+        [
+            "c.json:2:28: rules[0].sequence: the neighbours of these ports are guarded ports (1-65535/tcp), so the sequence \
+             has no tripwires against port scans; use knock ports outside the guarded ranges"
+        ]
+    );
+    // A knock port in a range is no reason: clients of the service seldom meet it.
+    for (sequence, ports) in [
+        ("300, 70, 200", r#""99-400""#),
+        ("300, 100, 200", r#""1-65535/udp""#),
+        ("300, 100, 200", r#"22, "300-400""#),
+        ("300, 100, 200", r#"99, 101, 199, 201, 299, 301"#),
+    ] {
+        assert_eq!(of(sequence, ports, true), [""; 0], "{sequence}, {ports}");
+    }
+    assert_eq!(of("300, 100, 200", r#""1-65535""#, false), [""; 0]);
 }
 
 #[test]

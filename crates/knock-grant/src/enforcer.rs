@@ -41,7 +41,7 @@ impl Place {
     /// The store that holds the elements of this place.
     pub fn store(&self) -> Store {
         match self {
-            Place::Port(_) => Store::Table,
+            Place::Table(_) => Store::Table,
             Place::Set(set) => Store::Set(set.clone()),
         }
     }

@@ -204,7 +204,7 @@ impl GrantEvent {
 
     pub(crate) fn stray(rule: Option<RuleId>, address: IpAddr, place: &Place, table: &str) -> GrantEvent {
         let place = match place {
-            Place::Port(port) => format!("{port} in table inet {table}"),
+            Place::Table(access) => format!("{access} in table inet {table}"),
             Place::Set(set) => format!("set {set}"),
         };
         GrantEvent::Stray { rule, address, place }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use knock_nft::TableSpec;
-use knock_proto::{Port, RuleId, SetName};
+use knock_proto::{Access, RuleId, SetName};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Policy {
 pub enum Opens {
     /// Nothing: the rule has no grants.
     Nothing,
-    /// These guarded ports.
-    Ports(Vec<Port>),
+    /// Guarded ports.
+    Ports(Vec<Access>),
     /// What the administrator's own rules let the members of user sets do.
     Sets {
         /// The set for IPv4 addresses.
@@ -37,17 +37,17 @@ pub enum Opens {
 /// The place of an element.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// In the managed table, for this guarded port.
-    Port(Port),
+    /// In the managed table.
+    Table(Access),
     /// In a user set.
     Set(SetName),
 }
 
 impl fmt::Display for Place {
-    /// `22/tcp`, or `inet filter ssh4`.
+    /// `22/tcp`, `60000-61000/udp`, `any`, or `inet filter ssh4`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Port(port) => port.fmt(f),
+            Place::Table(access) => access.fmt(f),
             Place::Set(set) => set.fmt(f),
         }
     }
@@ -59,7 +59,7 @@ impl Policy {
     pub fn places(&self, rule: &RuleId, address: IpAddr) -> Vec<Place> {
         match self.rules.get(rule) {
             None | Some(Opens::Nothing) => Vec::new(),
-            Some(Opens::Ports(ports)) => ports.iter().copied().map(Place::Port).collect(),
+            Some(Opens::Ports(ports)) => ports.iter().copied().map(Place::Table).collect(),
             Some(Opens::Sets { v4, v6 }) => {
                 let set = if address.is_ipv4() { v4 } else { v6 };
                 set.iter().cloned().map(Place::Set).collect()

@@ -60,6 +60,7 @@ pub(crate) mod element {
     pub(crate) const TIMEOUT: u16 = 4;
     pub(crate) const EXPIRATION: u16 = 5;
     pub(crate) const USERDATA: u16 = 6;
+    pub(crate) const KEY_END: u16 = 10;
     pub(crate) const VALUE: u16 = 1;
 }
 

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knock_proto::{Port, Protocol};
+use knock_proto::{Access, Port, PortRange, Protocol};
 
 use crate::attribute::{self, Attributes, Message};
+use crate::grant_set::{GrantSet, Opening};
 
 /// The longest timeout that is handed to the kernel, in milliseconds: about 31 years. The kernel counts in jiffies and
 /// refuses (ERANGE) what overflows them.
@@ -15,26 +16,26 @@ const COMMENT_MAX: usize = 127;
 /// The type of a comment in the userdata of a table or an element: `NFTNL_UDATA_TABLE_COMMENT`, `NFTNL_UDATA_SET_ELEM_COMMENT`.
 const UDATA_COMMENT: u8 = 0;
 
-/// What an element of the managed table is for: a source address and the guarded port that is open to it.
+/// What an element of the managed table is for: a source address and what is open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementKey {
     /// The source address. An IPv4-mapped IPv6 address is taken for the IPv4 one, as which its packets come.
     pub address: IpAddr,
-    /// The guarded port.
-    pub port: Port,
+    /// What it opens.
+    pub access: Access,
 }
 
 impl ElementKey {
     /// With an IPv4-mapped address as the IPv4 one, as the kernel lists it.
     pub(crate) fn canonical(&self) -> ElementKey {
-        ElementKey { address: self.address.to_canonical(), port: self.port }
+        ElementKey { address: self.address.to_canonical(), ..*self }
     }
 }
 
 /// A grant in the managed table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
-    /// For whom and for which port.
+    /// For whom, and what it opens.
     pub key: ElementKey,
     /// The rule's name; bytes after the 127th or after a NUL are left out.
     pub comment: String,
@@ -93,7 +94,11 @@ impl KeyBytes {
 
     /// The key of an element in the set of guarded ports.
     pub(crate) fn port(port: Port) -> KeyBytes {
-        KeyBytes::new().push(&[port.protocol.number()]).push(&port.number.to_be_bytes())
+        KeyBytes::new().push_port(port)
+    }
+
+    fn push_port(self, port: Port) -> KeyBytes {
+        self.push(&[port.protocol.number()]).push(&port.number.to_be_bytes())
     }
 
     /// The key of an element in a set of addresses.
@@ -106,7 +111,11 @@ impl KeyBytes {
 
     /// The key of a grant.
     pub(crate) fn grant(key: &ElementKey) -> KeyBytes {
-        KeyBytes::address(key.address).push(&[key.port.protocol.number()]).push(&key.port.number.to_be_bytes())
+        let address = KeyBytes::address(key.address);
+        match key.access {
+            Access::Ports(ports) => ports.single().map_or(address, |port| address.push_port(port)),
+            Access::Any => address,
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -114,10 +123,17 @@ impl KeyBytes {
     }
 }
 
-/// The address and port of a grant's key; `None` for an element of another kind, which another program added.
-pub(crate) fn read_grant_key(bytes: &[u8]) -> Option<ElementKey> {
-    let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
-    Some(ElementKey { address: read_address(address)?, port: read_port(rest)? })
+/// A key in a set of grants; `None` for one of another protocol, which another program added.
+pub(crate) fn read_grant_key(set: GrantSet, bytes: &[u8]) -> Option<ElementKey> {
+    let (address, access) = match set.opening {
+        Opening::Any => (bytes, Access::Any),
+        Opening::Range(range) => (bytes, range.into()),
+        Opening::Port => {
+            let (address, port) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+            (address, read_port(port)?.into())
+        }
+    };
+    Some(ElementKey { address: read_address(address)?, access })
 }
 
 pub(crate) fn read_address(bytes: &[u8]) -> Option<IpAddr> {
@@ -168,6 +184,8 @@ pub(crate) fn read_comment(mut record: &[u8]) -> Option<&str> {
 /// An element as the kernel lists it.
 pub(crate) struct Listed<'a> {
     pub(crate) key: &'a [u8],
+    /// The last key of an interval.
+    key_end: Option<&'a [u8]>,
     pub(crate) comment: &'a str,
     /// In milliseconds; absent where it is the set's own, or the element permanent.
     timeout: Option<u64>,
@@ -177,13 +195,21 @@ pub(crate) struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     fn read(attributes: Attributes<'a>) -> Option<Listed<'a>> {
-        use attribute::element::{EXPIRATION, KEY, TIMEOUT, USERDATA, VALUE};
+        use attribute::element::{EXPIRATION, KEY, KEY_END, TIMEOUT, USERDATA, VALUE};
         Some(Listed {
             key: attributes.get(KEY)?.nested().get(VALUE)?.0,
+            key_end: attributes.get(KEY_END).and_then(|end| end.nested().get(VALUE)).map(|end| end.0),
             comment: attributes.get(USERDATA).and_then(|record| read_comment(record.0)).unwrap_or(""),
             timeout: attributes.be64(TIMEOUT),
             expiration: attributes.be64(EXPIRATION),
         })
+    }
+
+    /// The ports of an element in the set of guarded ports.
+    pub(crate) fn ports(&self) -> Option<PortRange> {
+        let first = read_port(self.key)?;
+        let last = self.key_end.map_or(Some(first), read_port)?;
+        (first.protocol == last.protocol).then_some(PortRange { last: last.number, ..first.into() })
     }
 
     /// The timeout and the rest of it. The kernel leaves out a timeout that is the set's default (in milliseconds).
@@ -212,12 +238,18 @@ mod tests {
 
     #[test]
     fn a_grant_key_reads_back() {
+        let range = PortRange { protocol: Protocol::Udp, first: 60000, last: 61000 };
         for address in ["192.0.2.1", "2001:db8::1"] {
-            let key = ElementKey { address: address.parse().expect("an address"), port: Port::udp(51820) };
-            assert_eq!(read_grant_key(KeyBytes::grant(&key).as_slice()), Some(key));
+            for access in [Port::udp(51820).into(), range.into(), Access::Any] {
+                let key = ElementKey { address: address.parse().expect("an address"), access };
+                assert_eq!(read_grant_key(GrantSet::of(&key), KeyBytes::grant(&key).as_slice()), Some(key));
+            }
         }
         for bytes in [&[][..], &[0; 7], &[0; 8], &[0; 12], &[0; 13], &[6; 64]] {
-            assert_eq!(read_grant_key(bytes), None);
+            assert_eq!(read_grant_key(GrantSet::SINGLE[0], bytes), None);
+        }
+        for bytes in [&[][..], &[0; 3], &[0; 8], &[6; 64]] {
+            assert_eq!(read_grant_key(GrantSet::both(Opening::Any)[0], bytes), None);
         }
     }
 

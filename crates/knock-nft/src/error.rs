@@ -25,6 +25,8 @@ pub enum Operation {
     DeleteTable,
     /// Adding a set.
     AddSet,
+    /// Deleting a set.
+    DeleteSet,
     /// Adding a chain.
     AddChain,
     /// Emptying a chain.
@@ -61,6 +63,7 @@ impl fmt::Display for Operation {
             Operation::AddTable => "add or claim",
             Operation::DeleteTable => "delete",
             Operation::AddSet => "add a set to",
+            Operation::DeleteSet => "delete a set of",
             Operation::AddChain => "add a chain to",
             Operation::FlushChain => "empty a chain of",
             Operation::AddRule => "add a rule to",

@@ -3,7 +3,7 @@
 //! nftnl's own expression types always use register 1, and there is none for `fib`; a concatenation takes several
 //! registers. So these are built by attribute.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
 
 use nftnl::Rule;
@@ -21,7 +21,7 @@ enum Value {
     Number(libc::c_int),
     Byte(u8),
     Bytes(Vec<u8>),
-    Text(&'static CStr),
+    Text(CString),
 }
 
 use Value::{Bytes, Number, Text};
@@ -123,6 +123,11 @@ impl Expression {
         Expression::compare(libc::NFT_CMP_GTE, data)
     }
 
+    /// Goes on where register 1 is `data` or less, in network byte order.
+    pub(crate) fn at_most(data: &[u8]) -> Expression {
+        Expression::compare(libc::NFT_CMP_LTE, data)
+    }
+
     fn compare(operator: libc::c_int, data: &[u8]) -> Expression {
         let attributes = vec![
             (sys::NFTNL_EXPR_CMP_SREG, Number(REGISTER_1)),
@@ -173,9 +178,9 @@ impl Expression {
     }
 
     /// Goes on where what starts in register 1 is in the set.
-    pub(crate) fn lookup(set: &'static CStr) -> Expression {
+    pub(crate) fn lookup(set: &CStr) -> Expression {
         let attributes =
-            vec![(sys::NFTNL_EXPR_LOOKUP_SREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_LOOKUP_SET, Text(set))];
+            vec![(sys::NFTNL_EXPR_LOOKUP_SREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_LOOKUP_SET, Text(set.to_owned()))];
         Expression { name: c"lookup", attributes }
     }
 
@@ -196,7 +201,7 @@ impl Expression {
     /// Goes on in another chain, and comes back.
     pub(crate) fn jump(chain: &'static CStr) -> Expression {
         let mut expression = Expression::verdict(libc::NFT_JUMP);
-        expression.attributes.push((sys::NFTNL_EXPR_IMM_CHAIN, Text(chain)));
+        expression.attributes.push((sys::NFTNL_EXPR_IMM_CHAIN, Text(chain.to_owned())));
         expression
     }
 }
@@ -221,7 +226,7 @@ impl nftnl::expr::Expression for Expression {
                         let length = u32::try_from(bytes.len()).unwrap_or(0);
                         sys::nftnl_expr_set(expression.as_ptr(), attribute, bytes.as_ptr().cast(), length);
                     }
-                    Text(text) => {
+                    Text(ref text) => {
                         sys::nftnl_expr_set_str(expression.as_ptr(), attribute, text.as_ptr());
                     }
                 }

@@ -1,15 +1,19 @@
 //! The managed table as it is in the kernel.
 
+use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::time::Duration;
 
-use knock_proto::Port;
+use knock_proto::{Port, PortRange};
 use rustix::io::Errno;
 
 use crate::attribute::{self, Message, Request};
 use crate::connection::Connection;
-use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key, read_port};
+use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key};
 use crate::error::{Error, Operation};
-use crate::rules::{CHAINS, GRANTS4, GRANTS6, GUARDED, rules};
+use crate::grant_set::GrantSet;
+use crate::message::SetKind;
+use crate::rules::{CHAINS, GUARDED, rules};
 use crate::spec::TableSpec;
 use crate::writer::{COMMENT, FAMILY, FLAG_OWNER, MARK, sets};
 
@@ -75,6 +79,20 @@ struct SetState {
     size: u32,
 }
 
+impl SetState {
+    fn is(&self, kind: &SetKind) -> bool {
+        (self.flags, self.key_type, self.key_length, self.size)
+            == (kind.flags, kind.key_type, kind.key_length, kind.size)
+    }
+}
+
+/// What is to happen to the sets of a table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SetChanges {
+    pub(crate) delete: Vec<CString>,
+    pub(crate) add: Vec<(CString, SetKind)>,
+}
+
 /// The whole table but for its grants and what others added beside.
 ///
 /// The kernel numbers tables, and within a table chains, sets and rules, with handles that it never gives twice, and a rule
@@ -86,7 +104,7 @@ pub(crate) struct Layout {
     sets: Vec<SetState>,
     /// The handles in their order, chain by chain as in `CHAINS`.
     rules: [Vec<u64>; CHAINS.len()],
-    guarded: Vec<Port>,
+    guarded: Vec<PortRange>,
 }
 
 impl Layout {
@@ -116,41 +134,53 @@ impl Layout {
         &self.table
     }
 
-    /// Whether sets and chains are those that `spec` asks for, so that only rules and guarded ports need replacing.
-    pub(crate) fn fits(&self, spec: &TableSpec) -> bool {
+    /// How the sets become those of `spec`, where only they, rules and guarded ports need replacing. `None`: chains are
+    /// others, or a set that may hold grants.
+    pub(crate) fn changes_to(&self, spec: &TableSpec) -> Option<SetChanges> {
         let chains = self.chains.iter().map(|chain| (chain.name.as_str(), chain.hook, chain.policy));
         let accept = libc::NF_ACCEPT.cast_unsigned();
         let wanted_chains = CHAINS.iter().map(|kind| {
             let hook = kind.hook.map(|(hook, priority)| (hook as u32, priority));
             (text(kind.name), hook, hook.map(|_| accept))
         });
-        let wanted_sets = sets(spec.max_grants);
-        self.table.comment == COMMENT
-            && chains.eq(wanted_chains)
-            && self.sets.len() == wanted_sets.len()
-            && wanted_sets.iter().all(|(name, kind)| {
-                self.sets.iter().any(|set| {
-                    set.name == text(name)
-                        && (set.flags, set.key_type, set.key_length, set.size)
-                            == (kind.flags, kind.key_type, kind.key_length, kind.size)
-                })
-            })
+        if self.table.comment != COMMENT || !chains.eq(wanted_chains) {
+            return None;
+        }
+        let wanted = sets(spec);
+        let is_wanted =
+            |set: &SetState| wanted.iter().any(|(name, kind)| set.name.as_bytes() == name.as_bytes() && set.is(kind));
+        let (kept, other): (Vec<&SetState>, Vec<&SetState>) = self.sets.iter().partition(|set| is_wanted(set));
+        let is_kept = |name: &CString| kept.iter().any(|set| set.name.as_bytes() == name.as_bytes());
+        let add: Vec<(CString, SetKind)> = wanted.iter().filter(|(name, _)| !is_kept(name)).cloned().collect();
+        let holds_grants = |set: &&SetState| set.name != text(GUARDED);
+        let is_replaced = |set: &SetState| add.iter().any(|(name, _)| name.as_bytes() == set.name.as_bytes());
+        if other.iter().copied().filter(holds_grants).any(is_replaced) {
+            return None;
+        }
+        Some(SetChanges { delete: other.iter().map(|set| c_name(&set.name)).collect(), add })
+    }
+
+    /// Whether sets and chains are those that `spec` asks for.
+    fn fits(&self, spec: &TableSpec) -> bool {
+        self.changes_to(spec).is_some_and(|changes| changes.delete.is_empty() && changes.add.is_empty())
     }
 
     /// Whether this is the table that was just made of `spec`, with as many rules as it has and its guarded ports.
     pub(crate) fn is_made_of(&self, spec: &TableSpec) -> bool {
-        let mut guarded = spec.guarded.clone();
-        guarded.sort_unstable();
-        guarded.dedup();
         let made = rules(spec);
         let counts = CHAINS.iter().map(|kind| made.iter().filter(|(chain, _)| *chain == kind.name).count());
-        self.fits(spec) && self.guarded == guarded && self.rules.iter().map(Vec::len).eq(counts)
+        self.fits(spec) && self.guarded == spec.guarded_ranges() && self.rules.iter().map(Vec::len).eq(counts)
     }
 }
 
 /// The names of the ruleset are ASCII.
 fn text(name: &'static std::ffi::CStr) -> &'static str {
     name.to_str().unwrap_or("")
+}
+
+/// A name for C; one from the kernel has no NUL.
+fn c_name(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
 }
 
 fn read_chain(connection: &mut Connection, table: &str, name: &str) -> Result<ChainState, Errno> {
@@ -176,7 +206,8 @@ fn read_sets(connection: &mut Connection, table: &str) -> Result<Vec<SetState>, 
     connection.dump(request, |sets: &mut Vec<SetState>, message: Message<'_>| {
         let attributes = message.attributes();
         let name = attributes.string(NAME).unwrap_or("");
-        if attributes.string(TABLE) == Some(table) && [GUARDED, GRANTS4, GRANTS6].map(text).contains(&name) {
+        let is_ours = name == text(GUARDED) || name.parse::<GrantSet>().is_ok();
+        if attributes.string(TABLE) == Some(table) && is_ours {
             sets.push(SetState {
                 name: name.to_owned(),
                 handle: attributes.be64(HANDLE).unwrap_or(0),
@@ -204,11 +235,11 @@ fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; CHA
     })
 }
 
-/// In ascending order; an element that is not a port, which only another program can have added, counts as 0/tcp.
-fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<Port>, Errno> {
+/// In ascending order; an element that is not of ports, which only another program can have added, counts as 0/tcp.
+fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<PortRange>, Errno> {
     let request = |flags| elements_request(FAMILY, table, text(GUARDED), flags);
-    let mut guarded = connection.dump(request, |ports: &mut Vec<Port>, message: Message<'_>| {
-        read_elements(message, |listed| ports.push(read_port(listed.key).unwrap_or(Port::tcp(0))));
+    let mut guarded = connection.dump(request, |ports: &mut Vec<PortRange>, message: Message<'_>| {
+        read_elements(message, |listed| ports.push(listed.ports().unwrap_or(Port::tcp(0).into())));
     })?;
     guarded.sort_unstable();
     Ok(guarded)
@@ -223,15 +254,22 @@ pub(crate) fn elements_request(family: u8, table: &str, set: &str, flags: libc::
 /// The grants in the table. Elements of other protocols are left out; one without a timeout remains for [`Duration::MAX`].
 pub(crate) fn read_grants(connection: &mut Connection, table: &str) -> Result<Vec<Element>, Error> {
     let fail = |errno| Error::kernel(Operation::ReadElements, object(table), errno);
-    let mut grants = read_grant_set(connection, table, text(GRANTS4)).map_err(fail)?;
-    grants.extend(read_grant_set(connection, table, text(GRANTS6)).map_err(fail)?);
+    let mut grants = Vec::new();
+    for set in read_grant_sets(connection, table)? {
+        match read_grant_set(connection, table, set) {
+            Ok(found) => grants.extend(found),
+            // The others are only in some tables.
+            Err(Errno::NOENT) if !GrantSet::SINGLE.contains(&set) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+    }
     Ok(grants)
 }
 
 /// The grants that are left in a table which others may have damaged. An element without a timeout is not from knockd.
 pub(crate) fn read_remaining_grants(connection: &mut Connection, table: &str) -> Result<Vec<Element>, Error> {
     let mut grants = Vec::new();
-    for set in [GRANTS4, GRANTS6].map(text) {
+    for set in read_grant_sets(connection, table)? {
         match read_grant_set(connection, table, set) {
             Ok(found) => grants.extend(found.into_iter().filter(|grant| grant.remaining < Duration::MAX)),
             Err(Errno::NOENT) => {}
@@ -241,11 +279,22 @@ pub(crate) fn read_remaining_grants(connection: &mut Connection, table: &str) ->
     Ok(grants)
 }
 
-fn read_grant_set(connection: &mut Connection, table: &str, set: &str) -> Result<Vec<Element>, Errno> {
-    let request = |flags| elements_request(FAMILY, table, set, flags);
+/// The sets of grants in the table, and those that every managed table has.
+fn read_grant_sets(connection: &mut Connection, table: &str) -> Result<BTreeSet<GrantSet>, Error> {
+    let found = match read_sets(connection, table) {
+        Ok(sets) => sets,
+        Err(Errno::NOENT) => Vec::new(),
+        Err(errno) => return Err(Error::kernel(Operation::ReadSet, object(table), errno)),
+    };
+    Ok(found.iter().filter_map(|set| set.name.parse().ok()).chain(GrantSet::SINGLE).collect())
+}
+
+fn read_grant_set(connection: &mut Connection, table: &str, set: GrantSet) -> Result<Vec<Element>, Errno> {
+    let name = set.to_string();
+    let request = |flags| elements_request(FAMILY, table, &name, flags);
     connection.dump_elements(request, |found, message| {
         read_elements(message, |listed| {
-            if let Some(key) = read_grant_key(listed.key) {
+            if let Some(key) = read_grant_key(set, listed.key) {
                 let lifetime = listed.lifetime(None).unwrap_or(Lifetime::whole(Duration::MAX));
                 let comment = listed.comment.to_owned();
                 let (timeout, remaining) = (lifetime.timeout, lifetime.remaining);

@@ -12,6 +12,7 @@ mod connection;
 mod element;
 mod error;
 mod expression;
+mod grant_set;
 mod layout;
 mod message;
 mod monitor;

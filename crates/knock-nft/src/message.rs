@@ -99,7 +99,7 @@ pub(crate) struct SetMessage {
 }
 
 /// What a set is, beyond its name.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct SetKind {
     /// A number that is unique within the transaction; the kernel wants one.
     pub(crate) id: u32,
@@ -108,6 +108,8 @@ pub(crate) struct SetKind {
     pub(crate) key_length: u32,
     /// The most elements; 0: no bound.
     pub(crate) size: u32,
+    /// The length of each field of a concatenation of intervals, in bytes; empty otherwise.
+    pub(crate) fields: &'static [u8],
 }
 
 impl SetMessage {
@@ -123,11 +125,16 @@ impl SetMessage {
         SetMessage { set, family }
     }
 
+    /// A set to delete.
+    pub(crate) fn to_delete(family: u8, table: &CStr, name: &CStr) -> SetMessage {
+        SetMessage::named(family, table, name)
+    }
+
     /// A set to add.
     pub(crate) fn new(family: u8, table: &CStr, name: &CStr, kind: SetKind) -> SetMessage {
         let message = SetMessage::named(family, table, name);
         let set = message.set.as_ptr();
-        // SAFETY: the set is allocated.
+        // SAFETY: the set is allocated; the lengths of the fields are valid for the call, which copies them.
         unsafe {
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_ID), kind.id);
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_FLAGS), kind.flags);
@@ -135,6 +142,10 @@ impl SetMessage {
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_KEY_LEN), kind.key_length);
             if kind.size > 0 {
                 sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_DESC_SIZE), kind.size);
+            }
+            if !kind.fields.is_empty() {
+                let (data, length) = (kind.fields.as_ptr().cast(), length(kind.fields));
+                sys::nftnl_set_set_data(set, index(sys::NFTNL_SET_DESC_CONCAT), data, length);
             }
         }
         message
@@ -197,14 +208,27 @@ impl ElementsMessage {
 
     /// Appends an element. `userdata` is a record of [`crate::element::comment_record`], or empty.
     pub(crate) fn push(&mut self, key: &[u8], timeout: Option<Timeout>, userdata: &[u8]) {
-        debug_assert!(!self.is_full() && key.len() <= 24 && userdata.len() <= 130);
+        self.push_element(key, None, timeout, userdata);
+    }
+
+    /// Appends the interval from `first` to `last`, both of it.
+    pub(crate) fn push_interval(&mut self, first: &[u8], last: &[u8]) {
+        self.push_element(first, Some(last), None, &[]);
+    }
+
+    fn push_element(&mut self, key: &[u8], key_end: Option<&[u8]>, timeout: Option<Timeout>, userdata: &[u8]) {
+        let key_length = key.len() + key_end.map_or(0, <[u8]>::len);
+        debug_assert!(!self.is_full() && key_length <= 24 && userdata.len() <= 130);
         self.count += 1;
         // SAFETY: no arguments.
         let element = allocated(unsafe { sys::nftnl_set_elem_alloc() }).as_ptr();
-        // SAFETY: the element was just allocated; key and userdata are valid for the calls, which copy them; the set
+        // SAFETY: the element was just allocated; keys and userdata are valid for the calls, which copy them; the set
         // takes the element over and frees it.
         unsafe {
             sys::nftnl_set_elem_set(element, index(sys::NFTNL_SET_ELEM_KEY), key.as_ptr().cast(), length(key));
+            if let Some(end) = key_end {
+                sys::nftnl_set_elem_set(element, index(sys::NFTNL_SET_ELEM_KEY_END), end.as_ptr().cast(), length(end));
+            }
             if let Some(timeout) = timeout {
                 sys::nftnl_set_elem_set_u64(element, index(sys::NFTNL_SET_ELEM_TIMEOUT), timeout.whole);
                 if timeout.remaining < timeout.whole {

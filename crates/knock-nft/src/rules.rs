@@ -46,6 +46,14 @@
 //! An expression that cannot read what it asks for ends its rule, and the packet goes on to the next. So a packet with
 //! unreadable ports is a case of its own. It needs IPv6: the first fragment of an IPv4 packet has eight bytes at
 //! least (RFC 791), and so the ports.
+//!
+//! Where a rule opens a range or every guarded port, the gate has for each of them, between the other two lookups and the
+//! drop:
+//!
+//! ```text
+//!     ip saddr @grants4_any accept
+//!     udp dport 60000-61000 ip saddr @grants4_udp_60000_61000 accept
+//! ```
 
 use std::ffi::CStr;
 
@@ -53,14 +61,12 @@ use knock_proto::{Family, Protocol};
 use nftnl::Hook;
 
 use crate::expression::{Expression, Field, REGISTER_1, register};
+use crate::grant_set::{GrantSet, Opening};
+use crate::set::IpVersion;
 use crate::spec::TableSpec;
 
 /// The set of guarded ports.
 pub(crate) const GUARDED: &CStr = c"guarded";
-/// The set of grants to IPv4 addresses.
-pub(crate) const GRANTS4: &CStr = c"grants4";
-/// The set of grants to IPv6 addresses.
-pub(crate) const GRANTS6: &CStr = c"grants6";
 
 /// A chain.
 #[derive(Clone, Copy)]
@@ -159,8 +165,7 @@ fn gate(spec: &TableSpec) -> Vec<Rule> {
         rules.push(joined([is_protocol(Protocol::Udp), vec![Expression::connection_state(), mask, any, accept()]]));
     }
     rules.extend(exempt(spec));
-    rules.push(granted(Family::Ip, SOURCE4, GRANTS4));
-    rules.push(granted(Family::Ip6, SOURCE6, GRANTS6));
+    rules.extend(spec.grant_sets().into_iter().map(granted));
     rules.push(dropped());
     rules
 }
@@ -235,12 +240,26 @@ fn exempt(spec: &TableSpec) -> impl Iterator<Item = Rule> {
     })
 }
 
-/// Accepts what comes from a source with a grant to the port.
-fn granted(family: Family, source: Field, set: &'static CStr) -> Rule {
-    let words = source.length / 4;
-    let port = Expression::payload(DESTINATION_PORT, register(words + 1));
-    let key = vec![Expression::payload(source, REGISTER_1), protocol_in(register(words)), port];
-    joined([is_family(family), key, vec![Expression::lookup(set), accept()]])
+/// Accepts what comes from a source with a grant in that set.
+fn granted(set: GrantSet) -> Rule {
+    let (family, source) = match set.version {
+        IpVersion::V4 => (Family::Ip, SOURCE4),
+        IpVersion::V6 => (Family::Ip6, SOURCE6),
+    };
+    let mut rule = is_family(family);
+    if let Opening::Range(range) = set.opening {
+        rule.extend(is_protocol(range.protocol));
+        rule.push(Expression::payload(DESTINATION_PORT, REGISTER_1));
+        rule.push(Expression::at_least(&range.first.to_be_bytes()));
+        rule.push(Expression::at_most(&range.last.to_be_bytes()));
+    }
+    rule.push(Expression::payload(source, REGISTER_1));
+    if set.opening == Opening::Port {
+        let words = source.length / 4;
+        rule.extend([protocol_in(register(words)), Expression::payload(DESTINATION_PORT, register(words + 1))]);
+    }
+    rule.extend([Expression::lookup(&set.c_name()), accept()]);
+    rule
 }
 
 fn is_guarded(port: Field) -> Rule {

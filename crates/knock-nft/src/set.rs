@@ -42,7 +42,7 @@ impl IpVersion {
     }
 
     /// The number of the type and the length of a key.
-    const fn key(self) -> (u32, u32) {
+    pub(crate) const fn key(self) -> (u32, u32) {
         match self {
             IpVersion::V4 => (TYPE_IPV4, 4),
             IpVersion::V6 => (TYPE_IPV6, 16),

@@ -1,8 +1,11 @@
 //! What the managed table shall be.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 
-use knock_proto::{InterfaceName, Port, Protocol, TableName};
+use knock_proto::{Access, InterfaceName, PortRange, Protocol, TableName};
+
+use crate::grant_set::GrantSet;
 
 /// What the managed table shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +13,9 @@ pub struct TableSpec {
     /// Its name, in the family inet.
     pub name: TableName,
     /// The ports that only a grant opens.
-    pub guarded: Vec<Port>,
+    pub guarded: Vec<PortRange>,
+    /// What grants open. Single ports need not be named.
+    pub opens: Vec<Access>,
     /// Interfaces from which everything is let in; by name. They need not exist.
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
@@ -23,6 +28,16 @@ impl TableSpec {
     /// Whether a UDP port is guarded. Only then is connection tracking asked for, which costs each packet of the host.
     pub(crate) fn guards_udp(&self) -> bool {
         self.guarded.iter().any(|port| port.protocol == Protocol::Udp)
+    }
+
+    /// The elements of the set of guarded ports.
+    pub(crate) fn guarded_ranges(&self) -> Vec<PortRange> {
+        PortRange::disjoint(self.guarded.iter().copied())
+    }
+
+    /// The sets of grants. Those for single ports are always there.
+    pub(crate) fn grant_sets(&self) -> BTreeSet<GrantSet> {
+        self.opens.iter().flat_map(|&access| GrantSet::both(access.into())).chain(GrantSet::SINGLE).collect()
     }
 
     /// The name for C.

@@ -4,17 +4,16 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::time::Duration;
 
-use nftnl::MsgType;
 use rustix::io::Errno;
 
 use crate::connection::{Connection, Failure, Refusal};
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
-use crate::layout::{Layout, TableState, object, read_grants, read_remaining_grants};
-use crate::message::ElementsMessage;
-use crate::rules::{GRANTS4, GRANTS6};
+use crate::grant_set::GrantSet;
+use crate::layout::{Layout, SetChanges, TableState, object, read_grants, read_remaining_grants};
+use crate::set::IpVersion;
 use crate::spec::TableSpec;
-use crate::writer::{FAMILY, FLAG_OWNER, FLAG_PERSIST, Writer, grants_of};
+use crate::writer::{FLAG_OWNER, FLAG_PERSIST, Writer};
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 pub(crate) const REVOKE_ATTEMPTS: usize = 8;
@@ -38,12 +37,12 @@ pub struct ManagedTable {
 }
 
 /// How the kernel's table becomes that of a specification.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Plan {
     /// There is none yet.
     Create,
-    /// Sets and chains stay, rules and guarded ports are replaced; an orphaned table is claimed.
-    Replace { claim: bool },
+    /// Chains and sets with grants stay, rules and guarded ports are replaced; an orphaned table is claimed.
+    Replace { claim: bool, sets: SetChanges },
     /// It is deleted and created again, with its grants.
     Rebuild,
 }
@@ -81,7 +80,8 @@ impl ManagedTable {
             table.build(None, Plan::Create, &initial)?;
             return Ok((table, Vec::new()));
         };
-        let grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
+        let mut grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
+        keep_openable(&mut grants, &table.spec);
         let grants = truncate_to_limit(grants, table.spec.max_grants);
         table.build(Some(&layout), Plan::Rebuild, &grants)?;
         table.adopted = true;
@@ -104,24 +104,28 @@ impl ManagedTable {
         };
         let owner_changes = spec.owner != self.spec.owner;
         let previous = std::mem::replace(&mut self.spec, spec);
-        let result = self.apply_current(layout.fits(&self.spec) && !owner_changes, remove, add);
+        let sets = layout.changes_to(&self.spec).filter(|_| !owner_changes);
+        let result = self.apply_current(sets, remove, add);
         if result.is_err() {
             self.spec = previous;
         }
         result
     }
 
-    fn apply_current(&mut self, fits: bool, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
-        if fits {
+    fn apply_current(&mut self, sets: Option<SetChanges>, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
+        if let Some(sets) = sets {
+            let stay = self.spec.grant_sets();
+            let remove: Vec<ElementKey> =
+                remove.iter().filter(|key| stay.contains(&GrantSet::of(key))).copied().collect();
             let replace_and_grant = |writer: &mut Writer<'_>, spec: &TableSpec| {
-                writer.replace(spec);
+                writer.replace(spec, &sets);
                 add.iter().for_each(|element| writer.grant(element));
             };
             match self.delete_existing(&[], replace_and_grant) {
                 // A packet may meet the old guarded ports and the new grants: grants are deleted after their
                 // ports are no longer guarded, or a granted packet would be dropped.
                 Ok(_) => {
-                    if let Err(error) = self.revoke(remove) {
+                    if let Err(error) = self.revoke(&remove) {
                         log::error!(
                             "cannot delete grants that the new configuration does not have; they expire at their time: {error}"
                         );
@@ -129,12 +133,12 @@ impl ManagedTable {
                 }
                 // Only what goes makes room for what comes.
                 Err(error) if error.is_full() && !remove.is_empty() => {
-                    self.delete_existing(remove, replace_and_grant)?;
+                    self.delete_existing(&remove, replace_and_grant)?;
                 }
                 // As in `transact`: the grants that do not fit follow.
                 Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
-                    self.delete_existing(&[], |writer, spec| writer.replace(spec))?;
-                    self.revoke(remove)?;
+                    self.delete_existing(&[], |writer, spec| writer.replace(spec, &sets))?;
+                    self.revoke(&remove)?;
                     add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
                 }
                 Err(error) => return Err(error),
@@ -146,6 +150,7 @@ impl ManagedTable {
         let others: HashSet<ElementKey> = others.map(ElementKey::canonical).collect();
         let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
         grants.retain(|grant| !others.contains(&grant.key));
+        keep_openable(&mut grants, &self.spec);
         grants.extend_from_slice(add);
         let grants = truncate_to_limit(grants, self.spec.max_grants);
         self.build(None, Plan::Rebuild, &grants)
@@ -211,11 +216,8 @@ impl ManagedTable {
     pub fn revoke_all(&mut self) -> Result<Vec<Element>, Error> {
         let found = self.list()?;
         self.connection.begin();
-        for set in [GRANTS4, GRANTS6] {
-            // Without an element, it empties the set.
-            let all = ElementsMessage::new(FAMILY, &self.name, set);
-            self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
-        }
+        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
+        self.spec.grant_sets().into_iter().for_each(|set| writer.empty(set));
         self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))?;
         Ok(found)
     }
@@ -295,11 +297,11 @@ impl ManagedTable {
         let flags: &[u32] = if self.spec.owner { &[FLAG_OWNER | FLAG_PERSIST, 0] } else { &[0] };
         let mut unsupported = Errno::OPNOTSUPP;
         for &flags in flags {
-            let plan = match layout {
-                Some(layout) if layout.fits(&self.spec) => in_place_plan(layout.table().flags, flags).unwrap_or(plan),
-                _ => plan,
-            };
-            match self.transact(plan, flags, grants) {
+            let in_place = layout.and_then(|layout| {
+                let claim = claims_in_place(layout.table().flags, flags)?;
+                Some(Plan::Replace { claim, sets: layout.changes_to(&self.spec)? })
+            });
+            match self.transact(in_place.as_ref().unwrap_or(&plan), flags, grants) {
                 Ok(()) => {
                     self.owned = flags & FLAG_OWNER != 0;
                     self.snapshot_layout();
@@ -318,7 +320,7 @@ impl ManagedTable {
         Err(Error::kernel(Operation::AddTable, object(&self.spec.name), unsupported))
     }
 
-    fn transact(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+    fn transact(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
         let grants = if matches!(plan, Plan::Replace { .. }) { &[] } else { grants };
         match self.transact_with(plan, flags, grants) {
             Err(refusal) if refusal.first.errno == Errno::MSGSIZE && !grants.is_empty() => {
@@ -335,7 +337,7 @@ impl ManagedTable {
         }
     }
 
-    fn transact_with(&mut self, plan: Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+    fn transact_with(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
         self.connection.begin();
         let mut writer = Writer { connection: &mut self.connection, name: &self.name };
         match plan {
@@ -344,11 +346,11 @@ impl ManagedTable {
                 writer.delete();
                 writer.create(&self.spec, flags);
             }
-            Plan::Replace { claim } => {
-                if claim {
+            Plan::Replace { claim, sets } => {
+                if *claim {
                     writer.claim(flags);
                 }
-                writer.replace(&self.spec);
+                writer.replace(&self.spec, sets);
             }
         }
         writer.add_elements(grants);
@@ -408,15 +410,25 @@ impl ManagedTable {
     }
 }
 
-/// How a table with these flags becomes one with the wanted ones, where that goes without rebuilding: the kernel lets a
-/// persistent table without an owner be claimed, and changes nothing else.
-fn in_place_plan(flags: u32, wanted: u32) -> Option<Plan> {
+/// Whether a table with these flags has to be claimed to become one with the wanted ones; `None` where that does not go
+/// without rebuilding: the kernel lets a persistent table without an owner be claimed, and changes nothing else.
+fn claims_in_place(flags: u32, wanted: u32) -> Option<bool> {
     match flags {
-        _ if flags == wanted => Some(Plan::Replace { claim: false }),
-        FLAG_PERSIST if wanted & FLAG_OWNER != 0 => Some(Plan::Replace { claim: true }),
+        _ if flags == wanted => Some(false),
+        FLAG_PERSIST if wanted & FLAG_OWNER != 0 => Some(true),
         // Persistent without an owner is as good as neither.
-        FLAG_PERSIST if wanted == 0 => Some(Plan::Replace { claim: false }),
+        FLAG_PERSIST if wanted == 0 => Some(false),
         _ => None,
+    }
+}
+
+/// Drops the grants of ranges that the table has no set for any more.
+fn keep_openable(grants: &mut Vec<Element>, spec: &TableSpec) {
+    let sets = spec.grant_sets();
+    let before = grants.len();
+    grants.retain(|grant| sets.contains(&GrantSet::of(&grant.key)));
+    if grants.len() < before {
+        log::info!("{} grants of ports that no rule opens any more end now", before - grants.len());
     }
 }
 
@@ -430,7 +442,7 @@ fn truncate_to_limit(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
     let (mut v4, mut v6) = (0, 0);
     let before = grants.len();
     grants.retain(|grant| {
-        let count = if grants_of(grant.key.address) == GRANTS4 { &mut v4 } else { &mut v6 };
+        let count = if IpVersion::of(grant.key.address) == IpVersion::V4 { &mut v4 } else { &mut v6 };
         *count += 1;
         *count <= bound
     });

@@ -1,16 +1,18 @@
 //! The managed table as messages: its sets, its chains and its rules.
 
-use std::ffi::CStr;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 
-use knock_proto::Family;
+use knock_proto::{Family, Port, PortRange};
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
+use crate::grant_set::{GrantSet, Opening};
+use crate::layout::SetChanges;
 use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
-use crate::rules::{CHAINS, ChainKind, GRANTS4, GRANTS6, GUARDED, rules};
+use crate::rules::{CHAINS, ChainKind, GUARDED, rules};
 use crate::spec::TableSpec;
 
 /// The family of the managed table.
@@ -33,26 +35,32 @@ const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 const TYPE_PORT: u32 = TYPE_PROTOCOL << TYPE_BITS | TYPE_SERVICE;
 
-/// The three sets and what they are, for a table with room for `max_grants` grants to each IP version.
-pub(crate) fn sets(max_grants: u32) -> [(&'static CStr, SetKind); 3] {
-    let flags = libc::NFT_SET_TIMEOUT.cast_unsigned();
-    let grants = |id, address_type: u32, address_length: u32| SetKind {
-        id,
-        flags,
-        key_type: address_type << (2 * TYPE_BITS) | TYPE_PORT,
-        key_length: address_length + 8,
-        size: max_grants,
-    };
-    let guarded = SetKind { id: 1, flags: 0, key_type: TYPE_PORT, key_length: 8, size: 0 };
-    [(GUARDED, guarded), (GRANTS4, grants(2, TYPE_IPV4, 4)), (GRANTS6, grants(3, TYPE_IPV6, 16))]
+/// `NFT_SET_CONCAT` (linux/netfilter/nf_tables.h; Linux 5.6): the fields of the key are intervals of their own.
+const SET_CONCAT: u32 = 0x80;
+/// The lengths of a protocol and of a port, in bytes.
+const PORT_FIELDS: &[u8] = &[1, 2];
+
+/// The sets and what they are.
+pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
+    let intervals = (libc::NFT_SET_INTERVAL.cast_unsigned() | SET_CONCAT, PORT_FIELDS);
+    // A hash table is faster, and has no intervals.
+    let (flags, fields) = if has_intervals(&spec.guarded_ranges()) { intervals } else { (0, &[][..]) };
+    let guarded = SetKind { id: 1, flags, key_type: TYPE_PORT, key_length: 8, size: 0, fields };
+    let grants = (2..).zip(spec.grant_sets()).map(|(id, set)| {
+        let (address_type, address_length) = set.version.key();
+        let (key_type, key_length) = match set.opening {
+            Opening::Port => (address_type << (2 * TYPE_BITS) | TYPE_PORT, address_length + 8),
+            Opening::Any | Opening::Range(_) => (address_type, address_length),
+        };
+        let flags = libc::NFT_SET_TIMEOUT.cast_unsigned();
+        (set.c_name(), SetKind { id, flags, key_type, key_length, size: spec.max_grants, fields: &[] })
+    });
+    std::iter::once((GUARDED.to_owned(), guarded)).chain(grants).collect()
 }
 
-/// The set that holds grants to the address.
-pub(crate) fn grants_of(address: IpAddr) -> &'static CStr {
-    match address.to_canonical() {
-        IpAddr::V4(_) => GRANTS4,
-        IpAddr::V6(_) => GRANTS6,
-    }
+/// Whether the set of guarded ports has to hold intervals.
+fn has_intervals(ranges: &[PortRange]) -> bool {
+    ranges.iter().any(|range| range.single().is_none())
 }
 
 /// Writes the managed table into the transaction of a connection.
@@ -81,8 +89,8 @@ impl Writer<'_> {
     /// Makes the whole table, without grants.
     pub(crate) fn create(&mut self, spec: &TableSpec, flags: u32) {
         self.table(Operation::AddTable, flags, true, MsgType::Add);
-        for (set, kind) in sets(spec.max_grants) {
-            self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, set, kind), MsgType::Add);
+        for (set, kind) in sets(spec) {
+            self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, &set, kind), MsgType::Add);
         }
         let table = Table::new(self.name, ProtoFamily::Inet);
         for ChainKind { name, hook } in CHAINS {
@@ -97,26 +105,42 @@ impl Writer<'_> {
         self.fill(spec, &table);
     }
 
-    /// Replaces rules and guarded ports of an existing table.
-    pub(crate) fn replace(&mut self, spec: &TableSpec) {
+    /// Replaces rules, guarded ports and sets of an existing table, whose base chains stay: while the kernel takes one away, a
+    /// packet can pass.
+    pub(crate) fn replace(&mut self, spec: &TableSpec, changes: &SetChanges) {
         let table = Table::new(self.name, ProtoFamily::Inet);
         for kind in CHAINS {
             let chain = Chain::new(kind.name, &table);
             self.connection.push(Operation::FlushChain, &Rule::new(&chain), MsgType::Del);
         }
-        let all = ElementsMessage::new(FAMILY, self.name, GUARDED);
-        self.connection.push(Operation::FlushSet, &all, MsgType::Del);
+        for set in &changes.delete {
+            let message = SetMessage::to_delete(FAMILY, self.name, set);
+            self.connection.push(Operation::DeleteSet, &message, MsgType::Del);
+        }
+        for (set, kind) in &changes.add {
+            self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, set, *kind), MsgType::Add);
+        }
+        if !changes.add.iter().any(|(set, _)| set.as_c_str() == GUARDED) {
+            let all = ElementsMessage::new(FAMILY, self.name, GUARDED);
+            self.connection.push(Operation::FlushSet, &all, MsgType::Del);
+        }
         self.fill(spec, &table);
     }
 
     fn fill(&mut self, spec: &TableSpec, table: &Table) {
         let mut guarded = ElementsMessage::new(FAMILY, self.name, GUARDED);
-        for &port in &spec.guarded {
+        let ranges = spec.guarded_ranges();
+        for range in &ranges {
             if guarded.is_full() {
                 self.connection.push(Operation::AddGuarded, &guarded, MsgType::Add);
                 guarded = ElementsMessage::new(FAMILY, self.name, GUARDED);
             }
-            guarded.push(KeyBytes::port(port).as_slice(), None, &[]);
+            let key = |number| KeyBytes::port(Port { protocol: range.protocol, number });
+            match has_intervals(&ranges) {
+                // Also a single port: nft takes elements without an end for ends of others.
+                true => guarded.push_interval(key(range.first).as_slice(), key(range.last).as_slice()),
+                false => guarded.push(key(range.first).as_slice(), None, &[]),
+            }
         }
         if !guarded.is_empty() {
             self.connection.push(Operation::AddGuarded, &guarded, MsgType::Add);
@@ -134,31 +158,36 @@ impl Writer<'_> {
 
     /// Adds grants to sets that hold none of them; many to a message.
     pub(crate) fn add_elements<'e>(&mut self, elements: impl IntoIterator<Item = &'e Element>) {
-        let mut messages = [GRANTS4, GRANTS6].map(|set| (set, ElementsMessage::new(FAMILY, self.name, set)));
+        let mut messages: BTreeMap<GrantSet, ElementsMessage> = BTreeMap::new();
         for element in elements {
-            let wanted = grants_of(element.key.address);
-            for (set, message) in &mut messages {
-                if *set != wanted {
-                    continue;
-                }
-                if message.is_full() {
-                    self.connection.push(Operation::AddElement, message, MsgType::Add);
-                    *message = ElementsMessage::new(FAMILY, self.name, set);
-                }
-                push_element(message, element);
-            }
-        }
-        for (_, message) in &messages {
-            if !message.is_empty() {
+            let set = GrantSet::of(&element.key);
+            let message = messages.entry(set).or_insert_with(|| self.message(set));
+            if message.is_full() {
                 self.connection.push(Operation::AddElement, message, MsgType::Add);
+                *message = self.message(set);
             }
+            push_element(message, element);
         }
+        for message in messages.values() {
+            self.connection.push(Operation::AddElement, message, MsgType::Add);
+        }
+    }
+
+    /// Empties a set of grants.
+    pub(crate) fn empty(&mut self, set: GrantSet) {
+        // Without an element, it empties the set.
+        let all = self.message(set);
+        self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
+    }
+
+    fn message(&self, set: GrantSet) -> ElementsMessage {
+        ElementsMessage::new(FAMILY, self.name, &set.c_name())
     }
 
     /// Adds a grant, or restarts its time where it exists. A mere ADD leaves the expiry of an element that exists, on
     /// kernels up to 6.11 whatever the timeout; a DEL alone fails where there is none. ADD, DEL and ADD work always.
     pub(crate) fn grant(&mut self, element: &Element) {
-        let mut message = ElementsMessage::new(FAMILY, self.name, grants_of(element.key.address));
+        let mut message = self.message(GrantSet::of(&element.key));
         push_element(&mut message, element);
         for kind in [MsgType::Add, MsgType::Del, MsgType::Add] {
             self.connection.push(Operation::AddElement, &message, kind);
@@ -167,7 +196,7 @@ impl Writer<'_> {
 
     /// Deletes a grant, in a message of its own, so that the answer shows whether there was one.
     pub(crate) fn revoke(&mut self, key: &ElementKey) {
-        let mut message = ElementsMessage::new(FAMILY, self.name, grants_of(key.address));
+        let mut message = self.message(GrantSet::of(key));
         message.push(KeyBytes::grant(key).as_slice(), None, &[]);
         self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
     }

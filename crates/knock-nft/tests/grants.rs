@@ -267,7 +267,7 @@ fn a_grant_opens_its_port_alone() {
     in_namespace(|| {
         let mut table = made(spec());
         let mut grant = element("192.0.2.1", HOUR);
-        grant.key.port = Port::udp(53);
+        grant.key.access = Port::udp(53).into();
         table.grant(&[grant.clone(), element("192.0.2.1", HOUR)]).expect("granted");
         assert_eq!(elements("grants4").len(), 2);
         table.revoke(&[grant.key]).expect("revoked");

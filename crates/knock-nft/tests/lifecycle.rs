@@ -39,7 +39,7 @@ fn a_table_of_an_earlier_process_is_adopted_with_its_grants_and_their_remaining_
         drop(first);
 
         let mut other = spec();
-        other.guarded = vec![Port::tcp(80), Port::udp(53)];
+        other.guarded = vec![Port::tcp(80).into(), Port::udp(53).into()];
         other.exempt_interfaces.clear();
         let (mut table, adopted) = ManagedTable::set_up(other).expect("adopted");
         let adopted = sorted(adopted);
@@ -199,7 +199,7 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         table.grant(&[element("192.0.2.1", HOUR), element("192.0.2.2", HOUR)]).expect("granted");
         let handle = objects("table")[0]["handle"].clone();
         let mut other = spec();
-        other.guarded = vec![Port::udp(53)];
+        other.guarded = vec![Port::udp(53).into()];
         // A key without a grant must not make the reload fail.
         table.apply(other.clone(), &[key("192.0.2.9"), key("192.0.2.1"), key("192.0.2.1")], &[]).expect("applied");
         assert_eq!(objects("table")[0]["handle"], handle);
@@ -296,7 +296,7 @@ fn a_refused_transaction_leaves_no_half_made_table() {
         small.max_grants = 2;
         let mut table = made(small.clone());
         let before = nft("list ruleset");
-        small.guarded = vec![Port::udp(53)];
+        small.guarded = vec![Port::udp(53).into()];
         assert!(table.apply(small, &[], &many(3, HOUR)).expect_err("no room").is_full());
         assert_eq!(nft("list ruleset"), before);
         assert!(table.intact().expect("read"));

@@ -15,7 +15,7 @@ use support::{HOUR, element, elements, made, nft_text, objects, spec};
 fn nft_lists_the_table_as_the_design_has_it() {
     in_namespace(|| {
         let mut spec = spec();
-        spec.guarded = vec![Port::tcp(22), Port::udp(51820)];
+        spec.guarded = vec![Port::tcp(22).into(), Port::udp(51820).into()];
         spec.exempt_interfaces = ["lo", "wg0", "br-*", "ppp+"].map(|name| name.parse().expect("a name")).to_vec();
         let mut table = made(spec);
         table.grant(&[element("192.0.2.1", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
@@ -108,7 +108,7 @@ fn connection_tracking_is_asked_for_only_where_a_udp_port_is_guarded() {
 fn a_table_may_guard_more_ports_than_one_message_holds() {
     in_namespace(|| {
         let mut spec = spec();
-        spec.guarded = (1..=1000).map(Port::tcp).collect();
+        spec.guarded = (1..=1000).map(|port| Port::tcp(port).into()).collect();
         spec.exempt_interfaces.clear();
         let mut table = made(spec);
         assert_eq!(elements("guarded").len(), 1000);
@@ -139,7 +139,7 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
             let mut before = TcpStream::connect(target).expect("not guarded yet");
             let (mut accepted, _) = listener.accept().expect("accepted");
             let mut guarding = spec();
-            guarding.guarded = vec![Port::tcp(target.port()), Port::udp(1)];
+            guarding.guarded = vec![Port::tcp(target.port()).into(), Port::udp(1).into()];
             guarding.exempt_interfaces.clear();
             let mut table = made(guarding.clone());
 
@@ -151,7 +151,7 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
             accepted.read_exact(&mut text).expect("the session goes on");
 
             let mut grant = element(&address.to_string(), HOUR);
-            grant.key.port = Port::tcp(target.port());
+            grant.key.access = Port::tcp(target.port()).into();
             table.grant(std::slice::from_ref(&grant)).expect("granted");
             TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("open");
             table.revoke(&[grant.key]).expect("revoked");
@@ -173,7 +173,7 @@ fn a_guarded_udp_port_takes_packets_of_granted_sources_alone() {
             service.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
             let target: SocketAddr = service.local_addr().expect("an address");
             let mut guarding = spec();
-            guarding.guarded = vec![Port::udp(target.port())];
+            guarding.guarded = vec![Port::udp(target.port()).into()];
             guarding.exempt_interfaces.clear();
             let mut table = made(guarding);
             let client = UdpSocket::bind((address, 0)).expect("bound");
@@ -182,11 +182,11 @@ fn a_guarded_udp_port_takes_packets_of_granted_sources_alone() {
 
             let mut grant = element(&address.to_string(), HOUR);
             // The grant of the TCP port of the same number opens nothing.
-            grant.key.port = Port::tcp(target.port());
+            grant.key.access = Port::tcp(target.port()).into();
             table.grant(std::slice::from_ref(&grant)).expect("granted");
             client.send_to(b"wrong protocol", target).expect("sent");
             assert_eq!(dropped(), 2);
-            grant.key.port = Port::udp(target.port());
+            grant.key.access = Port::udp(target.port()).into();
             table.grant(std::slice::from_ref(&grant)).expect("granted");
             client.send_to(b"granted", target).expect("sent");
             let mut text = [0; 64];
@@ -210,7 +210,7 @@ fn a_guarded_udp_port_is_closed_to_broadcasts_too() {
         service.recv_from(&mut [0; 64]).expect("where nothing is guarded, the service gets it");
 
         let mut guarding = spec();
-        guarding.guarded = vec![Port::udp(target.port())];
+        guarding.guarded = vec![Port::udp(target.port()).into()];
         guarding.exempt_interfaces.clear();
         let _table = made(guarding);
         client.send_to(b"stranger", target).expect("sent");

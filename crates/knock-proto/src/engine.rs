@@ -12,7 +12,7 @@ use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
 use crate::trace::Stages;
-use crate::{Knock, Port, Protocol, RuleId, TcpFlags, Time};
+use crate::{Knock, Port, PortRange, Protocol, RuleId, TcpFlags, Time};
 
 /// A rule as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
     /// Ports that are guarded: never tripwires, since a client connects to them after its knock.
-    pub guarded: Vec<Port>,
+    pub guarded: Vec<PortRange>,
 }
 
 /// What has happened since the engine was made.
@@ -200,7 +200,7 @@ impl Engine {
         rules().flat_map(|rule| &rule.sequence).for_each(|&knock| self.knock_ports.insert(knock));
         if settings.tripwires {
             let mut guarded = PortSet::default();
-            settings.guarded.iter().for_each(|&port| guarded.insert(port.knock()));
+            settings.guarded.iter().flat_map(|range| range.ports()).for_each(|port| guarded.insert(port.knock()));
             for knock in self.knock_ports.iter() {
                 for port in [knock.port.checked_sub(1), knock.port.checked_add(1)].into_iter().flatten() {
                     let neighbour = Knock { port, ..knock };
@@ -236,10 +236,11 @@ impl Engine {
 
     /// As [`Engine::watches`], for a look at what clients do wrong: knock ports by the other transport protocol too, and the
     /// guarded TCP ports.
-    pub fn watches_of_mistakes(&self, guarded: &[Port]) -> Vec<Watch> {
+    pub fn watches_of_mistakes(&self, guarded: &[PortRange]) -> Vec<Watch> {
         let mut watches = self.watches();
         for watch in &mut watches {
-            let tcp = guarded.iter().map(|port| port.knock()).filter(|knock| knock.protocol == Protocol::Tcp);
+            let tcp = guarded.iter().filter(|range| range.protocol == Protocol::Tcp);
+            let tcp = tcp.flat_map(|range| range.ports()).map(Port::knock);
             watch.ports.extend(self.knock_ports.iter().map(Knock::by_other_protocol).chain(tcp));
             watch.ports.sort_unstable();
             watch.ports.dedup();

@@ -29,7 +29,7 @@ pub use history::{History, Seen};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};
 pub use packet::{Identity, Ignored, Packet, parse};
-pub use port::Port;
+pub use port::{Access, ParsePortsError, Port, PortRange};
 pub use rule_id::RuleId;
 pub use time::Time;
 pub use trace::{Meaning, NotCounted, Reset, Step, Tracer};

@@ -141,7 +141,7 @@ proptest! {
         packets in prop::collection::vec(any_packet(), 1..200),
     ) {
         let guarded = vec![Port::tcp(21)];
-        let settings = Settings { sources: 10, tripwires, guarded: guarded.clone() };
+        let settings = Settings { sources: 10, tripwires, guarded: guarded.iter().map(|&port| port.into()).collect() };
         let mut engine = Engine::new(rules.clone(), &settings);
         let mut reference = Reference { rules, tripwires, guarded, history: HashMap::new() };
         let mut now = Time::from_millis(1);

@@ -326,7 +326,7 @@ fn a_sequence_between_neighbours_or_guarded_ports_alone_is_open_to_a_scan_in_its
     ] {
         let mut rule = rules(1, 1);
         rule[0].sequence = sequence.iter().copied().map(Knock::tcp).collect();
-        let settings = Settings { sources: 100, tripwires, guarded: vec![Port::tcp(22)] };
+        let settings = Settings { sources: 100, tripwires, guarded: vec![Port::tcp(22).into()] };
         let mut host = Host::new(rule.clone(), tripwires);
         host.engine = Engine::new(rule, &settings);
         let all: Vec<Knock> = (1..=u16::MAX).map(Knock::tcp).collect();

@@ -32,7 +32,7 @@ impl Client {
     fn new() -> Client {
         let ssh = rule("ssh", &[Knock::tcp(7000), Knock::tcp(9000), Knock::udp(8000), Knock::tcp(6000)]);
         let web = rule("web", &[Knock::tcp(1000), Knock::tcp(1000), Knock::tcp(3000)]);
-        let settings = Settings { sources: 100, tripwires: true, guarded: vec![Port::tcp(22)] };
+        let settings = Settings { sources: 100, tripwires: true, guarded: vec![Port::tcp(22).into()] };
         Client { tracer: Tracer::new(vec![ssh, web], &settings, 100), now: Time::from_millis(10_000), number: 1 }
     }
 

@@ -26,7 +26,7 @@ fn numbered(number: usize, ports: &[u16]) -> Rule {
 }
 
 fn settings() -> Settings {
-    Settings { sources: 100, tripwires: true, guarded: vec![Port::tcp(22)] }
+    Settings { sources: 100, tripwires: true, guarded: vec![Port::tcp(22).into()] }
 }
 
 /// A client whose every packet is a new connection, one millisecond after the last.

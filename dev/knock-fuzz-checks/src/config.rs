@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knock_config::{Allow, Config, ConfigError, Interfaces, PROBLEMS_MAX, Position, Rule, Trigger};
 use knock_config::{RULES_MAX, WARNINGS_MAX};
-use knock_proto::{Family, InterfaceName, Port, SEQUENCE_MAX, TcpFlags};
+use knock_proto::{Family, InterfaceName, PortRange, SEQUENCE_MAX, TcpFlags};
 
 use crate::import::printable;
 
@@ -123,9 +123,10 @@ fn valid_rule(rule: &Rule) {
 fn valid_allow(allow: &Allow) {
     duration(allow.timeout(), Duration::from_secs(1));
     match allow {
-        Allow::Ports { ports, .. } => {
-            let distinct: HashSet<&Port> = ports.iter().collect();
-            assert!(!ports.is_empty() && distinct.len() == ports.len() && ports.iter().all(|port| port.number > 0));
+        Allow::Ports { ports, any, .. } => {
+            let distinct: HashSet<&PortRange> = ports.iter().collect();
+            assert!((*any || !ports.is_empty()) && distinct.len() == ports.len());
+            assert!(ports.iter().all(|range| 0 < range.first && range.first <= range.last));
         }
         Allow::Sets { v4, v6, .. } => {
             assert!((v4.is_some() || v6.is_some()) && v4 != v6);

@@ -102,7 +102,7 @@ impl Setup {
             .guarded
             .map(port)
             .into_iter()
-            .map(|Knock { protocol, port }| Port { protocol, number: port })
+            .map(|Knock { protocol, port }| Port { protocol, number: port }.into())
             .collect();
         Settings { sources: usize::from(self.sources % 5), tripwires: self.tripwires, guarded }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Identity, Knock, Packet, Port, Protocol, Rule, RuleId, Settings, Time};
+use knock_proto::{Identity, Knock, Packet, Port, PortRange, Protocol, Rule, RuleId, Settings, Time};
 
 /// How long a packet that completed a rule counts no more.
 const RETRANSMITTED: Duration = Duration::from_secs(130);
@@ -29,7 +29,7 @@ struct Sent {
 pub(crate) struct History {
     rules: Vec<Rule>,
     tripwires: bool,
-    guarded: Vec<Port>,
+    guarded: Vec<PortRange>,
     /// Of each rule: only what is knocked later than this counts for it.
     since: HashMap<RuleId, Option<Time>>,
     sent: HashMap<IpAddr, Vec<Sent>>,
@@ -80,7 +80,7 @@ impl History {
             Some(Meaning::Knock)
         } else if self.tripwires
             && knock.port != 0
-            && !self.guarded.iter().any(|port| port.knock() == knock)
+            && !self.guarded.iter().any(|range| range.contains(Port { protocol: knock.protocol, number: knock.port }))
             && neighbours.map(|port| Knock { port, ..knock }).any(is_knock)
         {
             Some(Meaning::Tripwire)

@@ -98,8 +98,11 @@ fn elements(document: &Value) -> Vec<String> {
     let elements = objects.filter_map(|object| object["set"]["elem"].as_array()).flatten();
     elements
         .filter_map(|element| {
-            let (protocol, port) = (element["concat"][0].as_str()?, element["concat"][1].as_u64()?);
-            Some(format!("{port}/{protocol}"))
+            let (protocol, ports) = (element["concat"][0].as_str()?, &element["concat"][1]);
+            match ports["range"].as_array().map(Vec::as_slice) {
+                Some([first, last]) => Some(format!("{first}-{last}/{protocol}")),
+                _ => Some(format!("{}/{protocol}", ports.as_u64()?)),
+            }
         })
         .collect()
 }

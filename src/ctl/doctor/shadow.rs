@@ -1,5 +1,7 @@
 //! Whether granted addresses reach the guarded ports past the other tables.
 
+use knock_proto::PortRange;
+
 use super::Finding;
 use super::packet::{Packet, Version};
 use super::path::{Fate, fate};
@@ -12,12 +14,13 @@ pub(crate) fn findings(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
 }
 
 fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
-    let Some((port, protocol)) = service.split_once('/') else { return Vec::new() };
-    let translated = is_translated(ruleset, port);
+    let Ok(PortRange { protocol, first, .. }) = service.parse() else { return Vec::new() };
+    // Of a range, the first port stands for all.
+    let translated = is_translated(ruleset, first);
     let hooks = ["ingress", "prerouting", "input"];
     let hooks = if translated { &hooks[..2] } else { &hooks[..] };
     let follow = |version| {
-        let packet = Packet { version, protocol: protocol.to_owned(), port: port.parse().ok(), member: None };
+        let packet = Packet { version, protocol: protocol.to_string(), port: Some(first), member: None };
         fate(ruleset, &packet, hooks, ("inet", &table.name))
     };
     let (v4, v6) = (follow(Version::V4), follow(Version::V6));
@@ -31,8 +34,8 @@ fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
 }
 
 /// Whether packets to that port are sent to another address, as for a published port of a container.
-fn is_translated(ruleset: &Ruleset, port: &str) -> bool {
-    let number = port.parse::<u64>().ok();
+fn is_translated(ruleset: &Ruleset, port: u16) -> bool {
+    let number = Some(u64::from(port));
     let to_port = |statement: &serde_json::Value| {
         statement["match"]["left"]["payload"]["field"] == "dport" && statement["match"]["right"].as_u64() == number
     };
@@ -77,13 +80,14 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
         )),
         ("ip" | "ip6", "filter", "INPUT" | "FORWARD") => {
             let program = if *family == "ip" { "iptables" } else { "ip6tables" };
+            let port = port.replace('-', ":");
             finding.fix(format!(
-                "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {service}); the \
+                "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {port}/{protocol}); the \
                  gate comes first and keeps strangers out, with nftables.on_stop \"keep\" also while knockd is stopped"
             ))
         }
         _ => {
-            let set = |version: &str| format!("knock_{port}_{protocol}{version}");
+            let set = |version: &str| format!("knock_{}_{protocol}{version}", port.replace('-', "_"));
             let versions: &[(&str, &str, &str)] = match *family {
                 "ip" => &[("4", "ip", "ipv4_addr")],
                 "ip6" => &[("6", "ip6", "ipv6_addr")],
@@ -151,6 +155,18 @@ mod tests {
             "{fix}"
         );
         assert!(fix.contains("\"set6\": \"inet filter knock_22_tcp6\""), "{fix}");
+    }
+
+    #[test]
+    fn a_range_is_one_finding_with_lines_that_the_programs_take() {
+        let found = examine(include_str!("rulesets/gate.json"), &["60000-61000/udp"]);
+        assert_eq!(found, [Finding::ok("60000-61000/udp", "granted addresses reach it")]);
+        let found = examine(include_str!("rulesets/default-drop.json"), &["60000-61000/udp"]);
+        let fix = found.last().expect("a finding").fix.join("\n");
+        assert!(fix.contains("saddr @knock_60000_61000_udp6 udp dport 60000-61000 accept"), "{fix}");
+        let found = examine(include_str!("rulesets/iptables.json"), &["60000-61000/udp"]);
+        let fix = found[0].fix.join("\n");
+        assert!(fix.contains("-p udp --dport 60000:61000 -j ACCEPT (with ufw: ufw allow 60000:61000/udp)"), "{fix}");
     }
 
     #[test]

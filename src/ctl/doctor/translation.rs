@@ -3,6 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 
+use knock_proto::Port;
 use serde_json::Value;
 
 use super::Finding;
@@ -136,17 +137,19 @@ pub(crate) fn findings(
             "unknown whether other ports lead to a guarded service: the target of some nftables rules cannot be read";
         findings.push(Finding::warning("gate", text).because([error.clone()]));
     }
-    for service in &table.guarded {
-        let Some((port, protocol)) = service.split_once('/') else { continue };
-        let Ok(port) = port.parse::<u16>() else { continue };
-        let leads = |translation: &&Translation| translation.protocol == protocol && translation.from.contains(&port);
-        for translation in translations.known.iter().filter(leads) {
-            let to = translation.port.unwrap_or(port);
+    for range in table.guarded_ranges() {
+        let of_range = translations.known.iter().flat_map(|translation| {
+            let port = |&number| format!("{number}/{}", translation.protocol).parse::<Port>().ok();
+            let guarded = move |port: &Port| range.contains(*port);
+            translation.from.iter().filter_map(port).filter(guarded).map(move |port| (translation, port))
+        });
+        for (translation, port) in of_range {
+            let (service, to) = (port.to_string(), translation.port.unwrap_or(port.number));
             match translation.address {
-                None => findings.extend(beside(service, translation, to, table, listening)),
+                None => findings.extend(beside(&service, translation, to, table, listening)),
                 Some(address) => {
-                    findings.extend(others(service, translation, (address, to), translations, table));
-                    findings.extend(directly(ruleset, service, translation, (address, to), table));
+                    findings.extend(others(&service, translation, (address, to), translations, table));
+                    findings.extend(directly(ruleset, &service, translation, (address, to), table));
                 }
             }
         }
@@ -158,7 +161,7 @@ pub(crate) fn findings(
 /// A guarded port that is redirected to another port of this host: whether that port is guarded too.
 fn beside(service: &str, translation: &Translation, to: u16, table: &Table, listening: &[String]) -> Option<Finding> {
     let other = format!("{to}/{}", translation.protocol);
-    if table.guarded.contains(&other) || !listening.contains(&other) {
+    if table.guards(&other) || !listening.contains(&other) {
         return None;
     }
     let text =
@@ -183,7 +186,7 @@ fn others(
         }
         for from in other.from.iter().filter(|from| other.port.unwrap_or(**from) == to) {
             let from = format!("{from}/{}", other.protocol);
-            if !table.guarded.contains(&from) {
+            if !table.guards(&from) {
                 let text = format!(
                     "{from} leads to the same service, port {to} of {address}, and is not guarded: strangers can connect \
                      to {from}"

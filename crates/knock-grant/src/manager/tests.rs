@@ -21,18 +21,18 @@ fn set() -> SetName {
 
 /// `ssh` and `both` share a port, `set` adds to a user set, `nothing` opens nothing.
 fn policy() -> Policy {
-    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Port::tcp).collect());
+    let ports = |ports: &[u16]| Opens::Ports(ports.iter().map(|&port| Port::tcp(port).into()).collect());
     let rules = [
         ("ssh", ports(&[22])),
         ("both", ports(&[22, 80])),
         ("set", Opens::Sets { v4: Some(set()), v6: None }),
         ("nothing", Opens::Nothing),
     ];
-    let guarded = vec![Port::tcp(22), Port::tcp(80)];
+    let guarded = vec![Port::tcp(22).into(), Port::tcp(80).into()];
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
-        table: Some(TableSpec { name, guarded, exempt_interfaces, owner: true, max_grants: 100 }),
+        table: Some(TableSpec { name, guarded, opens: Vec::new(), exempt_interfaces, owner: true, max_grants: 100 }),
         limit: 100,
     }
 }
@@ -46,7 +46,7 @@ fn client(number: u8) -> IpAddr {
 }
 
 fn port(number: u8, port: u16) -> Key {
-    Key { address: client(number), place: Place::Port(Port::tcp(port)) }
+    Key { address: client(number), place: Place::Table(Port::tcp(port).into()) }
 }
 
 fn in_set(number: u8) -> Key {
@@ -179,7 +179,7 @@ fn another_policy_ends_the_grants_of_rules_that_go_and_moves_those_of_rules_that
     }
     events(&mut manager);
     let mut other = policy();
-    other.rules.insert("both".into(), Opens::Ports(vec![Port::tcp(80)]));
+    other.rules.insert("both".into(), Opens::Ports(vec![Port::tcp(80).into()]));
     other.rules.insert("set".into(), Opens::Nothing);
     other.rules.remove("ssh");
     manager.apply(START, Rc::new(other)).expect("applied");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 use knock_nft::TableSpec;
-use knock_proto::{Port, RuleId, SetName, Time};
+use knock_proto::{Access, Port, PortRange, RuleId, SetName, Time};
 use knock_testkit::{Namespace, wait_until};
 
 use super::*;
@@ -25,15 +25,18 @@ fn set(name: &str) -> SetName {
 }
 
 fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
-    let ports = rules.iter().flat_map(|(_, opens)| match opens {
+    let opens = rules.iter().flat_map(|(_, opens)| match opens {
         Opens::Ports(ports) => ports.clone(),
         _ => Vec::new(),
     });
-    let mut guarded: Vec<Port> = ports.collect();
-    guarded.sort_unstable();
-    guarded.dedup();
+    let opens: Vec<Access> = opens.collect();
+    let ports = opens.iter().filter_map(|access| match access {
+        Access::Ports(ports) => Some(*ports),
+        Access::Any => None,
+    });
+    let guarded = PortRange::disjoint(ports);
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
-    let table = TableSpec { name, guarded, exempt_interfaces, owner, max_grants: limit };
+    let table = TableSpec { name, guarded, opens, exempt_interfaces, owner, max_grants: limit };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
     Rc::new(Policy { rules, table: Some(table), limit: limit as usize })
 }
@@ -41,7 +44,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
 /// The rules `ssh` and `both`, which share a port, and `set`, which adds to user sets.
 fn limited(limit: u32) -> Rc<Policy> {
     let sets = Opens::Sets { v4: Some(set(SET)), v6: Some(set(&format!("{SET}6"))) };
-    let ports = |ports: &[u16]| Opens::Ports(ports.iter().copied().map(Port::tcp).collect());
+    let ports = |ports: &[u16]| Opens::Ports(ports.iter().map(|&port| Port::tcp(port).into()).collect());
     policy_of(&[("ssh", ports(&[22])), ("both", ports(&[22, 80])), ("set", sets)], true, limit)
 }
 
@@ -305,7 +308,7 @@ fn of_the_administrators_elements_those_without_a_rules_comment_are_left_alone()
 fn stray_elements_of_an_adopted_table_are_deleted() {
     let namespace = Namespace::new().expect("the right to make a network namespace");
     let policy = |ports: &[u16]| {
-        policy_of(&[(SSH, Opens::Ports(ports.iter().copied().map(Port::tcp).collect()))], false, 65_536)
+        policy_of(&[(SSH, Opens::Ports(ports.iter().map(|&port| Port::tcp(port).into()).collect()))], false, 65_536)
     };
     namespace
         .run(|| {
