@@ -41,10 +41,11 @@ pub(crate) fn print(args: &Args, job: &Job, done: &Result<Done, Error>, elapsed:
     if args.json {
         return line(&document(job, done, elapsed).to_string());
     }
-    if args.quiet || args.verbose || !args.command.is_empty() {
+    if args.quiet || !args.command.is_empty() {
         return;
     }
     match done {
+        Ok(Done::Sent(_)) if args.verbose => {}
         Ok(Done::Sent(addresses)) => {
             let ports = if job.knocks.0 == 1 { "1 port".to_owned() } else { format!("{} ports", job.knocks.0) };
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();

@@ -36,6 +36,9 @@ fn an_open_port_ends_the_waiting() {
     let text = stdout(&output);
     assert!(text.starts_with(&format!("127.0.0.1:{port} is open, after ")) && text.ends_with(" ms\n"), "{text}");
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)));
+    let text = stdout(&run(&["-v", "--wait", &port, "-s", &knock, "-h", "127.0.0.1"]));
+    let expected = format!("knocking at 127.0.0.1\nknocked at {knock}/tcp\n127.0.0.1:{port} is open, after ");
+    assert!(text.starts_with(&expected), "{text}");
     // The port behind the host is that to wait for.
     let output = run(&["--wait", "-s", &knock, "-h", &format!("user@127.0.0.1:{port}")]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
