@@ -233,6 +233,19 @@ fn a_connection_is_carried_from_closed_to_the_banner() {
     assert!(times[20] < Duration::from_millis(700), "{times:?}");
 }
 
+#[test]
+fn a_lost_connection_attempt_costs_no_retransmission() {
+    let network = network(1);
+    greet(&network);
+    let _daemon = guard(&network);
+    // The first SYN of the connection, as if it had overtaken the last knock.
+    network.block("ip daddr 10.77.0.1 tcp dport 22 quota until 70 bytes").expect("a rule of the bridge");
+    let output = open(&network, &["-4", "--json", "--wait", "22", "-s", &right(), "-h", SERVER]);
+    let opened = document(&output);
+    assert_eq!((&opened["result"], &opened["knocked"]), (&json!("open"), &json!(1)), "{opened}");
+    assert!(opened["attempts"].as_u64() >= Some(2), "{opened}");
+}
+
 /// How many runs opened after how many rounds of knocks, over a path in these conditions.
 fn over_a_bad_path(conditions: Conditions, runs: u32) -> HashMap<u64, u32> {
     let network = network(1);
