@@ -199,6 +199,10 @@ fn the_log_reference_has_every_event_with_its_id() {
     }
     let rows = text.lines().filter(|line| line.starts_with("| `") && line.split('`').any(is_id)).count();
     assert_eq!(rows, events.len(), "docs/logging.md has an event that src/logging/events.rs does not have");
+    let catalog = read("systemd/knockd.catalog");
+    let explained: Vec<&str> = catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+    let ids: Vec<&str> = events.iter().map(|texts| texts[1]).collect();
+    assert_eq!(explained, ids, "systemd/knockd.catalog explains each event of src/logging/events.rs, in that order");
 }
 
 fn is_id(text: &str) -> bool {
