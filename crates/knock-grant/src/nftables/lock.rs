@@ -26,9 +26,11 @@ pub(super) fn lock(table: &str) -> Result<Option<OwnedFd>, Error> {
                 Err(Error::Served { table: table.to_owned(), process_id })
             }
             other => {
-                log::warn!(
-                    "another program ({other:?}) holds the lock of table inet {table}; knockd continues without the lock"
-                );
+                let who = match other {
+                    Ok((uid, process_id)) => format!("process {process_id} of uid {uid}"),
+                    Err(error) => format!("a process that is not known ({error})"),
+                };
+                log::warn!("{who} holds the lock of table inet {table}; knockd continues without the lock");
                 Ok(None)
             }
         },
