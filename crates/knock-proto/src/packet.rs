@@ -117,15 +117,14 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Packet, Ignored> {
         return Err(Ignored::ImpossibleSource);
     }
     let protocol = Protocol::from_number(header[9]).ok_or(Ignored::OtherProtocol)?;
-    let transport = bytes.get(header_length..).ok_or(Ignored::Malformed)?;
-    parse_transport(
+    let transport = Transport {
         protocol,
-        transport,
-        total_length - header_length,
-        u16_at(header, 4),
-        source.into(),
-        destination.into(),
-    )
+        bytes: bytes.get(header_length..).ok_or(Ignored::Malformed)?,
+        length: total_length - header_length,
+        is_fragment: u16_at(header, 6) & 0x2000 != 0,
+        identification: u16_at(header, 4),
+    };
+    transport.parse(source.into(), destination.into())
 }
 
 fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
@@ -138,6 +137,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
     let mut left = usize::from(u16_at(header, 4));
     let mut rest = &bytes[40..];
     let mut next_header = header[6];
+    let mut is_fragment = false;
     for _ in 0..=EXTENSION_HEADERS_MAX {
         let length = match next_header {
             43 if *rest.get(3).ok_or(Ignored::Malformed)? != 0 => return Err(Ignored::NotArrived),
@@ -149,13 +149,15 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
                 if u16_at(fragment, 2) & 0xfff8 != 0 {
                     return Err(Ignored::Fragment);
                 }
+                is_fragment |= u16_at(fragment, 2) & 1 != 0;
                 8
             }
             // The authentication header (RFC 4302): the length in 4 bytes, without the first 8.
             51 => (usize::from(*rest.get(1).ok_or(Ignored::Malformed)?) + 2) * 4,
             number => {
                 let protocol = Protocol::from_number(number).ok_or(Ignored::OtherProtocol)?;
-                return parse_transport(protocol, rest, left, 0, source.into(), destination.into());
+                let transport = Transport { protocol, bytes: rest, length: left, is_fragment, identification: 0 };
+                return transport.parse(source.into(), destination.into());
             }
         };
         next_header = *rest.first().ok_or(Ignored::Malformed)?;
@@ -165,42 +167,50 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
     Err(Ignored::ExtensionHeaders)
 }
 
-/// `length` is what the IP header says, `bytes` what was captured of it.
-fn parse_transport(
+/// What an IP packet carries.
+struct Transport<'b> {
     protocol: Protocol,
-    bytes: &[u8],
+    /// What was captured of it.
+    bytes: &'b [u8],
+    /// Its length, as the IP header has it.
     length: usize,
+    /// More fragments follow, so what it carries is longer than the packet.
+    is_fragment: bool,
+    /// The identification of an IPv4 packet.
     identification: u16,
-    source: IpAddr,
-    destination: IpAddr,
-) -> Result<Packet, Ignored> {
-    // What lies behind the end that the IP header names is link padding, not transport header.
-    let bytes = &bytes[..bytes.len().min(length)];
-    let (tcp_flags, number) = match protocol {
-        Protocol::Tcp => {
-            let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
-            let header_length = usize::from(header[12] >> 4) * 4;
-            if header_length < 20 || header_length > length {
-                return Err(Ignored::Malformed);
+}
+
+impl Transport<'_> {
+    fn parse(&self, source: IpAddr, destination: IpAddr) -> Result<Packet, Ignored> {
+        let &Transport { protocol, bytes, length, is_fragment, identification } = self;
+        // What lies behind the end that the IP header names is link padding, not transport header.
+        let bytes = &bytes[..bytes.len().min(length)];
+        let (tcp_flags, number) = match protocol {
+            Protocol::Tcp => {
+                let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+                let header_length = usize::from(header[12] >> 4) * 4;
+                if header_length < 20 || header_length > length {
+                    return Err(Ignored::Malformed);
+                }
+                (header[13], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
             }
-            (header[13], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
-        }
-        Protocol::Udp => {
-            let header: &[u8; 8] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
-            let udp_length = usize::from(u16_at(header, 4));
-            if udp_length < 8 || udp_length > length {
-                return Err(Ignored::Malformed);
+            Protocol::Udp => {
+                let header: &[u8; 8] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
+                let udp_length = usize::from(u16_at(header, 4));
+                if udp_length < 8 || (udp_length > length && !is_fragment) {
+                    return Err(Ignored::Malformed);
+                }
+                (0, u32::from(identification) << 16 | u32::from(u16_at(header, 6)))
             }
-            (0, u32::from(identification) << 16 | u32::from(u16_at(header, 6)))
-        }
-    };
-    Ok(Packet {
-        source,
-        destination,
-        knock: Knock { protocol, port: u16_at(bytes, 2) },
-        tcp_flags,
-        identity: Identity { source_port: u16_at(bytes, 0), number },
-    })
+        };
+        Ok(Packet {
+            source,
+            destination,
+            knock: Knock { protocol, port: u16_at(bytes, 2) },
+            tcp_flags,
+            identity: Identity { source_port: u16_at(bytes, 0), number },
+        })
+    }
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {

@@ -169,6 +169,26 @@ fn only_the_first_fragment_has_ports() {
 }
 
 #[test]
+fn the_first_fragment_of_a_datagram_is_a_knock_though_the_datagram_is_longer_than_the_packet() {
+    let mut datagram = udp(7000, b"the first bytes");
+    datagram[4..6].copy_from_slice(&length(3000));
+    let knock = |packet: &[u8]| parse(packet).map(|packet| packet.knock);
+    let mut packet = ipv4(17, &datagram);
+    assert_eq!(knock(&packet), Err(Ignored::Malformed), "a whole packet contradicts itself");
+    packet[6] = 0x20;
+    assert_eq!(knock(&packet), Ok(Knock::udp(7000)));
+    packet[25] = 7;
+    packet[24] = 0;
+    assert_eq!(knock(&packet), Err(Ignored::Malformed), "no datagram is shorter than its header");
+
+    let mut fragment = extension(17, 1, &datagram);
+    fragment[1] = 0;
+    assert_eq!(knock(&ipv6(44, &fragment)), Err(Ignored::Malformed), "no more fragments follow");
+    fragment[3] = 1;
+    assert_eq!(knock(&ipv6(44, &fragment)), Ok(Knock::udp(7000)));
+}
+
+#[test]
 fn extension_headers_are_followed() {
     let segment = tcp(7000, TcpFlags::SYN);
     for kind in [0, 43, 60] {
