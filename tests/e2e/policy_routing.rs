@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use knock_testkit::{Network, Packet, Wire};
 use serde_json::json;
 
-use crate::support::{Arrivals, Daemon, knock, network, wait_for_grant, wire};
+use crate::support::{Arrivals, Daemon, element, knock, network, syns, wait_for_grant, wait_until, wire};
 
 /// The addresses that the packets go to.
 const ADDRESSES: [&str; 2] = ["10.99.0.1", "fd99::1"];
@@ -62,6 +62,62 @@ fn arrives(network: &Network, wire: &Wire, arrivals: &mut Arrivals, source: IpAd
     arrivals.has(from, 22)
 }
 
+/// What `ip` does for both addresses.
+fn route(network: &Network, lines: &str) {
+    for (version, net, address) in [("-4", "10.99.0.0/24", ADDRESSES[0]), ("-6", "fd99::/64", ADDRESSES[1])] {
+        let mut ip = Command::new("ip");
+        let lines = lines.replace("NET", net).replace("ADDRESS", address);
+        network.server.namespace.output(ip.args([version, "-batch", "-"]), &lines).expect("routes");
+    }
+}
+
+/// Knocks from `source` at the server's address that only a route makes local.
+fn knock_at_route(wire: &Wire, source: IpAddr) {
+    let address: IpAddr = ADDRESSES[usize::from(source.is_ipv6())].parse().expect("an address");
+    let mut packets = syns(source, &[7000, 8000]);
+    packets.iter_mut().for_each(|packet| packet.destination.set_ip(address));
+    wire.send_all(&packets).expect("the knock is sent");
+}
+
+fn addresses(last: u8) -> [IpAddr; 2] {
+    [[198, 18, 0, last].into(), [0xfd88, 0, 0, 0, 0, 0, 0, last.into()].into()]
+}
+
+#[test]
+fn a_knock_at_an_address_that_only_a_route_makes_local_opens_it() {
+    for way in [("", "route add local NET dev lo", "", 22), WAYS[0], WAYS[1], WAYS[2]] {
+        let (name, routes, ..) = way;
+        let network = network(1);
+        let (server, wire) = (&network.server, wire(&network));
+        let ssh = json!({ "name": "ssh", "sequence": [7000, 8000], "allow": { "ports": [22], "timeout": "1h" } });
+        let fence = json!({ "name": "fence", "sequence": [9100, 9200], "allow": { "ports": [99], "timeout": "1h" } });
+        let configuration = json!({ "rules": [ssh, fence] });
+        let mut daemon = Daemon::start(server, configuration.clone());
+        let opens = |source| {
+            knock_at_route(&wire, source);
+            knock(&wire, source, &[9100, 9200]);
+            wait_for_grant(server, source, ("tcp", 99));
+            element(server, source, ("tcp", 22)).is_some()
+        };
+        assert!(!addresses(1).into_iter().any(opens), "{name}: there is no route yet");
+        for (lines, expected) in [(routes.to_owned(), true), (routes.replace("add", "del"), false)] {
+            route(&network, &lines);
+            for family in 0..2 {
+                // A knock may come before the news of the route.
+                let mut last = if expected { 10 } else { 100 };
+                wait_until(&format!("{name}: {lines}"), || {
+                    last += 1;
+                    opens(addresses(last)[family]) == expected
+                });
+            }
+        }
+        route(&network, routes);
+        assert!(daemon.stop().success());
+        let _daemon = Daemon::start(server, configuration);
+        assert!(addresses(2).into_iter().all(opens), "{name}: the route is there at the start");
+    }
+}
+
 #[test]
 fn no_way_of_routing_or_translating_brings_a_stranger_to_a_guarded_port() {
     for way in WAYS {
@@ -70,11 +126,7 @@ fn no_way_of_routing_or_translating_brings_a_stranger_to_a_guarded_port() {
         let server = &network.server;
         let wire = wire(&network);
         let mut arrivals = Arrivals::watch(&server.namespace);
-        for (version, net, address) in [("-4", "10.99.0.0/24", ADDRESSES[0]), ("-6", "fd99::/64", ADDRESSES[1])] {
-            let mut ip = Command::new("ip");
-            let routes = routes.replace("NET", net).replace("ADDRESS", address);
-            server.namespace.output(ip.args([version, "-batch", "-"]), &routes).expect("routes");
-        }
+        route(&network, routes);
         server.namespace.nft(rules).expect("rules");
         let strangers: [IpAddr; 2] = [[198, 18, 0, 7].into(), [0xfd88, 0, 0, 0, 0, 0, 0, 7].into()];
         for source in strangers {

@@ -1,6 +1,6 @@
 //! The packet socket, read through pnet.
 
-mod socket;
+pub(crate) mod socket;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};

@@ -8,6 +8,7 @@ mod compile;
 mod ports;
 
 pub use assembler::Instruction;
+pub(crate) use assembler::op;
 
 use knock_proto::{Knock, TcpFlags};
 

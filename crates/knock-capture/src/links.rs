@@ -1,6 +1,8 @@
 //! The interfaces and addresses of this network namespace, followed over rtnetlink (rtnetlink(7)).
 
+mod filter;
 mod message;
+mod routes;
 mod table;
 
 use std::io;
@@ -8,6 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::NLM_F_DUMP_INTR;
+use netlink_packet_route::AddressFamily;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::Error;
@@ -28,9 +31,13 @@ const DATAGRAM_MAX: usize = 64 << 10;
 /// read again.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-const SUBSCRIPTIONS: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+const SUBSCRIPTIONS: libc::c_int = libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_ROUTE;
 
-/// Follows interfaces and addresses. Needs no privilege.
+/// Follows interfaces, addresses and local routes. Needs no privilege.
 ///
 /// Poll the descriptor for input, then [`read`](Links::read).
 #[derive(Debug)]
@@ -47,6 +54,7 @@ impl Links {
     pub fn open() -> Result<Links, Error> {
         let failed = |attempted| move |source| Error::Netlink { attempted, source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        filter::attach(&socket)?;
         socket.bind(&SocketAddr::new(0, SUBSCRIPTIONS.cast_unsigned())).map_err(failed("subscribe to changes"))?;
         // Where the sysctl net.core.rmem_max allows less, changes are lost sooner, which is noticed.
         let _ = socket.set_rx_buf_sz(libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX));
@@ -115,8 +123,10 @@ impl Links {
         self.table.links()
     }
 
-    /// Whether a packet to `address` is for this host: an address of any interface (tentative ones as well), or one
-    /// of 127.0.0.0/8. Broadcast, multicast and anycast addresses are not. Costs one hash look-up.
+    /// Whether a packet to `address` is for this host: an address of any interface (tentative ones as well), one of
+    /// 127.0.0.0/8, or one that a local route of any table is for (ip-route(8), type `local`; but a default route only
+    /// in the table `local`). Broadcast, multicast and anycast addresses are not. Costs a hash look-up or two, and one
+    /// more for each other prefix length of a local route.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.table.is_local(address)
     }
@@ -150,10 +160,27 @@ fn dump(buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
         let complete = dump_of(&socket, buffer, message::link_dump(), &mut snapshot).map_err(failed)?
             && dump_of(&socket, buffer, message::address_dump(), &mut snapshot).map_err(failed)?;
         if complete {
+            dump_routes(&socket, buffer, &mut snapshot).map_err(failed)?;
             return Ok(snapshot);
         }
     }
     Err(failed(io::Error::from(io::ErrorKind::Interrupted)))
+}
+
+/// The routes of a router change all the time, and most of these changes concern no local route. So that a dump was
+/// interrupted says nothing here, and a change of a local route is notified anyway.
+fn dump_routes(socket: &Socket, buffer: &mut Vec<u8>, snapshot: &mut Snapshot) -> io::Result<()> {
+    // A router may have a million routes, of which the kernel then gives the local ones only. It came with 4.20.
+    let _ = socket.set_netlink_get_strict_chk(true);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        match dump_of(socket, buffer, message::local_route_dump(family), snapshot) {
+            Ok(_complete) => {}
+            // The kernel may lack this version of IP.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// False: a change in the middle of the dump may have left something out (`NLM_F_DUMP_INTR`).
@@ -176,7 +203,8 @@ fn dump_of(socket: &Socket, buffer: &mut Vec<u8>, request: Vec<u8>, snapshot: &m
                     match item {
                         Item::Link(link) => snapshot.links.push(link),
                         Item::Address(address) => snapshot.addresses.push(address),
-                        Item::NoLink(_) | Item::NoAddress(_) => {}
+                        Item::LocalRoute { route, .. } => snapshot.routes.push(route),
+                        Item::NoLink(_) | Item::NoAddress(_) | Item::NoLocalRoute(_) | Item::OtherRoute(_) => {}
                     }
                 }
                 Message::Done { flags } => return Ok(complete && flags & NLM_F_DUMP_INTR == 0),

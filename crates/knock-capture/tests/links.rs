@@ -9,7 +9,8 @@ use knock_capture::{LinkChange, Links};
 use knock_testkit::{in_namespace, wait_until};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use netns::{index_of, ip};
+use netns::{index_of, ip, ip_batch};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn at(address: &str) -> IpAddr {
     address.parse().expect("an address")
@@ -96,6 +97,59 @@ fn an_interface_is_known_by_its_alternative_names() {
         ip("link set d2 up");
         assert!(all(&mut links).contains(&LinkChange::AlternativeNames { index, name: "d2".to_owned() }));
         assert_eq!(links.interface("lan").map(|link| link.index), Some(index));
+    });
+}
+
+#[test]
+fn what_a_local_route_is_for_is_local() {
+    in_namespace(|| {
+        let index = plain("d1");
+        ip("link set d1 up");
+        ip("route add local 10.50.0.0/16 dev lo");
+        ip("route add 10.60.0.0/16 dev d1");
+        ip("route add local 10.70.0.0/16 dev d1 table 100");
+        ip("-6 route add local fd50::/64 dev lo");
+        let mut links = Links::open().expect("a follower");
+        for local in ["10.50.0.0", "10.50.9.9", "10.70.1.1", "fd50::7"] {
+            assert!(links.is_local(at(local)), "{local}");
+        }
+        assert!(!links.is_local(at("10.60.0.1")) && !links.is_local(at("fd51::1")));
+
+        ip("route del local 10.50.0.0/16 dev lo");
+        ip("route add local 10.51.0.0/16 dev lo table 7");
+        ip("-6 route add local fd51::/64 dev lo");
+        assert_eq!(all(&mut links), [], "a route is no change of an interface");
+        assert!(!links.is_local(at("10.50.9.9")) && links.is_local(at("10.51.0.1")) && links.is_local(at("fd51::1")));
+
+        // The kernel says nothing of the routes of an interface that is deleted.
+        ip("link delete d1");
+        let changes = all(&mut links);
+        assert!(changes.contains(&Disappeared { index, name: "d1".to_owned() }), "{changes:?}");
+        assert!(!links.is_local(at("10.70.1.1")));
+
+        // Of a route that takes the place of another one there is no word that the other one is gone.
+        ip("route add local 10.50.0.0/16 dev lo");
+        ip("route replace prohibit 10.50.0.0/16 table local");
+        all(&mut links);
+        assert!(!links.is_local(at("10.50.9.9")));
+    });
+}
+
+#[test]
+fn a_flood_of_other_routes_wakes_nobody() {
+    in_namespace(|| {
+        plain("d1");
+        ip("link set d1 up");
+        ip("address add 10.7.0.1/24 dev d1");
+        let mut links = Links::open().expect("a follower");
+        all(&mut links);
+        let line = |number: u32| format!("route add 20.{}.{}.0/24 dev d1\n", number / 256, number % 256);
+        ip_batch(&(0..5000).map(line).collect::<String>());
+        let mut ready = [PollFd::new(&links, PollFlags::IN)];
+        assert_eq!(poll(&mut ready, Some(&Timespec::default())), Ok(0));
+        ip("route add local 10.50.0.0/16 dev lo");
+        all(&mut links);
+        assert!(links.is_local(at("10.50.0.1")) && !links.is_local(at("20.1.1.1")));
     });
 }
 

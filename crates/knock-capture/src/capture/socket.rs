@@ -45,7 +45,7 @@ pub(super) fn ignore_outgoing(socket: &OwnedFd) {
 }
 
 /// Attaches the program, in place of the one before (socket(7), `SO_ATTACH_FILTER`).
-pub(super) fn attach(socket: &OwnedFd, program: &[Instruction]) -> Result<(), Error> {
+pub(crate) fn attach(socket: &impl AsRawFd, program: &[Instruction]) -> Result<(), Error> {
     let failed = |source| Error::AttachFilter { instructions: program.len(), source };
     let mut instructions: Vec<libc::sock_filter> =
         program.iter().map(|&Instruction { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k }).collect();

@@ -20,57 +20,57 @@ pub struct Instruction {
 }
 
 /// The operations that the filter uses (`linux/bpf_common.h`). A is the accumulator, X the index register.
-pub(super) mod op {
+pub(crate) mod op {
     /// A = the 32-bit word at k.
-    pub(in super::super) const LD_W_ABS: u16 = 0x20;
+    pub(crate) const LD_W_ABS: u16 = 0x20;
     /// A = the 16-bit word at k.
-    pub(in super::super) const LD_H_ABS: u16 = 0x28;
+    pub(crate) const LD_H_ABS: u16 = 0x28;
     /// A = the byte at k.
-    pub(in super::super) const LD_B_ABS: u16 = 0x30;
+    pub(crate) const LD_B_ABS: u16 = 0x30;
     /// A = the 16-bit word at X + k.
-    pub(in super::super) const LD_H_IND: u16 = 0x48;
+    pub(crate) const LD_H_IND: u16 = 0x48;
     /// A = the byte at X + k.
-    pub(in super::super) const LD_B_IND: u16 = 0x50;
+    pub(crate) const LD_B_IND: u16 = 0x50;
     /// A = k.
-    pub(in super::super) const LD_IMM: u16 = 0x00;
+    pub(crate) const LD_IMM: u16 = 0x00;
     /// A = scratch cell k.
-    pub(in super::super) const LD_MEM: u16 = 0x60;
+    pub(crate) const LD_MEM: u16 = 0x60;
     /// A = the packet's length.
-    pub(in super::super) const LD_LEN: u16 = 0x80;
+    pub(crate) const LD_LEN: u16 = 0x80;
     /// X = k.
-    pub(in super::super) const LDX_IMM: u16 = 0x01;
+    pub(crate) const LDX_IMM: u16 = 0x01;
     /// X = four times the low nibble of the byte at k: the length of an IPv4 header.
-    pub(in super::super) const LDX_MSH: u16 = 0xb1;
+    pub(crate) const LDX_MSH: u16 = 0xb1;
     /// Scratch cell k = A.
-    pub(in super::super) const ST: u16 = 0x02;
+    pub(crate) const ST: u16 = 0x02;
     /// A += k.
-    pub(in super::super) const ADD_K: u16 = 0x04;
+    pub(crate) const ADD_K: u16 = 0x04;
     /// A += X.
-    pub(in super::super) const ADD_X: u16 = 0x0c;
+    pub(crate) const ADD_X: u16 = 0x0c;
     /// A <<= k.
-    pub(in super::super) const LSH_K: u16 = 0x64;
+    pub(crate) const LSH_K: u16 = 0x64;
     /// A &= k.
-    pub(in super::super) const AND_K: u16 = 0x54;
+    pub(crate) const AND_K: u16 = 0x54;
     /// X = A.
-    pub(in super::super) const TAX: u16 = 0x07;
+    pub(crate) const TAX: u16 = 0x07;
     /// A = X.
-    pub(in super::super) const TXA: u16 = 0x87;
+    pub(crate) const TXA: u16 = 0x87;
     /// Jump over k instructions.
-    pub(in super::super) const JA: u16 = 0x05;
+    pub(crate) const JA: u16 = 0x05;
     /// Whether A = k.
-    pub(in super::super) const JEQ_K: u16 = 0x15;
+    pub(crate) const JEQ_K: u16 = 0x15;
     /// Whether A > k.
-    pub(in super::super) const JGT_K: u16 = 0x25;
+    pub(crate) const JGT_K: u16 = 0x25;
     /// Whether A >= k.
-    pub(in super::super) const JGE_K: u16 = 0x35;
+    pub(crate) const JGE_K: u16 = 0x35;
     /// Whether A >= X.
-    pub(in super::super) const JGE_X: u16 = 0x3d;
+    pub(crate) const JGE_X: u16 = 0x3d;
     /// Whether A & k is not 0.
-    pub(in super::super) const JSET_K: u16 = 0x45;
+    pub(crate) const JSET_K: u16 = 0x45;
     /// Keep k bytes of the packet; 0 drops it.
-    pub(in super::super) const RET_K: u16 = 0x06;
+    pub(crate) const RET_K: u16 = 0x06;
     /// Keep A bytes of the packet.
-    pub(in super::super) const RET_A: u16 = 0x16;
+    pub(crate) const RET_A: u16 = 0x16;
 }
 
 /// A place in the program, counted from its end.

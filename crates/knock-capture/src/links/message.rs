@@ -7,15 +7,19 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{
-    Emitable, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage,
-    NlaBuffer, NlasIterator,
+    Emitable, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkMessage, NlaBuffer, NlasIterator,
 };
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::routes::{LocalRoute, Prefix};
 use super::table::{Address, Item, Link};
 
+/// The size of `struct rtmsg` (rtnetlink(7)).
+const ROUTE_HEADER: usize = 12;
 /// `linux/if_link.h`.
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -54,6 +58,10 @@ fn decode(kind: u16, flags: u16, payload: &[u8]) -> Option<Message> {
         NLMSG_ERROR => {
             let code = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
             return (code != 0).then(|| Message::Error(io::Error::from_raw_os_error(code.saturating_neg())));
+        }
+        libc::RTM_NEWROUTE => new_route(flags, payload)?,
+        libc::RTM_DELROUTE => {
+            route(payload).filter(|(kind, _)| *kind == libc::RTN_LOCAL).map(|(_, route)| Item::NoLocalRoute(route))?
         }
         libc::RTM_NEWLINK => Item::Link(link(payload)?),
         libc::RTM_DELLINK => Item::NoLink(link_header(payload)?.index),
@@ -98,6 +106,40 @@ fn address(payload: &[u8]) -> Option<Address> {
     Some(Address { index: header.index, address, prefix: header.prefix_len })
 }
 
+fn new_route(flags: u16, payload: &[u8]) -> Option<Item> {
+    let (kind, route) = route(payload)?;
+    let replaces = flags & NLM_F_REPLACE != 0;
+    match kind {
+        libc::RTN_LOCAL => Some(Item::LocalRoute { route, replaces }),
+        _ => replaces.then_some(Item::OtherRoute(route)),
+    }
+}
+
+/// A route, and its type.
+fn route(payload: &[u8]) -> Option<(u8, LocalRoute)> {
+    let &[family, length, _, _, table, _, _, kind, ..] = payload.first_chunk::<ROUTE_HEADER>()?;
+    let attributes = payload.get(ROUTE_HEADER..)?;
+    let number = |kind| Some(u32::from_ne_bytes(attribute(attributes, kind)?.try_into().ok()?));
+    let destination = attribute(attributes, libc::RTA_DST);
+    // A default route has no destination.
+    let network = match i32::from(family) {
+        libc::AF_INET if length <= 32 => {
+            destination.map_or(Some([0; 4]), |bytes| bytes.try_into().ok()).map(IpAddr::from)
+        }
+        libc::AF_INET6 if length <= 128 => {
+            destination.map_or(Some([0; 16]), |bytes| bytes.try_into().ok()).map(IpAddr::from)
+        }
+        _ => None,
+    }?;
+    let route = LocalRoute {
+        prefix: Prefix { network, length },
+        table: number(libc::RTA_TABLE).unwrap_or(table.into()),
+        priority: number(libc::RTA_PRIORITY).unwrap_or(0),
+        interface: number(libc::RTA_OIF).unwrap_or(0),
+    };
+    Some((kind, route))
+}
+
 fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == kind).and_then(value)
 }
@@ -121,6 +163,14 @@ pub(super) fn link_dump() -> Vec<u8> {
 /// The request for all addresses, IPv4 and IPv6.
 pub(super) fn address_dump() -> Vec<u8> {
     request(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+}
+
+/// The request for all local routes of an IP version. Kernels before 4.20 answer with all routes.
+pub(super) fn local_route_dump(family: AddressFamily) -> Vec<u8> {
+    let header = RouteHeader { address_family: family, kind: RouteType::Local, ..RouteHeader::default() };
+    let mut message = RouteMessage::default();
+    message.header = header;
+    request(RouteNetlinkMessage::GetRoute(message))
 }
 
 fn request(message: RouteNetlinkMessage) -> Vec<u8> {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::routes::{LocalRoute, LocalRoutes};
+
 /// What a message says about the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
@@ -14,6 +16,17 @@ pub(super) enum Item {
     Address(Address),
     /// The address is gone.
     NoAddress(Address),
+    /// The local route is there. `replaces`: in place of one that it is like.
+    LocalRoute {
+        /// The route.
+        route: LocalRoute,
+        /// `NLM_F_REPLACE`.
+        replaces: bool,
+    },
+    /// The local route is gone.
+    NoLocalRoute(LocalRoute),
+    /// A route of another type is there in place of local ones that are like this.
+    OtherRoute(LocalRoute),
 }
 
 /// An interface.
@@ -112,6 +125,7 @@ pub(super) struct Address {
 pub(super) struct Snapshot {
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<Address>,
+    pub(super) routes: Vec<LocalRoute>,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +134,7 @@ pub(super) struct Table {
     addresses: BTreeSet<Address>,
     /// How many entries of `addresses` have this address: an address may be on several interfaces.
     local: HashMap<IpAddr, usize>,
+    routes: LocalRoutes,
 }
 
 impl Table {
@@ -128,7 +143,9 @@ impl Table {
     }
 
     pub(super) fn is_local(&self, address: IpAddr) -> bool {
-        self.local.contains_key(&address) || matches!(address, IpAddr::V4(v4) if v4.is_loopback())
+        self.local.contains_key(&address)
+            || matches!(address, IpAddr::V4(v4) if v4.is_loopback())
+            || self.routes.contains(address)
     }
 
     pub(super) fn apply(&mut self, item: Item, changes: &mut Vec<LinkChange>) {
@@ -137,6 +154,14 @@ impl Table {
             Item::NoLink(index) => self.remove_link(index, changes),
             Item::Address(address) => self.put_address(address, changes),
             Item::NoAddress(address) => self.remove_address(address, changes),
+            Item::LocalRoute { route, replaces } => {
+                if replaces {
+                    self.routes.replace(&route);
+                }
+                self.routes.insert(route);
+            }
+            Item::NoLocalRoute(route) => self.routes.remove(&route),
+            Item::OtherRoute(route) => self.routes.replace(&route),
         }
     }
 
@@ -158,6 +183,7 @@ impl Table {
         for address in snapshot.addresses {
             self.put_address(address, changes);
         }
+        self.routes.set(snapshot.routes);
     }
 
     fn put_link(&mut self, link: Link, changes: &mut Vec<LinkChange>) {
@@ -186,6 +212,7 @@ impl Table {
         for address in left {
             self.remove_address(address, changes);
         }
+        self.routes.remove_interface(index);
         if let Some(Link { name, .. }) = self.links.remove(&index) {
             changes.push(LinkChange::Disappeared { index, name });
         }
