@@ -56,13 +56,15 @@ fn entry(rule: &Rule, hosts: &[String], wait: Option<u16>) -> Result<(Value, Vec
         None => notes
             .push(format!("rule `{name}` names no TCP port, so the client cannot wait; if there is one: --wait PORT")),
     }
-    if let Some(target) = rule.target {
-        entry["family"] = if target.is_ipv4() { "ipv4" } else { "ipv6" }.into();
-    } else if rule.command.is_some() {
-        notes.push(format!(
+    let has = |ipv4: bool| rule.targets.iter().any(|target| target.is_ipv4() == ipv4);
+    match (has(true), has(false)) {
+        (true, false) => entry["family"] = "ipv4".into(),
+        (false, true) => entry["family"] = "ipv6".into(),
+        _ if rule.command.is_some() => notes.push(format!(
             "the command of rule `{name}` runs for each address of a client, so twice over IPv4 and IPv6; to choose one, \
              write \"family\": \"ipv4\" or \"ipv6\" in the entry"
-        ));
+        )),
+        _ => {}
     }
     let gaps = u32::try_from(knocks.len().saturating_sub(1)).unwrap_or(u32::MAX);
     if rule.timeout < USUAL_GAP * gaps {

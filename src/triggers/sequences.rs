@@ -45,7 +45,13 @@ fn engine_rule(rule: &knock_config::Rule, one_time: Option<&OneTime>) -> Rule {
         Trigger::Sequence(sequence) => sequence.clone(),
         Trigger::OneTime(_) => one_time.and_then(OneTime::current).unwrap_or_default().to_vec(),
     };
-    Rule { id: rule.name.clone(), sequence, timeout: rule.timeout, tcp_flags: rule.tcp_flags, target: rule.target }
+    Rule {
+        id: rule.name.clone(),
+        sequence,
+        timeout: rule.timeout,
+        tcp_flags: rule.tcp_flags,
+        targets: rule.targets.clone(),
+    }
 }
 
 /// Follows the knocks of all sources.

@@ -229,8 +229,9 @@ fn only_packets_for_the_target_address_count_where_a_rule_names_one() {
     let network = network(1);
     let server = &network.server;
     server.namespace.ip("addr add 10.77.0.201/24 dev eth0").expect("a second address");
+    let targets = ["10.77.0.201", "fd77::201"];
     let rules = json!([
-        { "name": "a", "sequence": [1000, 2000], "target": "10.77.0.201", "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "a", "sequence": [1000, 2000], "target": targets, "allow": { "ports": [22], "timeout": "1h" } },
         { "name": "fence", "sequence": [9100, 9200], "allow": { "ports": [99], "timeout": "1h" } }
     ]);
     let _daemon = Daemon::start(server, json!({ "rules": rules }));

@@ -1,6 +1,6 @@
 //! Finds the rules whose whole sequence is part of the sequence of another rule, without a comparison of all pairs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use knock_proto::{Knock, TcpFlags};
@@ -33,9 +33,11 @@ impl<'c> SequenceIndex<'c> {
             let TcpFlags { set, clear } = rule.tcp_flags;
             let same = index.rules.entry(sequence).or_default().entry((set, clear)).or_default();
             same.all.push(number);
-            match rule.target {
-                Some(target) => same.by_target.entry(target).or_default().push(number),
-                None => same.any_target.push(number),
+            if rule.targets.is_empty() {
+                same.any_target.push(number);
+            }
+            for &target in &rule.targets {
+                same.by_target.entry(target).or_default().push(number);
             }
         }
         index
@@ -56,7 +58,7 @@ impl<'c> SequenceIndex<'c> {
             let before = if part == own { number } else { usize::MAX };
             for ((set, clear), same) in self.rules.get(part).into_iter().flatten() {
                 if rule.tcp_flags.set & clear == 0 && set & rule.tcp_flags.clear == 0 {
-                    let others = same.candidates(rule.target, before).filter(|other| *other != number);
+                    let others = same.candidates(&rule.targets, before).filter(|other| *other != number);
                     found.extend(others.map(|other| (other, place)).take(most.saturating_sub(found.len())));
                 }
             }
@@ -83,13 +85,18 @@ impl<'c> SequenceIndex<'c> {
 }
 
 impl SameFlags {
-    /// The rules before rule `before` for which a packet to `target` can be a knock.
-    fn candidates(&self, target: Option<IpAddr>, before: usize) -> impl Iterator<Item = usize> {
-        let lists: [&[usize]; 2] = match target {
-            None => [&self.all, &[]],
-            Some(target) => [&self.any_target, self.by_target.get(&target).map_or(&[], Vec::as_slice)],
+    /// The rules before rule `before` for which a packet to one of `targets` (none: to any address) can be a knock.
+    fn candidates(&self, targets: &[IpAddr], before: usize) -> impl Iterator<Item = usize> {
+        let lists: Vec<&[usize]> = if targets.is_empty() {
+            vec![&self.all]
+        } else {
+            let by_target = targets.iter().filter_map(|target| self.by_target.get(target));
+            [&self.any_target].into_iter().chain(by_target).map(Vec::as_slice).collect()
         };
         let before = move |list: &'_ [usize]| list.partition_point(|number| *number < before);
-        lists.into_iter().flat_map(move |list| list[..before(list)].iter().copied())
+        // A rule with several of the targets is in several lists.
+        let mut seen = HashSet::new();
+        let rules = lists.into_iter().flat_map(move |list| list[..before(list)].iter().copied());
+        rules.filter(move |number| seen.insert(*number))
     }
 }

@@ -54,8 +54,8 @@ pub struct Rule {
     pub cooldown: Option<Duration>,
     /// The flags of the TCP segments that are knocks.
     pub tcp_flags: TcpFlags,
-    /// The destination address that each knock must have; `None`: any address of this host.
-    pub target: Option<IpAddr>,
+    /// The destination addresses of which each knock must have one, in ascending order; none: any address of this host.
+    pub targets: Vec<IpAddr>,
     /// The command that runs at a completion.
     pub command: Option<Command>,
     /// The stop command. Only together with `command`.

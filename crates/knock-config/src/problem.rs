@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use knock_proto::{InvalidName, PortRange};
@@ -258,6 +259,13 @@ pub enum Cause {
         "{value} is not an IP address; write an address such as \"192.0.2.1\" or \"2001:db8::1\", without port, prefix or host name"
     )]
     Target { value: String },
+    #[error(
+        "the list of destination addresses is empty, so no knock would count; write at least one address, or delete \
+         `target` to accept knocks to any address of this host"
+    )]
+    TargetsEmpty,
+    #[error("duplicate destination address {address} in the list; delete one of the two")]
+    TargetTwice { address: IpAddr },
     #[error("{value} is not a destination address; delete `target` to accept knocks to any address of this host")]
     TargetUnspecified { value: String },
     #[error("{value} is an IPv4 address in IPv6 form; write \"{plain}\"")]

@@ -68,8 +68,9 @@ pub(crate) struct RawRule {
     /// The flags that are set in a TCP knock and, with `!`, those that are clear: a list, or a text with commas.
     #[schemars(extend("default" = "syn,!ack,!rst,!fin"))]
     pub(crate) tcp_flags: Option<RawFlags>,
-    /// The destination address that each knock must have. Default: any address of this host.
-    pub(crate) target: Option<String>,
+    /// The destination address that each knock must have, or a list of addresses of which it must have one. Default:
+    /// any address of this host.
+    pub(crate) target: Option<RawTarget>,
     /// The command that `/bin/sh -c` runs at a completion. %IP% in it is replaced by the source address.
     #[schemars(length(min = 1))]
     pub(crate) command: Option<String>,
@@ -255,6 +256,19 @@ checked_later!(
             {
                 "type": "array", "minItems": 1, "uniqueItems": true,
                 "items": { "type": "string", "pattern": "^[^/:\\s]{1,127}$" }
+            }
+        ]
+    }
+);
+
+checked_later!(
+    /// One destination address, or several.
+    RawTarget, "target", {
+        "oneOf": [
+            { "type": "string", "pattern": "^[0-9A-Fa-f.:]+$" },
+            {
+                "type": "array", "minItems": 1, "uniqueItems": true,
+                "items": { "type": "string", "pattern": "^[0-9A-Fa-f.:]+$" }
             }
         ]
     }

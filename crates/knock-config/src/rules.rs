@@ -1,10 +1,11 @@
 //! The rules: names, triggers and actions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use knock_proto::{Knock, RuleId, SEQUENCE_MAX, TcpFlags};
+use serde_json::Value;
 
 use crate::allow::{allow, check_guarded};
 use crate::checker::Checker;
@@ -124,16 +125,14 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
         checker.report(&path.key("tcp_flags"), cause);
         None
     });
-    let target = raw
-        .target
-        .and_then(|target| target_address(&target).map_err(|cause| checker.report(&path.key("target"), cause)).ok());
+    let targets = raw.target.map(|raw| targets(&raw.0, &path.key("target"), checker)).unwrap_or_default();
     Rule {
         name: raw.name.unwrap_or_default().into(),
         trigger,
         timeout,
         cooldown,
         tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
-        target,
+        targets,
         command,
         stop: stop_command.zip(stop_after).map(|(command, after)| Stop { command, after, on_shutdown }),
         command_timeout,
@@ -221,6 +220,28 @@ fn command_text(raw: Option<String>, path: &FieldPath, checker: &mut Checker<'_>
         checker.report(path, Cause::CommandNul);
     }
     Some(text)
+}
+
+/// The destination addresses, a text or a list of texts.
+fn targets(value: &Value, path: &FieldPath, checker: &mut Checker<'_>) -> Vec<IpAddr> {
+    let mut targets = BTreeSet::new();
+    let mut add = |item: &Value, path: &FieldPath| {
+        let address = match item {
+            Value::String(text) => target_address(text),
+            other => Err(Cause::Target { value: excerpt(&other.to_string()) }),
+        };
+        match address {
+            Ok(address) if !targets.insert(address) => checker.report(path, Cause::TargetTwice { address }),
+            Ok(_) => {}
+            Err(cause) => checker.report(path, cause),
+        }
+    };
+    match value {
+        Value::Array(items) if items.is_empty() => checker.report(path, Cause::TargetsEmpty),
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| add(item, &path.index(index))),
+        item => add(item, path),
+    }
+    targets.into_iter().collect()
 }
 
 /// Parses a destination address, in the syntax of `target`.

@@ -606,3 +606,23 @@ fn one_rule_without_an_action_among_others_is_named() {
         "c.json:1:63: rules[1]: the rule has no action; write at least one of `allow`, `command` and `revoke`"
     );
 }
+
+#[test]
+fn each_of_several_targets_is_an_address() {
+    for (target, expected) in [
+        (
+            "[]",
+            "rules[0].target: the list of destination addresses is empty, so no knock would count; write at least one address, or delete `target` to accept knocks to any address of this host",
+        ),
+        (
+            r#"["192.0.2.1", "2001:DB8::1", "2001:db8::1"]"#,
+            "rules[0].target[2]: duplicate destination address 2001:db8::1 in the list; delete one of the two",
+        ),
+        (
+            r#"["192.0.2.1", 5]"#,
+            r#"rules[0].target[1]: 5 is not an IP address; write an address such as "192.0.2.1" or "2001:db8::1", without port, prefix or host name"#,
+        ),
+    ] {
+        assert_eq!(rule_errors(&format!(r#""sequence": [1, 2], "command": "x", "target": {target}"#)), expected);
+    }
+}

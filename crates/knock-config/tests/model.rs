@@ -29,7 +29,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             trigger: Trigger::Sequence(vec![Knock::tcp(3), Knock::tcp(1), Knock::tcp(2)]),
             timeout: Duration::from_secs(5),
             tcp_flags: TcpFlags::FIRST_PACKET,
-            target: None,
+            targets: Vec::new(),
             command: Some(Command { any: "x".to_owned(), v6: None }),
             stop: None,
             cooldown: None,
@@ -104,7 +104,7 @@ fn a_rule_with_every_key_is_read() {
     );
     assert_eq!(rule.timeout, Duration::from_millis(500));
     assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK });
-    assert_eq!(rule.target, Some("2001:db8::1".parse::<IpAddr>().expect("an address")));
+    assert_eq!(rule.targets, ["2001:db8::1".parse::<IpAddr>().expect("an address")]);
     assert_eq!(rule.cooldown, Some(Duration::from_secs(60)));
     let command = Command { any: "c".to_owned(), v6: Some("c6".to_owned()) };
     assert_eq!(rule.command, Some(command));
@@ -194,4 +194,12 @@ fn a_rule_can_revoke_a_rule_that_follows_it() {
 fn one_time_sequences_come_from_a_file() {
     let config = config(r#"{"rules": [{"name": "a", "command": "x", "one_time_sequences": "/etc/knockd/once"}]}"#);
     assert_eq!(config.rules[0].trigger, Trigger::OneTime(PathBuf::from("/etc/knockd/once")));
+}
+
+#[test]
+fn a_target_is_an_address_or_a_list_in_any_order() {
+    let targets = |target: &str| rule(&format!(r#""command": "x", "target": {target}"#)).targets;
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    assert_eq!(targets(r#""192.0.2.1""#), [address("192.0.2.1")]);
+    assert_eq!(targets(r#"["2001:db8::1", "192.0.2.1"]"#), [address("192.0.2.1"), address("2001:db8::1")]);
 }

@@ -31,7 +31,7 @@ fn engine(config: &Config) -> Engine {
         },
         timeout: rule.timeout,
         tcp_flags: rule.tcp_flags,
-        target: rule.target,
+        targets: rule.targets.clone(),
     };
     let guarded = |rule: &knock_config::Rule| match &rule.allow {
         Some(Allow::Ports { ports, .. }) => ports.clone(),
@@ -51,7 +51,7 @@ fn assert_opens_nothing(ports: &[Knock], what: &str) {
     assert!(configurations.len() > 5, "the examples were not found");
     for (path, config) in configurations {
         let mut engine = engine(&config);
-        let targets = config.rules.iter().filter_map(|rule| rule.target);
+        let targets = config.rules.iter().flat_map(|rule| rule.targets.clone());
         for destination in targets.chain([IpAddr::from([198, 51, 100, 1])]) {
             let mut now = Time::from_millis(1);
             let mut completions = Vec::new();

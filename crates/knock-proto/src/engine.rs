@@ -25,8 +25,8 @@ pub struct Rule {
     pub timeout: Duration,
     /// The TCP segments that count.
     pub tcp_flags: TcpFlags,
-    /// The destination that each knock must have; `None`: any address of this host.
-    pub target: Option<IpAddr>,
+    /// The destinations of which each knock must have one, in ascending order; none: any address of this host.
+    pub targets: Vec<IpAddr>,
 }
 
 /// A source has knocked the whole sequence of a rule.
@@ -81,7 +81,7 @@ struct Track {
     /// Those of rules that a reload leaves keep their number, by which sources name them.
     number: u32,
     tcp_flags: TcpFlags,
-    target: Option<IpAddr>,
+    targets: Vec<IpAddr>,
     tree: SequenceTree,
 }
 
@@ -110,10 +110,13 @@ pub struct Engine {
     matchers: HashMap<u64, Matcher>,
     next_matcher: u64,
     next_track: u32,
-    /// Sorted by target.
+    /// Sorted by their targets.
     tracks: Vec<Track>,
-    /// The tracks of each target. Keyed by an unknown key (SipHash): the destination is the sender's choice.
-    targets: HashMap<Option<IpAddr>, Range<usize>>,
+    /// The tracks of each target, those of one target in a row.
+    targeted: Vec<usize>,
+    /// Where the tracks of a target are in that list; `None`: of any address of this host. Keyed by an unknown key
+    /// (SipHash): the destination is the sender's choice.
+    by_target: HashMap<Option<IpAddr>, Range<usize>>,
     knock_ports: PortSet,
     tripwires: PortSet,
     sources: Sources,
@@ -132,7 +135,8 @@ impl Engine {
             next_matcher: 0,
             next_track: 0,
             tracks: Vec::new(),
-            targets: HashMap::new(),
+            targeted: Vec::new(),
+            by_target: HashMap::new(),
             knock_ports: PortSet::default(),
             tripwires: PortSet::default(),
             sources: Sources::new(settings.sources),
@@ -178,21 +182,29 @@ impl Engine {
         let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for &number in &numbers {
             let rule = &self.matchers[&number].rule;
-            kinds.entry((rule.target, rule.tcp_flags)).or_default().push((number, rule.sequence.as_slice()));
+            kinds.entry((rule.targets.clone(), rule.tcp_flags)).or_default().push((number, rule.sequence.as_slice()));
         }
         let before: HashMap<_, u32> =
-            self.tracks.drain(..).map(|track| ((track.target, track.tcp_flags), track.number)).collect();
-        for ((target, tcp_flags), sequences) in kinds {
-            let number = before.get(&(target, tcp_flags)).copied().unwrap_or_else(|| {
+            self.tracks.drain(..).map(|track| ((track.targets, track.tcp_flags), track.number)).collect();
+        for (kind, sequences) in kinds {
+            let number = before.get(&kind).copied().unwrap_or_else(|| {
                 self.next_track += 1;
                 self.next_track
             });
-            self.tracks.push(Track { number, tcp_flags, target, tree: SequenceTree::new(sequences) });
+            let (targets, tcp_flags) = kind;
+            self.tracks.push(Track { number, tcp_flags, targets, tree: SequenceTree::new(sequences) });
         }
-        self.targets.clear();
+        let mut targeted: Vec<(Option<IpAddr>, usize)> = Vec::new();
         for (index, track) in self.tracks.iter().enumerate() {
-            self.targets.entry(track.target).or_insert(index..index).end = index + 1;
+            let any = track.targets.is_empty().then_some((None, index));
+            targeted.extend(any.into_iter().chain(track.targets.iter().map(|&target| (Some(target), index))));
         }
+        targeted.sort_unstable();
+        self.by_target.clear();
+        for (place, &(target, _)) in targeted.iter().enumerate() {
+            self.by_target.entry(target).or_insert(place..place).end = place + 1;
+        }
+        self.targeted = targeted.into_iter().map(|(_, track)| track).collect();
         let rules = || self.matchers.values().map(|matcher| &matcher.rule);
 
         self.knock_ports = PortSet::default();
@@ -260,7 +272,8 @@ impl Engine {
         let mut counted_before = None;
         if is_knock || self.tripwires.contains(packet.knock) {
             for target in [local.then_some(None), Some(Some(packet.destination))].into_iter().flatten() {
-                for track in self.targets.get(&target).cloned().unwrap_or_default() {
+                for place in self.by_target.get(&target).cloned().unwrap_or_default() {
+                    let track = self.targeted[place];
                     if self.tracks[track].accepts(packet) {
                         looked_at = true;
                         // Asked once, before any rule counts it.
@@ -356,7 +369,7 @@ impl Engine {
             let Some(place) = self.sources.find(&Key { address: source, track: track.number }) else { continue };
             let source = self.sources.get(place);
             for Matcher { rule, runs, since } in self.matchers.values() {
-                if (rule.target, rule.tcp_flags) == (track.target, track.tcp_flags)
+                if (&rule.targets, rule.tcp_flags) == (&track.targets, track.tcp_flags)
                     && let Some(stage) = source.stage(now, &Requirement { runs, timeout: rule.timeout, since: *since })
                 {
                     stages.insert(rule.id.clone(), stage);
@@ -379,6 +392,6 @@ impl Engine {
 
 impl Rule {
     fn looks_for_the_same(&self, other: &Rule) -> bool {
-        (&self.sequence, self.tcp_flags, self.target) == (&other.sequence, other.tcp_flags, other.target)
+        (&self.sequence, self.tcp_flags, &self.targets) == (&other.sequence, other.tcp_flags, &other.targets)
     }
 }

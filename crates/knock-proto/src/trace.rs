@@ -171,7 +171,7 @@ fn not_for(rule: &Rule, knocked: usize, packet: &Packet, local: bool) -> Option<
     if *next == packet.knock.by_other_protocol() {
         return Some(NotCounted::WrongProtocol);
     }
-    let arrives = rule.target.map_or(local, |target| target == packet.destination);
+    let arrives = if rule.targets.is_empty() { local } else { rule.targets.contains(&packet.destination) };
     (*next == packet.knock && !arrives).then_some(NotCounted::OtherDestination)
 }
 

@@ -25,7 +25,7 @@ fn engine() -> Engine {
         sequence: ports.map(Knock::tcp).to_vec(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
-        target: None,
+        targets: Vec::new(),
     };
     Engine::new(RULES.map(rule).to_vec(), &Settings { sources: SOURCES, tripwires: true, guarded: Vec::new() })
 }

@@ -23,7 +23,7 @@ fn rule(number: u32, target: Option<IpAddr>) -> Rule {
         sequence: [first, 2000, 3000].map(Knock::tcp).to_vec(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
-        target,
+        targets: target.into_iter().collect(),
     }
 }
 

@@ -94,7 +94,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         sequence,
         timeout: Duration::from_millis(timeout),
         tcp_flags: TcpFlags::default(),
-        target: None,
+        targets: Vec::new(),
     })
 }
 

@@ -17,7 +17,7 @@ fn rule(number: usize, sequence: &[Knock], timeout: u64) -> Rule {
         sequence: sequence.to_vec(),
         timeout: Duration::from_secs(timeout),
         tcp_flags: TcpFlags::default(),
-        target: None,
+        targets: Vec::new(),
     }
 }
 

@@ -42,7 +42,7 @@ fn rules(count: u16, knocks: u16) -> Vec<Rule> {
             sequence: sequence(index),
             timeout: TIMEOUT,
             tcp_flags: TcpFlags::default(),
-            target: None,
+            targets: Vec::new(),
         })
         .collect()
 }

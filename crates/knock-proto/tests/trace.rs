@@ -17,7 +17,7 @@ fn rule(id: &str, sequence: &[Knock]) -> Rule {
         sequence: sequence.to_vec(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
-        target: None,
+        targets: Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ fn rule(ports: &[u16]) -> Rule {
         sequence: ports.iter().map(|&port| Knock::tcp(port)).collect(),
         timeout: Duration::from_secs(5),
         tcp_flags: TcpFlags::default(),
-        target: None,
+        targets: Vec::new(),
     }
 }
 
@@ -291,7 +291,7 @@ fn udp_and_tcp_ports_are_different_knocks() {
 
 #[test]
 fn only_packets_to_this_host_count_unless_the_rule_has_a_target() {
-    let mut bench = Bench::new(vec![rule(&[1000]), Rule { target: Some(STRANGER), ..rule(&[1000]) }]);
+    let mut bench = Bench::new(vec![rule(&[1000]), Rule { targets: vec![STRANGER], ..rule(&[1000]) }]);
     let mut packet = bench.packet(CLIENT, Knock::tcp(1000));
     assert_eq!(bench.send_to(&packet, false), []);
     packet.destination = STRANGER;
@@ -357,7 +357,7 @@ fn a_reload_that_adds_a_rule_for_other_segments_or_another_target_keeps_them_too
     let fin = TcpFlags { set: TcpFlags::FIN, clear: TcpFlags::ACK };
     let others = [
         Rule { tcp_flags: fin, ..numbered(1, &[7000, 8000]) },
-        Rule { target: Some(STRANGER), ..numbered(2, &[7001, 8001]) },
+        Rule { targets: vec![STRANGER], ..numbered(2, &[7001, 8001]) },
     ];
     let rules = others.into_iter().chain([numbered(0, &[1000, 2000, 3000])]).collect();
     bench.engine.reconfigure(bench.now, rules, &settings());
@@ -400,4 +400,25 @@ fn rules_that_one_knock_completes_are_completed_in_their_order() {
     let rules = vec![numbered(2, &[2000]), numbered(0, &[2000])];
     bench.engine.reconfigure(bench.now, rules, &settings());
     assert_eq!(bench.knocks(&[2000]), [2, 0]);
+}
+
+#[test]
+fn a_rule_with_several_targets_counts_knocks_to_each_of_them_and_to_no_other() {
+    let (one, other) = (IpAddr::from([198, 51, 100, 8]), IpAddr::from([198, 51, 100, 9]));
+    let targets = |targets: &[IpAddr]| Rule { targets: targets.to_vec(), ..rule(&[1000, 2000]) };
+    let both = Rule { id: "both".into(), ..targets(&[one, other]) };
+    let mut engine = Engine::new(vec![both.clone(), Rule { id: "one".into(), ..targets(&[one]) }], &settings());
+    let mut completed = |destinations: [IpAddr; 2], serial: u32| {
+        let mut completions = Vec::new();
+        for (destination, port) in destinations.into_iter().zip([1000, 2000]) {
+            let identity = Identity { source_port: 40_000, number: serial + u32::from(port) };
+            let packet = Packet { source: STRANGER, destination, knock: Knock::tcp(port), tcp_flags: 2, identity };
+            engine.handle(Time::from_millis(serial.into()), &packet, true, &mut completions);
+        }
+        completions.into_iter().map(|completion| completion.rule.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(completed([one, one], 10_000), ["one", "both"]);
+    assert_eq!(completed([one, other], 20_000), ["both"]);
+    assert_eq!(completed([other, other], 30_000), ["both"]);
+    assert_eq!(completed([other, [198, 51, 100, 1].into()], 40_000), [""; 0], "an address of this host, and no target");
 }

@@ -106,7 +106,7 @@ fn valid_rule(rule: &Rule) {
     }
     let TcpFlags { set, clear } = rule.tcp_flags;
     assert!(set & clear == 0 && set | clear != 0, "no segment, or each, is a knock");
-    assert!(!rule.target.is_some_and(|target| target.is_unspecified()));
+    assert!(!rule.targets.iter().any(|target| target.is_unspecified()));
     let stop = rule.stop.as_ref();
     assert!(stop.is_none() || rule.command.is_some());
     stop.into_iter().for_each(|stop| duration(stop.after, Duration::from_millis(1)));

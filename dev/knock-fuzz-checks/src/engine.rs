@@ -120,7 +120,7 @@ impl RuleInput {
             sequence: self.sequence.iter().take(SEQUENCE_MAX).copied().map(port).collect(),
             timeout: Duration::from_millis(self.timeout_ms.into()),
             tcp_flags: if self.other_flags { fin } else { TcpFlags::default() },
-            target: self.target.then_some(elsewhere()),
+            targets: self.target.then(elsewhere).into_iter().collect(),
         }
     }
 }
@@ -193,7 +193,7 @@ impl Bench {
                 let tcp_flags = if rule.tcp_flags.set == TcpFlags::FIN { TcpFlags::FIN } else { TcpFlags::SYN };
                 for (serial, knock) in rule.sequence.iter().enumerate() {
                     let serial = number.wrapping_add(u8::try_from(serial).unwrap_or(0));
-                    self.send_new(source, *knock, serial, tcp_flags, rule.target.is_none());
+                    self.send_new(source, *knock, serial, tcp_flags, rule.targets.is_empty());
                     self.now = pause.after(self.now);
                 }
             }
@@ -270,7 +270,7 @@ impl Bench {
         let mut kinds: Vec<_> = Vec::new();
         if self.history.meaning(packet.knock).is_some() {
             let looking = self.history.rules().iter().filter(|rule| accepts(rule, packet, local));
-            kinds.extend(looking.map(|rule| (rule.tcp_flags, rule.target)));
+            kinds.extend(looking.map(|rule| (rule.tcp_flags, rule.targets.clone())));
             kinds.sort_unstable();
             kinds.dedup();
         }

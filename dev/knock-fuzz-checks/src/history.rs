@@ -60,8 +60,8 @@ impl History {
     pub(crate) fn reconfigure(&mut self, now: Time, rules: Vec<Rule>, settings: &Settings) {
         let stays = |rule: &Rule| {
             self.rules.iter().any(|old| {
-                (&old.id, &old.sequence, old.tcp_flags, old.target)
-                    == (&rule.id, &rule.sequence, rule.tcp_flags, rule.target)
+                (&old.id, &old.sequence, old.tcp_flags, &old.targets)
+                    == (&rule.id, &rule.sequence, rule.tcp_flags, &rule.targets)
             })
         };
         let since = |rule: &Rule| if stays(rule) { self.since[&rule.id] } else { Some(now) };
@@ -119,8 +119,8 @@ impl History {
 
 /// Whether a packet can count for a rule.
 pub(crate) fn accepts(rule: &Rule, packet: &Packet, local: bool) -> bool {
-    rule.target.map_or(local, |target| target == packet.destination)
-        && (packet.knock.protocol == Protocol::Udp || rule.tcp_flags.matches(packet.tcp_flags))
+    let arrives = if rule.targets.is_empty() { local } else { rule.targets.contains(&packet.destination) };
+    arrives && (packet.knock.protocol == Protocol::Udp || rule.tcp_flags.matches(packet.tcp_flags))
 }
 
 /// Whether the last packet is surely a retransmission of that one: its number is no constant of its sender.
@@ -220,7 +220,7 @@ mod tests {
             sequence: [1000, 2000, 3000].map(Knock::tcp).to_vec(),
             timeout: Duration::from_secs(1),
             tcp_flags: TcpFlags::default(),
-            target: None,
+            targets: Vec::new(),
         };
         let settings = Settings { sources: 1, tripwires: true, guarded: Vec::new() };
         let mut history = History::new(vec![rule.clone()], &settings);
