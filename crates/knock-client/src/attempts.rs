@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Events, Interest, Poll, Token};
 
@@ -70,9 +70,8 @@ impl Attempts {
     pub(crate) fn wait(&mut self, deadline: Instant) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Milliseconds are the finest that the kernel waits; rounded up, so that the loop does not spin.
-            let timeout = left + Duration::from_micros(u64::from(!left.is_zero()) * 999);
-            match self.poll.poll(&mut self.events, Some(timeout)) {
+            // mio rounds up to milliseconds, so that the loop does not spin.
+            match self.poll.poll(&mut self.events, Some(left)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }

@@ -210,7 +210,12 @@ impl Client {
         let end = last + round.wait();
         // A round that does not fit any more is not begun: its time is spent on the attempts of this one.
         let end = if end + self.length(Round(round.0 + 1)) < deadline { end } else { deadline };
-        for at in round.connects().map(|after| last + after).chain([end]) {
+        let mut times = round.connects().map(|after| last + after).chain([end]).peekable();
+        while let Some(at) = times.next() {
+            // A busy machine can be late: several attempts at once would only replace each other.
+            if times.peek().is_some_and(|next| *next <= Instant::now()) {
+                continue;
+            }
             if let Some((stream, address)) = attempts.wait(at.min(end)).map_err(Error::Wait)? {
                 return Ok(Ended::Open(stream, address));
             }
