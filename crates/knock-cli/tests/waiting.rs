@@ -5,7 +5,8 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -145,6 +146,17 @@ fn the_source_address_knocks_and_connects() {
     assert!(stderr(&output).starts_with("knock-cli: `127.0.0.1` has no IPv6 address; "), "{}", stderr(&output));
 }
 
+/// Ends a client that never closes a half, unless what is returned is dropped before.
+fn end_after(time: Duration, process: u32) -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        if receiver.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").arg(process.to_string()).status();
+        }
+    });
+    sender
+}
+
 #[test]
 fn a_connection_is_carried_and_each_half_closes_by_itself() {
     let (listener, port) = open_port();
@@ -155,6 +167,7 @@ fn a_connection_is_carried_and_each_half_closes_by_itself() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it runs");
+    let _watch = end_after(Duration::from_secs(60), child.id());
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout above zero");
     let mut input = child.stdin.take().expect("the pipe asked for");
@@ -170,7 +183,7 @@ fn a_connection_is_carried_and_each_half_closes_by_itself() {
     let sending = thread::spawn(move || input.write_all(&large).map(|()| drop(input)));
     let mut received = Vec::new();
     stream.read_to_end(&mut received).expect("the end of standard input");
-    assert_eq!(received, vec![7; 1 << 20]);
+    assert!(received == vec![7; 1 << 20], "{} bytes", received.len());
     sending.join().expect("a thread").expect("written");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
