@@ -255,7 +255,8 @@ pub(crate) struct Grants {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub(crate) rule: String,
-    pub(crate) address: IpAddr,
+    /// The address, or the prefix: `2001:db8::/64`.
+    pub(crate) address: String,
     /// What is open to the address: guarded ports (`22/tcp`, `60000-61000/udp`, `any`), or a set (`inet filter knock_ssh4`).
     pub(crate) opens: Vec<String>,
     /// How long ago it was granted, extensions apart.

@@ -120,7 +120,7 @@ impl Listing {
         let opens = self.policy.places(&grant.rule, grant.address);
         Grant {
             rule: grant.rule.to_string(),
-            address: grant.address,
+            address: grant.prefix.to_string(),
             opens: opens.iter().map(ToString::to_string).collect(),
             age_seconds: self.now.since(grant.since).as_secs_f64(),
             remaining_seconds: grant.expires.since(self.now).as_secs_f64(),
@@ -170,6 +170,7 @@ mod tests {
         let expires = now.after(Duration::from_secs(60));
         let grant = |number| knock_grant::Grant {
             rule: "ssh".into(),
+            prefix: address(number).into(),
             address: address(number),
             since: now.before(Duration::from_secs(30)),
             expires,
@@ -195,7 +196,7 @@ mod tests {
             let grants = answer.result.expect("a result").grants;
             assert_eq!(grants.len(), count as usize);
             if let Some(last) = grants.last() {
-                assert_eq!(last.address, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + count - 1)));
+                assert_eq!(last.address, Ipv4Addr::from_bits(0x0a00_0000 + count - 1).to_string());
                 assert_eq!(last.opens, ["22/tcp", "51820/udp"]);
                 assert_eq!((last.age_seconds, last.remaining_seconds), (30.0, 60.0));
             }

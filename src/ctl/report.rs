@@ -109,7 +109,7 @@ pub(crate) fn grants(grants: &Grants) -> String {
         .map(|grant| {
             vec![
                 grant.rule.clone(),
-                grant.address.to_string(),
+                grant.address.clone(),
                 format!("{} ago", duration(grant.age_seconds)),
                 duration(grant.remaining_seconds),
                 grant.opens.join(", "),

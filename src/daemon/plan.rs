@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy};
-use knock_nft::TableSpec;
+use knock_nft::{GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
 /// The configuration that is in force, with its rules by their names.
@@ -61,24 +61,42 @@ fn opens(rule: &Rule) -> Opens {
     }
 }
 
+/// The prefix lengths of grants to single addresses.
+const WHOLE: (u8, u8) = (32, 128);
+
+/// The rule with the lengths of the prefixes that its grants are for; `None` where they are for single addresses.
+fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
+    match rule.allow {
+        Some(Allow::Ports { prefix4, prefix6, .. }) if (prefix4, prefix6) != WHOLE => {
+            Some((rule.name.clone(), (prefix4, prefix6)))
+        }
+        _ => None,
+    }
+}
+
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
 /// by an alternative name, which nftables does not know.
 pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
     let rules: HashMap<RuleId, Opens> = config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect();
-    let in_table = rules.values().flat_map(|opens| match opens {
-        Opens::Ports(accesses) => accesses.as_slice(),
-        _ => &[],
+    let prefixes: HashMap<RuleId, (u8, u8)> = config.rules.iter().filter_map(prefix).collect();
+    let kinds = rules.iter().flat_map(|(rule, opens)| {
+        let accesses = match opens {
+            Opens::Ports(accesses) => accesses.as_slice(),
+            _ => &[],
+        };
+        let (prefix4, prefix6) = prefixes.get(rule).copied().unwrap_or(WHOLE);
+        accesses.iter().map(move |&access| GrantKind { access, prefix4, prefix6 })
     });
     let guarded = guarded_ports(config);
     let table = (!guarded.is_empty()).then(|| TableSpec {
         name: config.nftables.table.clone(),
         guarded,
-        opens: in_table.copied().collect(),
+        grants: kinds.collect(),
         exempt_interfaces: exempt,
         owner: config.nftables.owner,
         max_grants: config.limits.grants,
     });
-    Policy { table, limit: config.limits.grants as usize, rules }
+    Policy { table, limit: config.limits.grants as usize, rules, prefixes }
 }
 
 /// The cooldown of each rule that has one.

@@ -30,6 +30,7 @@ mod matching;
 mod never_locked_out;
 mod one_time;
 mod policy_routing;
+mod prefixes;
 mod privileges;
 mod process;
 mod ranges;

@@ -12,7 +12,7 @@ use crate::model::{Allow, Rule};
 use crate::path::FieldPath;
 use crate::port::ports;
 use crate::problem::{Cause, excerpt};
-use crate::raw::RawAllow;
+use crate::raw::{RawAllow, RawCount};
 use crate::validate::parsed;
 
 /// In a list of ports: every guarded port.
@@ -30,9 +30,16 @@ pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>)
         }
         (Some(ports), None, None) => {
             let (ports, any) = guarded_ports(&ports.0, &path.key("ports"), checker);
-            Some(Allow::Ports { ports, any, timeout: timeout? })
+            let prefix4 = prefix("prefix4", raw.prefix4.as_ref(), 8, 32, path, checker);
+            let prefix6 = prefix("prefix6", raw.prefix6.as_ref(), 16, 128, path, checker);
+            Some(Allow::Ports { ports, any, prefix4, prefix6, timeout: timeout? })
         }
         (None, v4, v6) => {
+            for (key, prefix) in [("prefix4", &raw.prefix4), ("prefix6", &raw.prefix6)] {
+                if prefix.is_some() {
+                    checker.report(&path.key(key), Cause::PrefixInSet { key });
+                }
+            }
             let v4 = v4.as_deref().and_then(|text| set(text, "set", Family::Ip6, path, checker));
             let v6 = v6.as_deref().and_then(|text| set(text, "set6", Family::Ip, path, checker));
             if v4.is_some() && v4 == v6 {
@@ -45,6 +52,24 @@ pub(crate) fn allow(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>)
             None
         }
     }
+}
+
+/// The length of a prefix, from `min` to `max`, which means a whole address.
+fn prefix(
+    key: &'static str,
+    raw: Option<&RawCount>,
+    min: u8,
+    max: u8,
+    path: &FieldPath,
+    checker: &mut Checker<'_>,
+) -> u8 {
+    let Some(RawCount(value)) = raw else { return max };
+    let length = value.as_u64().and_then(|length| u8::try_from(length).ok());
+    length.filter(|length| (min..=max).contains(length)).unwrap_or_else(|| {
+        let value = excerpt(&value.to_string());
+        checker.report(&path.key(key), Cause::Count { value, min: min.into(), max: max.into() });
+        max
+    })
 }
 
 fn timeout(raw: &RawAllow, path: &FieldPath, checker: &mut Checker<'_>) -> Option<Duration> {

@@ -132,6 +132,10 @@ pub enum Allow {
         ports: Vec<PortRange>,
         /// Whether a grant opens every guarded port, those of other rules too. Otherwise it opens `ports`.
         any: bool,
+        /// How many bits of an IPv4 source a grant is for: 8 to 32; 32 is the source alone.
+        prefix4: u8,
+        /// How many bits of an IPv6 source a grant is for: 16 to 128; 128 is the source alone.
+        prefix6: u8,
         /// The duration of a grant.
         timeout: Duration,
     },

@@ -305,6 +305,8 @@ pub enum Cause {
     AllowEmpty,
     #[error("`allow` has both `ports` and a set; delete one of the two, and write another rule for it")]
     AllowTwice,
+    #[error("`{key}` needs `ports`, because a user set holds single addresses; delete `{key}`, or write `ports`")]
+    PrefixInSet { key: &'static str },
     #[error("`allow` has no `timeout`; write the duration of a grant, as in \"timeout\": \"1h\"")]
     AllowTimeoutMissing,
     #[error("the list of ports is empty; write at least one port")]

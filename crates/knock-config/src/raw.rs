@@ -118,6 +118,13 @@ pub(crate) struct RawAllow {
     /// A user set with keys of type ipv6_addr and the timeout flag.
     #[schemars(regex(pattern = r"^\s*(ip6|inet|bridge|netdev)\s+\S+\s+\S+\s*$"))]
     pub(crate) set6: Option<String>,
+    /// With `ports`: a grant is for all IPv4 addresses whose first bits, so many, are those of the source. Default: the
+    /// source alone.
+    #[schemars(extend("default" = 32, "minimum" = 8, "maximum" = 32))]
+    pub(crate) prefix4: Option<RawCount>,
+    /// With `ports`: the same for IPv6 addresses; 64 for a network whose hosts change their addresses.
+    #[schemars(extend("default" = 128, "minimum" = 16, "maximum" = 128))]
+    pub(crate) prefix6: Option<RawCount>,
     /// The duration of a grant; at least a second.
     #[schemars(required)]
     pub(crate) timeout: Option<RawDuration>,

@@ -66,7 +66,7 @@ fn an_unknown_or_duplicate_key_is_named() {
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timout": 5}"#,
-            "rules[0].allow.timout: unknown key `timout`; did you mean `timeout`? allowed here: ports, set, set6, timeout",
+            "rules[0].allow.timout: unknown key `timout`; did you mean `timeout`? allowed here: ports, prefix4, prefix6, set, set6, timeout",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "command": "y""#,
@@ -361,6 +361,18 @@ fn allow_and_revoke_are_checked() {
         (
             r#""sequence": [1, 2], "allow": {"ports": ["22,80"], "timeout": 5}"#,
             r#"rules[0].allow.ports[0]: "22,80" is more than one port; write each port as a separate list element"#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": [22], "prefix6": 129, "timeout": 5}"#,
+            "rules[0].allow.prefix6: 129 is not a whole number from 16 to 128; write a number in this range",
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"ports": [22], "prefix4": "/24", "timeout": 5}"#,
+            r#"rules[0].allow.prefix4: "/24" is not a whole number from 8 to 32; write a number in this range"#,
+        ),
+        (
+            r#""sequence": [1, 2], "allow": {"set6": "inet a b", "prefix6": 64, "timeout": 5}"#,
+            "rules[0].allow.prefix6: `prefix6` needs `ports`, because a user set holds single addresses; delete `prefix6`, or write `ports`",
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": 22, "timeout": 5}"#,

@@ -117,7 +117,7 @@ fn a_rule_with_every_key_is_read() {
     assert_eq!(rule.command_timeout, Duration::from_secs(9));
     assert_eq!((rule.setup.as_deref(), rule.teardown.as_deref()), (Some("up"), Some("down")));
     let ports = vec![Port::tcp(22).into(), Port::udp(51820).into()];
-    let allow = Allow::Ports { ports, any: false, timeout: Duration::from_secs(24 * 3600) };
+    let allow = Allow::Ports { ports, any: false, prefix4: 32, prefix6: 128, timeout: Duration::from_secs(24 * 3600) };
     assert_eq!(rule.allow, Some(allow));
 }
 
@@ -130,8 +130,9 @@ fn without_stop_on_shutdown_a_stop_command_runs_at_once_when_the_daemon_stops() 
 #[test]
 fn guarded_ports_are_single_ones_ranges_or_any() {
     let udp = |first, last| PortRange { protocol: Protocol::Udp, first, last };
-    let expected =
-        |ports: &[PortRange], any| Some(Allow::Ports { ports: ports.to_vec(), any, timeout: Duration::from_secs(60) });
+    let expected = |ports: &[PortRange], any| {
+        Some(Allow::Ports { ports: ports.to_vec(), any, prefix4: 32, prefix6: 128, timeout: Duration::from_secs(60) })
+    };
     for (text, allow) in [
         (r#"["60000-61000/udp", 22]"#, expected(&[udp(60000, 61000), Port::tcp(22).into()], false)),
         (r#"["60000-61000:udp", "60500-62000/udp"]"#, expected(&[udp(60000, 61000), udp(60500, 62000)], false)),
@@ -144,6 +145,17 @@ fn guarded_ports_are_single_ones_ranges_or_any() {
         {"name": "ssh", "sequence": [5, 9, 7], "allow": {"ports": [22], "timeout": "1m"}}]}"#;
     let rules = knock_config::parse("c.json", text).expect("valid").config.rules;
     assert_eq!(rules[0].allow, expected(&[], true));
+}
+
+#[test]
+fn a_grant_may_be_for_the_prefix_of_its_source() {
+    for (text, expected) in
+        [("", (32, 128)), (r#""prefix6": 64,"#, (32, 64)), (r#""prefix4": 8, "prefix6": 16,"#, (8, 16))]
+    {
+        let rule = rule(&format!(r#""allow": {{"ports": [22], {text} "timeout": "1m"}}"#));
+        let Some(Allow::Ports { prefix4, prefix6, .. }) = rule.allow else { panic!("{rule:?}") };
+        assert_eq!((prefix4, prefix6), expected, "{text}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What carries grants out.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use knock_nft::Lifetime;
+use knock_proto::Prefix;
 
 use crate::{Error, GrantEvent, Place, Policy};
 
@@ -12,7 +12,7 @@ use crate::{Error, GrantEvent, Place, Policy};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Whose packets it lets in.
-    pub address: IpAddr,
+    pub prefix: Prefix,
     /// Its place.
     pub place: Place,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::RuleId;
+use knock_proto::{Prefix, RuleId};
 use log::Level;
 
 use crate::{Error, Grant, Place};
@@ -113,8 +113,8 @@ pub enum GrantEvent {
     Stray {
         /// The rule whose name it bears.
         rule: Option<RuleId>,
-        /// Its address.
-        address: IpAddr,
+        /// Its address or prefix.
+        prefix: Prefix,
         /// Where it stood: `22/tcp in table inet knockd`, `set inet filter ssh4`.
         place: String,
     },
@@ -195,19 +195,19 @@ impl GrantEvent {
             | GrantEvent::NotExpired { grant, .. } => Some(grant.address),
             GrantEvent::NotGranted { address, .. }
             | GrantEvent::NotRevoked { address, .. }
-            | GrantEvent::NothingToRevoke { address, .. }
-            | GrantEvent::Stray { address, .. } => Some(*address),
+            | GrantEvent::NothingToRevoke { address, .. } => Some(*address),
+            GrantEvent::Stray { prefix, .. } => Some(prefix.address()),
             GrantEvent::RevokedStrays { address, .. } => *address,
             _ => None,
         }
     }
 
-    pub(crate) fn stray(rule: Option<RuleId>, address: IpAddr, place: &Place, table: &str) -> GrantEvent {
+    pub(crate) fn stray(rule: Option<RuleId>, prefix: Prefix, place: &Place, table: &str) -> GrantEvent {
         let place = match place {
             Place::Table(access) => format!("{access} in table inet {table}"),
             Place::Set(set) => format!("set {set}"),
         };
-        GrantEvent::Stray { rule, address, place }
+        GrantEvent::Stray { rule, prefix, place }
     }
 }
 
@@ -218,17 +218,17 @@ impl fmt::Display for GrantEvent {
             if matches!(cause, Cause::Knock | Cause::OneTime) { String::new() } else { format!(" ({cause})") }
         }
         match self {
-            GrantEvent::Granted { grant: Grant { rule, address, timeout, .. }, cause } => {
-                write!(f, "rule {rule}: granted to {address}, {} s{}", timeout.as_secs_f64(), by(cause))
+            GrantEvent::Granted { grant: Grant { rule, prefix, timeout, .. }, cause } => {
+                write!(f, "rule {rule}: granted to {prefix}, {} s{}", timeout.as_secs_f64(), by(cause))
             }
-            GrantEvent::Extended { grant: Grant { rule, address, timeout, .. }, cause } => {
-                write!(f, "rule {rule}: extended for {address}, {} s{}", timeout.as_secs_f64(), by(cause))
+            GrantEvent::Extended { grant: Grant { rule, prefix, timeout, .. }, cause } => {
+                write!(f, "rule {rule}: extended for {prefix}, {} s{}", timeout.as_secs_f64(), by(cause))
             }
             GrantEvent::NotGranted { rule, address, cause, error } => {
                 write!(f, "rule {rule}: not granted to {address}{}: {error}", by(cause))
             }
-            GrantEvent::Revoked { grant: Grant { rule, address, .. }, cause } => {
-                write!(f, "rule {rule}: the grant to {address} is revoked ({cause})")
+            GrantEvent::Revoked { grant: Grant { rule, prefix, .. }, cause } => {
+                write!(f, "rule {rule}: the grant to {prefix} is revoked ({cause})")
             }
             GrantEvent::NotRevoked { rule, address, error } => {
                 write!(f, "rule {rule}: the grant to {address} could not be revoked: {error}")
@@ -236,18 +236,18 @@ impl fmt::Display for GrantEvent {
             GrantEvent::NothingToRevoke { rule, address, cause } => {
                 write!(f, "rule {rule}: {address} has no grant to revoke ({cause})")
             }
-            GrantEvent::Expired { grant: Grant { rule, address, .. } } => {
-                write!(f, "rule {rule}: the grant to {address} has ended")
+            GrantEvent::Expired { grant: Grant { rule, prefix, .. } } => {
+                write!(f, "rule {rule}: the grant to {prefix} has ended")
             }
-            GrantEvent::NotExpired { grant: Grant { rule, address, .. }, pause, error } => write!(
+            GrantEvent::NotExpired { grant: Grant { rule, prefix, .. }, pause, error } => write!(
                 f,
-                "rule {rule}: the grant to {address} has expired, but its access may still be open, because it could not be \
+                "rule {rule}: the grant to {prefix} has expired, but its access may still be open, because it could not be \
                  removed; trying again in {} s: {error}",
                 pause.as_secs()
             ),
-            GrantEvent::Stray { rule, address, place } => {
+            GrantEvent::Stray { rule, prefix, place } => {
                 let of = rule.as_ref().map_or(String::new(), |rule| format!(" of rule {rule}"));
-                write!(f, "deleted a stray element{of}, which belongs to no grant: {address}, {place}")
+                write!(f, "deleted a stray element{of}, which belongs to no grant: {prefix}, {place}")
             }
             GrantEvent::RevokedStrays { rule: Some(rule), address: Some(address), cause, .. } => {
                 write!(f, "rule {rule}: {address} had access without a grant; the access is removed ({cause})")

@@ -5,11 +5,11 @@
 
 mod room;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{RuleId, Time};
+use knock_proto::{Prefix, RuleId, Time};
 
 pub use room::Full;
 use room::Usage;
@@ -19,7 +19,9 @@ use room::Usage;
 pub struct Grant {
     /// The rule.
     pub rule: RuleId,
-    /// To whom.
+    /// To whom: an address, or all addresses of a prefix.
+    pub prefix: Prefix,
+    /// The address that it was granted for last; the first of the prefix in one that was adopted.
     pub address: IpAddr,
     /// The time when the grant began; an extension does not change it.
     pub since: Time,
@@ -34,13 +36,15 @@ pub struct Grant {
 /// The live grants.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    grants: HashMap<(IpAddr, RuleId), Grant>,
+    grants: HashMap<(Prefix, RuleId), Grant>,
     /// By the time when their end is carried out.
-    by_end: BTreeSet<(Time, IpAddr, RuleId)>,
+    by_end: BTreeSet<(Time, Prefix, RuleId)>,
     /// Grants whose end could not be carried out, and when it is tried again.
-    postponed: HashMap<(IpAddr, RuleId), Time>,
-    /// The rules granted to each address.
-    by_address: HashMap<IpAddr, Vec<RuleId>>,
+    postponed: HashMap<(Prefix, RuleId), Time>,
+    /// The rules granted to each prefix.
+    by_prefix: HashMap<Prefix, Vec<RuleId>>,
+    /// How many prefixes of each length there are.
+    lengths: BTreeMap<u8, usize>,
     usage: Usage,
 }
 
@@ -50,10 +54,10 @@ impl Ledger {
     /// # Errors
     ///
     /// What is full.
-    pub(crate) fn check_room(&self, limit: usize, rule: &RuleId, address: IpAddr, elements: usize) -> Result<(), Full> {
-        match self.get(rule, address) {
+    pub(crate) fn check_room(&self, limit: usize, rule: &RuleId, prefix: Prefix, elements: usize) -> Result<(), Full> {
+        match self.get(rule, prefix) {
             Some(_) => Ok(()),
-            None => self.usage.check(limit, address, elements),
+            None => self.usage.check(limit, prefix.address(), elements),
         }
     }
 
@@ -63,73 +67,91 @@ impl Ledger {
         // A grant that goes because its network has too many makes room for others.
         for check in [Usage::check_network, Usage::check_version] {
             for grant in self.iter().cloned().collect::<Vec<_>>() {
-                self.usage.remove(grant.address, grant.elements);
-                let full = check(&self.usage, limit, grant.address, grant.elements).is_err();
-                self.usage.add(grant.address, grant.elements);
+                let address = grant.prefix.address();
+                self.usage.remove(address, grant.elements);
+                let full = check(&self.usage, limit, address, grant.elements).is_err();
+                self.usage.add(address, grant.elements);
                 if full {
-                    shed.extend(self.take(&grant.rule, grant.address));
+                    shed.extend(self.take(&grant.rule, grant.prefix));
                 }
             }
         }
         shed
     }
 
-    /// Adds a grant, in place of that of the same rule and address.
+    /// Adds a grant, in place of that of the same rule and prefix.
     pub(crate) fn insert(&mut self, grant: Grant) {
-        let Grant { rule, address, expires, elements, .. } = &grant;
-        self.take(rule, *address);
-        self.by_end.insert((*expires, *address, rule.clone()));
-        self.by_address.entry(*address).or_default().push(rule.clone());
-        self.usage.add(*address, *elements);
-        self.grants.insert((*address, rule.clone()), grant);
+        let Grant { rule, prefix, expires, elements, .. } = &grant;
+        self.take(rule, *prefix);
+        self.by_end.insert((*expires, *prefix, rule.clone()));
+        let rules = self.by_prefix.entry(*prefix).or_default();
+        if rules.is_empty() {
+            *self.lengths.entry(prefix.length()).or_default() += 1;
+        }
+        rules.push(rule.clone());
+        self.usage.add(prefix.address(), *elements);
+        self.grants.insert((*prefix, rule.clone()), grant);
     }
 
     /// Takes a grant out; `None` where there is none.
-    pub(crate) fn take(&mut self, rule: &RuleId, address: IpAddr) -> Option<Grant> {
-        let key = (address, rule.clone());
+    pub(crate) fn take(&mut self, rule: &RuleId, prefix: impl Into<Prefix>) -> Option<Grant> {
+        let prefix = prefix.into();
+        let key = (prefix, rule.clone());
         let grant = self.grants.remove(&key)?;
         let end = self.postponed.remove(&key).unwrap_or(grant.expires);
-        self.by_end.remove(&(end, address, key.1));
-        self.usage.remove(address, grant.elements);
-        if let Some(rules) = self.by_address.get_mut(&address) {
+        self.by_end.remove(&(end, prefix, key.1));
+        self.usage.remove(prefix.address(), grant.elements);
+        if let Some(rules) = self.by_prefix.get_mut(&prefix) {
             rules.retain(|other| other != rule);
             if rules.is_empty() {
-                self.by_address.remove(&address);
+                self.by_prefix.remove(&prefix);
+                if let Some(count) = self.lengths.get_mut(&prefix.length()) {
+                    *count -= 1;
+                }
+                self.lengths.retain(|_, count| *count > 0);
             }
         }
         Some(grant)
     }
 
-    /// The live grant of that rule to that address.
-    pub fn get(&self, rule: &RuleId, address: IpAddr) -> Option<&Grant> {
-        self.grants.get(&(address, rule.clone()))
+    /// The live grant of that rule to exactly that prefix.
+    pub fn get(&self, rule: &RuleId, prefix: impl Into<Prefix>) -> Option<&Grant> {
+        self.grants.get(&(prefix.into(), rule.clone()))
     }
 
-    /// The live grants to an address.
+    /// The live grants to exactly that prefix.
+    pub(crate) fn of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Grant> {
+        let rules = self.by_prefix.get(&prefix).map(Vec::as_slice).unwrap_or_default();
+        rules.iter().filter_map(move |rule| self.get(rule, prefix))
+    }
+
+    /// The live grants to an address, and to prefixes that have it.
     pub fn of_address(&self, address: IpAddr) -> impl Iterator<Item = &Grant> {
-        let rules = self.by_address.get(&address).map(Vec::as_slice).unwrap_or_default();
-        rules.iter().filter_map(move |rule| self.get(rule, address))
+        let mut prefixes: Vec<Prefix> = self.lengths.keys().map(|&length| Prefix::new(address, length)).collect();
+        prefixes.dedup();
+        prefixes.into_iter().flat_map(|prefix| self.of_prefix(prefix))
     }
 
     /// All live grants, the one whose end is carried out first in front.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
-        self.by_end.iter().filter_map(|(_, address, rule)| self.get(rule, *address))
+        self.by_end.iter().filter_map(|(_, prefix, rule)| self.get(rule, *prefix))
     }
 
     /// The grants whose end is to be carried out by `now`.
     pub(crate) fn due(&self, now: Time) -> impl Iterator<Item = &Grant> {
         let due = self.by_end.iter().take_while(move |entry| entry.0 <= now);
-        due.filter_map(|(_, address, rule)| self.get(rule, *address))
+        due.filter_map(|(_, prefix, rule)| self.get(rule, *prefix))
     }
 
     /// The end of a grant could not be carried out: it is due again at `until`.
-    pub(crate) fn postpone(&mut self, rule: &RuleId, address: IpAddr, until: Time) {
-        let Some(grant) = self.take(rule, address) else { return };
+    pub(crate) fn postpone(&mut self, rule: &RuleId, prefix: impl Into<Prefix>, until: Time) {
+        let prefix = prefix.into();
+        let Some(grant) = self.take(rule, prefix) else { return };
         let end = grant.expires;
         self.insert(grant);
-        self.by_end.remove(&(end, address, rule.clone()));
-        self.by_end.insert((until, address, rule.clone()));
-        self.postponed.insert((address, rule.clone()), until);
+        self.by_end.remove(&(end, prefix, rule.clone()));
+        self.by_end.insert((until, prefix, rule.clone()));
+        self.postponed.insert((prefix, rule.clone()), until);
     }
 
     /// When the end of a grant is to be carried out next.
@@ -164,7 +186,7 @@ mod tests {
 
     fn grant(ledger: &mut Ledger, number: usize, address: IpAddr, now: Time, timeout: Duration) {
         let (rule, expires) = (rule(number), now.after(timeout));
-        ledger.insert(Grant { rule, address, since: now, expires, timeout, elements: 1 });
+        ledger.insert(Grant { rule, prefix: address.into(), address, since: now, expires, timeout, elements: 1 });
     }
 
     #[test]
@@ -216,9 +238,9 @@ mod tests {
         assert_eq!(shed(&mut ledger, 4), [1, 5]);
         assert_eq!((ledger.len(), shed(&mut ledger, 4).len()), (4, 0));
         assert_eq!(
-            ledger.check_room(4, &rule(1), IpAddr::from([198, 51, 100, 1]), 1),
+            ledger.check_room(4, &rule(1), IpAddr::from([198, 51, 100, 1]).into(), 1),
             Err(Full::Version { v4: true, limit: 4 })
         );
-        assert_eq!(ledger.check_room(4, &rule(0), IpAddr::from([192, 0, 1, 3]), 1), Ok(()), "it is live");
+        assert_eq!(ledger.check_room(4, &rule(0), IpAddr::from([192, 0, 1, 3]).into(), 1), Ok(()), "it is live");
     }
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use knock_proto::{RuleId, Time};
+use knock_proto::{Prefix, RuleId, Time};
 
 use crate::{Cause, Element, Enforcer, Error, Grant, GrantEvent, Key, Ledger, Policy, Store};
 
@@ -62,13 +62,16 @@ impl<E: Enforcer> GrantManager<E> {
     /// Adopts the grants that the elements belong to. An element without a grant belongs to a rule or a port that is
     /// gone.
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
-        for Element { key: Key { address, place }, comment, lifetime } in elements {
+        for Element { key: Key { prefix: found, place }, comment, lifetime } in elements {
+            let address = found.address();
             let (Some(rule), Some(lifetime)) = (self.policy.rule_of(&comment).cloned(), lifetime) else { continue };
-            if self.policy.places(&rule, address).contains(&place) {
+            // A grant to fewer addresses than the rule's grants are for now is widened.
+            let prefix = self.policy.prefix(&rule, address);
+            if self.policy.places(&rule, address).contains(&place) && prefix.length() <= found.length() {
                 let since = now.before(lifetime.timeout.saturating_sub(lifetime.remaining));
                 let elements = self.policy.size(&rule, address);
                 let (expires, timeout) = (now.after(lifetime.remaining), lifetime.timeout);
-                self.ledger.insert(Grant { rule, address, since, expires, timeout, elements });
+                self.ledger.insert(Grant { rule, prefix, address, since, expires, timeout, elements });
             }
         }
     }
@@ -76,13 +79,14 @@ impl<E: Enforcer> GrantManager<E> {
     /// Ends the grants that have no room.
     fn shed(&mut self, now: Time) -> Result<(), Error> {
         for grant in self.ledger.shed(self.policy.limit) {
-            self.carry_out(now, &grant.rule, grant.address)?;
+            self.carry_out(now, &grant.rule, grant.prefix)?;
             self.events.push_back(GrantEvent::Revoked { grant, cause: Cause::Limit });
         }
         Ok(())
     }
 
-    /// Grants a rule to an address for `timeout` from now on. A live grant is extended.
+    /// Grants a rule to an address, or to the prefix of it that the policy says, for `timeout` from now on. A live grant is
+    /// extended.
     ///
     /// # Errors
     ///
@@ -96,15 +100,17 @@ impl<E: Enforcer> GrantManager<E> {
         cause: Cause,
     ) -> Result<(), Error> {
         let elements = self.policy.size(rule, address);
-        let before = self.ledger.get(rule, address).cloned();
+        let prefix = self.policy.prefix(rule, address);
+        let before = self.ledger.get(rule, prefix).cloned();
         let since = before.as_ref().map_or(now, |grant| grant.since);
-        let grant = Grant { rule: rule.clone(), address, since, expires: now.after(timeout), timeout, elements };
-        let room = self.ledger.check_room(self.policy.limit, rule, address, elements).map_err(Error::from);
+        let grant =
+            Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, elements };
+        let room = self.ledger.check_room(self.policy.limit, rule, prefix, elements).map_err(Error::from);
         let result = room.and_then(|()| {
             self.ledger.insert(grant.clone());
-            self.carry_out(now, rule, address).inspect_err(|_| match before.clone() {
+            self.carry_out(now, rule, prefix).inspect_err(|_| match before.clone() {
                 Some(before) => self.ledger.insert(before),
-                None => drop(self.ledger.take(rule, address)),
+                None => drop(self.ledger.take(rule, prefix)),
             })
         });
         self.events.push_back(match &result {
@@ -115,11 +121,11 @@ impl<E: Enforcer> GrantManager<E> {
         result.map(drop)
     }
 
-    /// Makes the elements of a rule and an address what the record says. Returns how many were deleted.
-    fn carry_out(&mut self, now: Time, rule: &RuleId, address: IpAddr) -> Result<usize, Error> {
+    /// Makes the elements of a rule and a prefix what the record says. Returns how many were deleted.
+    fn carry_out(&mut self, now: Time, rule: &RuleId, prefix: Prefix) -> Result<usize, Error> {
         let mut deleted = 0;
         let (mut add, mut delete) = (Vec::new(), Vec::new());
-        for key in self.keys(rule, address) {
+        for key in self.keys(rule, prefix) {
             match self.desired_element(now, &key) {
                 Some(element) => add.push(element),
                 None => delete.push(key),
@@ -151,9 +157,12 @@ impl<E: Enforcer> GrantManager<E> {
         let mut ledger = Ledger::default();
         let mut ended = Vec::new();
         for grant in self.ledger.iter() {
-            if policy.has_grants(&grant.rule) {
+            let prefix = policy.prefix(&grant.rule, grant.prefix.address());
+            // Of a grant to more addresses than those of the rule now, nobody knows which of them knocked.
+            if policy.has_grants(&grant.rule) && prefix.length() <= grant.prefix.length() {
                 let elements = policy.size(&grant.rule, grant.address);
-                ledger.insert(Grant { elements, ..grant.clone() });
+                // In the order of their ends: of several that become one, the longest stays.
+                ledger.insert(Grant { prefix, elements, ..grant.clone() });
             } else {
                 ended.push((grant.clone(), Cause::Reload));
             }

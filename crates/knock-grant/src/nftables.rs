@@ -213,13 +213,13 @@ impl Nftables {
 
 fn table_key(key: &Key) -> Option<ElementKey> {
     match key.place {
-        Place::Table(access) => Some(ElementKey { address: key.address, access }),
+        Place::Table(access) => Some(ElementKey { prefix: key.prefix, access }),
         Place::Set(_) => None,
     }
 }
 
 fn from_table_key(key: ElementKey) -> Key {
-    Key { address: key.address, place: Place::Table(key.access) }
+    Key { prefix: key.prefix, place: Place::Table(key.access) }
 }
 
 /// Of the elements, those of the managed table. The kernel refuses a timeout of zero.

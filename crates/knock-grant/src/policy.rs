@@ -5,13 +5,15 @@ use std::fmt;
 use std::net::IpAddr;
 
 use knock_nft::TableSpec;
-use knock_proto::{Access, RuleId, SetName};
+use knock_proto::{Access, Prefix, RuleId, SetName};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Every rule, also one that opens nothing.
     pub rules: HashMap<RuleId, Opens>,
+    /// The lengths of the prefixes, IPv4 and IPv6, of rules whose grants are for the prefix of a source.
+    pub prefixes: HashMap<RuleId, (u8, u8)>,
     /// The managed table; `None` where no rule guards a port.
     pub table: Option<TableSpec>,
     /// The elements that all grants to one IP version may have.
@@ -65,6 +67,12 @@ impl Policy {
                 set.iter().cloned().map(Place::Set).collect()
             }
         }
+    }
+
+    /// The addresses that a grant of that rule to a source is for.
+    pub fn prefix(&self, rule: &RuleId, source: IpAddr) -> Prefix {
+        let (v4, v6) = self.prefixes.get(rule).copied().unwrap_or((u8::MAX, u8::MAX));
+        Prefix::new(source, if source.is_ipv4() { v4 } else { v6 })
     }
 
     /// The rule that an element with this comment belongs to. Its id is that of the policy, which all grants share.

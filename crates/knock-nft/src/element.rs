@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knock_proto::{Access, Port, PortRange, Protocol};
+use knock_proto::{Access, Port, PortRange, Prefix, Protocol};
 
 use crate::attribute::{self, Attributes, Message};
 use crate::grant_set::{GrantSet, Opening};
@@ -16,20 +16,13 @@ const COMMENT_MAX: usize = 127;
 /// The type of a comment in the userdata of a table or an element: `NFTNL_UDATA_TABLE_COMMENT`, `NFTNL_UDATA_SET_ELEM_COMMENT`.
 const UDATA_COMMENT: u8 = 0;
 
-/// What an element of the managed table is for: a source address and what is open to it.
+/// What an element of the managed table is for: source addresses and what is open to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementKey {
-    /// The source address. An IPv4-mapped IPv6 address is taken for the IPv4 one, as which its packets come.
-    pub address: IpAddr,
+    /// The source address, or all addresses of a prefix.
+    pub prefix: Prefix,
     /// What it opens.
     pub access: Access,
-}
-
-impl ElementKey {
-    /// With an IPv4-mapped address as the IPv4 one, as the kernel lists it.
-    pub(crate) fn canonical(&self) -> ElementKey {
-        ElementKey { address: self.address.to_canonical(), ..*self }
-    }
 }
 
 /// A grant in the managed table.
@@ -111,7 +104,7 @@ impl KeyBytes {
 
     /// The key of a grant.
     pub(crate) fn grant(key: &ElementKey) -> KeyBytes {
-        let address = KeyBytes::address(key.address);
+        let address = KeyBytes::address(key.prefix.address());
         match key.access {
             Access::Ports(ports) => ports.single().map_or(address, |port| address.push_port(port)),
             Access::Any => address,
@@ -123,7 +116,7 @@ impl KeyBytes {
     }
 }
 
-/// A key in a set of grants; `None` for one of another protocol, which another program added.
+/// A key in a set of grants; `None` for one that opens nothing, which another program added.
 pub(crate) fn read_grant_key(set: GrantSet, bytes: &[u8]) -> Option<ElementKey> {
     let (address, access) = match set.opening {
         Opening::Any => (bytes, Access::Any),
@@ -133,7 +126,10 @@ pub(crate) fn read_grant_key(set: GrantSet, bytes: &[u8]) -> Option<ElementKey> 
             (address, read_port(port)?.into())
         }
     };
-    Some(ElementKey { address: read_address(address)?, access })
+    let address = read_address(address)?;
+    let prefix = Prefix::new(address, set.length);
+    // No packet has a key with bits behind the prefix.
+    (prefix.address() == address).then_some(ElementKey { prefix, access })
 }
 
 pub(crate) fn read_address(bytes: &[u8]) -> Option<IpAddr> {
@@ -241,16 +237,20 @@ mod tests {
         let range = PortRange { protocol: Protocol::Udp, first: 60000, last: 61000 };
         for address in ["192.0.2.1", "2001:db8::1"] {
             for access in [Port::udp(51820).into(), range.into(), Access::Any] {
-                let key = ElementKey { address: address.parse().expect("an address"), access };
-                assert_eq!(read_grant_key(GrantSet::of(&key), KeyBytes::grant(&key).as_slice()), Some(key));
+                for length in [128, 20] {
+                    let key = ElementKey { prefix: Prefix::new(address.parse().expect("an address"), length), access };
+                    assert_eq!(read_grant_key(GrantSet::of(&key), KeyBytes::grant(&key).as_slice()), Some(key));
+                }
             }
         }
         for bytes in [&[][..], &[0; 7], &[0; 8], &[0; 12], &[0; 13], &[6; 64]] {
             assert_eq!(read_grant_key(GrantSet::SINGLE[0], bytes), None);
         }
         for bytes in [&[][..], &[0; 3], &[0; 8], &[6; 64]] {
-            assert_eq!(read_grant_key(GrantSet::both(Opening::Any)[0], bytes), None);
+            assert_eq!(read_grant_key(GrantSet { opening: Opening::Any, ..GrantSet::SINGLE[0] }, bytes), None);
         }
+        let wide = GrantSet { opening: Opening::Any, length: 24, ..GrantSet::SINGLE[0] };
+        assert_eq!(read_grant_key(wide, &[192, 0, 2, 1]), None, "no packet has this key");
     }
 
     #[test]

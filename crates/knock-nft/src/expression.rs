@@ -139,6 +139,11 @@ impl Expression {
 
     /// Goes on where register 1 has any bit of `mask`.
     pub(crate) fn any_of(mask: &[u8]) -> [Expression; 2] {
+        [Expression::masked(mask), Expression::unequal(&vec![0; mask.len()])]
+    }
+
+    /// Clears the bits of register 1 that `mask` does not have.
+    pub(crate) fn masked(mask: &[u8]) -> Expression {
         let zeros = vec![0; mask.len()];
         let length = libc::c_int::try_from(mask.len()).unwrap_or(0);
         let attributes = vec![
@@ -146,9 +151,9 @@ impl Expression {
             (sys::NFTNL_EXPR_BITWISE_DREG, Number(REGISTER_1)),
             (sys::NFTNL_EXPR_BITWISE_LEN, Number(length)),
             (sys::NFTNL_EXPR_BITWISE_MASK, Bytes(mask.to_vec())),
-            (sys::NFTNL_EXPR_BITWISE_XOR, Bytes(zeros.clone())),
+            (sys::NFTNL_EXPR_BITWISE_XOR, Bytes(zeros)),
         ];
-        [Expression { name: c"bitwise", attributes }, Expression::unequal(&zeros)]
+        Expression { name: c"bitwise", attributes }
     }
 
     /// Loads the state of the packet's tracked connection, as a bit mask in host byte order.

@@ -2,12 +2,14 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use knock_proto::{Access, PortRange, Protocol};
+use knock_proto::{Access, PortRange, Prefix, Protocol};
 
 use crate::element::ElementKey;
 use crate::set::IpVersion;
+use crate::spec::GrantKind;
 
 /// What the elements of a set of grants open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,20 +37,40 @@ impl From<Access> for Opening {
 pub(crate) struct GrantSet {
     pub(crate) opening: Opening,
     pub(crate) version: IpVersion,
+    /// The length of the prefixes that it holds.
+    pub(crate) length: u8,
 }
 
 impl GrantSet {
-    /// The sets for single ports.
-    pub(crate) const SINGLE: [GrantSet; 2] = GrantSet::both(Opening::Port);
+    /// The sets for single ports and single addresses.
+    pub(crate) const SINGLE: [GrantSet; 2] = [
+        GrantSet { opening: Opening::Port, version: IpVersion::V4, length: IpVersion::V4.bits() },
+        GrantSet { opening: Opening::Port, version: IpVersion::V6, length: IpVersion::V6.bits() },
+    ];
 
     /// The sets for both IP versions.
-    pub(crate) const fn both(opening: Opening) -> [GrantSet; 2] {
-        [GrantSet { opening, version: IpVersion::V4 }, GrantSet { opening, version: IpVersion::V6 }]
+    pub(crate) fn both(grants: &GrantKind) -> [GrantSet; 2] {
+        let set = |version: IpVersion, length: u8| GrantSet {
+            opening: grants.access.into(),
+            version,
+            length: length.min(version.bits()),
+        };
+        [set(IpVersion::V4, grants.prefix4), set(IpVersion::V6, grants.prefix6)]
     }
 
     /// The set that holds the element.
     pub(crate) fn of(key: &ElementKey) -> GrantSet {
-        GrantSet { opening: key.access.into(), version: IpVersion::of(key.address) }
+        let version = IpVersion::of(key.prefix.address());
+        GrantSet { opening: key.access.into(), version, length: key.prefix.length() }
+    }
+
+    /// The bits that are the same in all addresses of a prefix, as an address.
+    pub(crate) fn mask(self) -> IpAddr {
+        let ones = match self.version {
+            IpVersion::V4 => IpAddr::from([u8::MAX; 4]),
+            IpVersion::V6 => IpAddr::from([u8::MAX; 16]),
+        };
+        Prefix::new(ones, self.length).address()
     }
 
     /// The name for C.
@@ -59,12 +81,15 @@ impl GrantSet {
 }
 
 impl fmt::Display for GrantSet {
-    /// The name: `grants4`, `grants6_any`, `grants4_udp_60000_61000`.
+    /// The name: `grants4`, `grants6_any`, `grants4_udp_60000_61000`, `grants6_64`, `grants6_64_any`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.version {
             IpVersion::V4 => "grants4",
             IpVersion::V6 => "grants6",
         })?;
+        if self.length < self.version.bits() {
+            write!(f, "_{}", self.length)?;
+        }
         match self.opening {
             Opening::Port => Ok(()),
             Opening::Any => f.write_str("_any"),
@@ -84,7 +109,12 @@ impl FromStr for GrantSet {
             Some("grants6") => IpVersion::V6,
             _ => return Err(()),
         };
-        let words: Vec<&str> = words.collect();
+        let mut words: Vec<&str> = words.collect();
+        let length = words.first().and_then(|word| word.parse().ok());
+        if length.is_some() {
+            words.remove(0);
+        }
+        let length = length.unwrap_or(version.bits());
         let opening = match words.as_slice() {
             [] => Opening::Port,
             ["any"] => Opening::Any,
@@ -99,7 +129,7 @@ impl FromStr for GrantSet {
             }
             _ => return Err(()),
         };
-        let set = GrantSet { opening, version };
+        let set = GrantSet { opening, version, length };
         // Another spelling of a number is another name.
         if set.to_string() == name { Ok(set) } else { Err(()) }
     }
@@ -112,12 +142,15 @@ mod tests {
     #[test]
     fn a_name_reads_back_and_every_other_name_is_refused() {
         let range = PortRange { protocol: Protocol::Udp, first: 60000, last: 61000 };
-        for (opening, name) in [
-            (Opening::Port, "grants6"),
-            (Opening::Any, "grants6_any"),
-            (Opening::Range(range), "grants6_udp_60000_61000"),
+        for (opening, length, name) in [
+            (Opening::Port, 128, "grants6"),
+            (Opening::Any, 128, "grants6_any"),
+            (Opening::Range(range), 128, "grants6_udp_60000_61000"),
+            (Opening::Port, 64, "grants6_64"),
+            (Opening::Any, 48, "grants6_48_any"),
+            (Opening::Range(range), 0, "grants6_0_udp_60000_61000"),
         ] {
-            let set = GrantSet { opening, version: IpVersion::V6 };
+            let set = GrantSet { opening, version: IpVersion::V6, length };
             assert_eq!((set.to_string().as_str(), name.parse()), (name, Ok(set)));
         }
         for name in [
@@ -127,6 +160,9 @@ mod tests {
             "grants5",
             "grants4_",
             "grants4_all",
+            "grants4_32",
+            "grants4_33",
+            "grants6_064",
             "grants4_sctp_1_2",
             "grants4_tcp_1",
             "grants4_tcp_01_2",

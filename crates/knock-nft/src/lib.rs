@@ -27,5 +27,5 @@ pub use error::{Error, Operation, UnusableSet};
 pub use monitor::{Actor, Event, Monitor, Notice};
 pub use rustix::io::Errno;
 pub use set::{IpVersion, Outcome, UserSets};
-pub use spec::TableSpec;
+pub use spec::{GrantKind, TableSpec};
 pub use table::ManagedTable;

@@ -54,12 +54,19 @@
 //!     ip saddr @grants4_any accept
 //!     udp dport 60000-61000 ip saddr @grants4_udp_60000_61000 accept
 //! ```
+//!
+//! Where grants are for prefixes, their sets are asked for the masked address:
+//!
+//! ```text
+//!     ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @grants6_64 accept
+//! ```
 
 use std::ffi::CStr;
 
 use knock_proto::{Family, Protocol};
 use nftnl::Hook;
 
+use crate::element::KeyBytes;
 use crate::expression::{Expression, Field, REGISTER_1, register};
 use crate::grant_set::{GrantSet, Opening};
 use crate::set::IpVersion;
@@ -254,6 +261,10 @@ fn granted(set: GrantSet) -> Rule {
         rule.push(Expression::at_most(&range.last.to_be_bytes()));
     }
     rule.push(Expression::payload(source, REGISTER_1));
+    if set.length < set.version.bits() {
+        // A set has keys of one length, so that the key of an address is never that of another prefix.
+        rule.push(Expression::masked(KeyBytes::address(set.mask()).as_slice()));
+    }
     if set.opening == Opening::Port {
         let words = source.length / 4;
         rule.extend([protocol_in(register(words)), Expression::payload(DESTINATION_PORT, register(words + 1))]);

@@ -41,6 +41,14 @@ impl IpVersion {
         }
     }
 
+    /// How many bits an address has.
+    pub(crate) const fn bits(self) -> u8 {
+        match self {
+            IpVersion::V4 => 32,
+            IpVersion::V6 => 128,
+        }
+    }
+
     /// The number of the type and the length of a key.
     pub(crate) const fn key(self) -> (u32, u32) {
         match self {

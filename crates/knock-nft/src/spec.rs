@@ -14,14 +14,32 @@ pub struct TableSpec {
     pub name: TableName,
     /// The ports that only a grant opens.
     pub guarded: Vec<PortRange>,
-    /// What grants open. Single ports need not be named.
-    pub opens: Vec<Access>,
+    /// The kinds of grants. That of single ports to single addresses need not be named.
+    pub grants: Vec<GrantKind>,
     /// Interfaces from which everything is let in; by name. They need not exist.
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
     pub owner: bool,
     /// The most grants at a time, to each IP version; 0: no bound.
     pub max_grants: u32,
+}
+
+/// A kind of grants: what they open, and to how many addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantKind {
+    /// What they open.
+    pub access: Access,
+    /// How many bits of an IPv4 source they are for; 32: the address alone.
+    pub prefix4: u8,
+    /// How many bits of an IPv6 source they are for; 128: the address alone.
+    pub prefix6: u8,
+}
+
+impl<A: Into<Access>> From<A> for GrantKind {
+    /// Grants to single addresses.
+    fn from(access: A) -> GrantKind {
+        GrantKind { access: access.into(), prefix4: u8::MAX, prefix6: u8::MAX }
+    }
 }
 
 impl TableSpec {
@@ -37,7 +55,7 @@ impl TableSpec {
 
     /// The sets of grants. Those for single ports are always there.
     pub(crate) fn grant_sets(&self) -> BTreeSet<GrantSet> {
-        self.opens.iter().flat_map(|&access| GrantSet::both(access.into())).chain(GrantSet::SINGLE).collect()
+        self.grants.iter().flat_map(GrantSet::both).chain(GrantSet::SINGLE).collect()
     }
 
     /// The name for C.

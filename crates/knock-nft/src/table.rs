@@ -147,7 +147,7 @@ impl ManagedTable {
             return Ok(());
         }
         let others = remove.iter().chain(add.iter().map(|element| &element.key));
-        let others: HashSet<ElementKey> = others.map(ElementKey::canonical).collect();
+        let others: HashSet<ElementKey> = others.copied().collect();
         let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
         grants.retain(|grant| !others.contains(&grant.key));
         keep_openable(&mut grants, &self.spec);
@@ -388,7 +388,7 @@ impl ManagedTable {
             if keys.len() > ManagedTable::FEW_KEYS {
                 let present = read_remaining_grants(&mut self.connection, &self.spec.name)?;
                 let present: HashSet<ElementKey> = present.into_iter().map(|grant| grant.key).collect();
-                keys.retain(|key| present.contains(&key.canonical()));
+                keys.retain(|key| present.contains(key));
             } else {
                 let missing: HashSet<usize> = refusal.all().filter_map(|failure| failure.index).collect();
                 let mut index = 0;
@@ -442,7 +442,7 @@ fn truncate_to_limit(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
     let (mut v4, mut v6) = (0, 0);
     let before = grants.len();
     grants.retain(|grant| {
-        let count = if IpVersion::of(grant.key.address) == IpVersion::V4 { &mut v4 } else { &mut v6 };
+        let count = if IpVersion::of(grant.key.prefix.address()) == IpVersion::V4 { &mut v4 } else { &mut v6 };
         *count += 1;
         *count <= bound
     });

@@ -7,8 +7,8 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Instant;
 
-use knock_nft::TableSpec;
-use knock_proto::{Access, Port, PortRange, Protocol};
+use knock_nft::{GrantKind, TableSpec};
+use knock_proto::{Port, PortRange, Protocol};
 use knock_testkit::in_namespace;
 use support::{HOUR, element, made, spec};
 
@@ -22,8 +22,8 @@ fn with_ranges(count: u16) -> TableSpec {
     let range = |number: u16| PortRange { protocol: Protocol::Udp, first: number * 100, last: number * 100 + 50 };
     let ranges: Vec<PortRange> = (1..=count).map(range).collect();
     let guarded = [Port::udp(GUARDED).into()].into_iter().chain(ranges.iter().copied()).collect();
-    let opens = ranges.into_iter().map(Access::from).collect();
-    TableSpec { guarded, opens, exempt_interfaces: Vec::new(), ..spec() }
+    let grants = ranges.into_iter().map(GrantKind::from).collect();
+    TableSpec { guarded, grants, exempt_interfaces: Vec::new(), ..spec() }
 }
 
 /// The nanoseconds from sending a datagram to where it is dropped or waits for its reader: loopback carries it there at once.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use knock_nft::{Element, ElementKey, Error, ManagedTable, TableSpec};
-use knock_proto::{Access, Port, PortRange, Protocol};
+use knock_nft::{Element, ElementKey, Error, GrantKind, ManagedTable, TableSpec};
+use knock_proto::{Access, Port, PortRange, Prefix, Protocol};
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, element, elements, made, nft, nft_text, spec};
 
@@ -20,8 +20,8 @@ const MOSH: PortRange = udp(60000, 61000);
 /// A table that guards TCP 22 and the ranges, which can be granted, and with which every port can be.
 fn spec_of(ranges: &[PortRange]) -> TableSpec {
     let guarded = [Port::tcp(22).into()].into_iter().chain(ranges.iter().copied()).collect();
-    let opens = ranges.iter().map(|&range| range.into()).chain([Access::Any]).collect();
-    TableSpec { guarded, opens, exempt_interfaces: Vec::new(), ..spec() }
+    let grants = ranges.iter().map(|&range| range.into()).chain([Access::Any.into()]).collect();
+    TableSpec { guarded, grants, exempt_interfaces: Vec::new(), ..spec() }
 }
 
 fn grant(address: &str, access: impl Into<Access>) -> Element {
@@ -31,8 +31,7 @@ fn grant(address: &str, access: impl Into<Access>) -> Element {
 
 fn accesses(table: &mut ManagedTable) -> Vec<String> {
     let listed = table.list().expect("listed").into_iter();
-    let mut all: Vec<String> =
-        listed.map(|element| format!("{} {}", element.key.address, element.key.access)).collect();
+    let mut all: Vec<String> = listed.map(|element| format!("{} {}", element.key.prefix, element.key.access)).collect();
     all.sort_unstable();
     all
 }
@@ -121,6 +120,60 @@ fn a_range_opens_its_ports_to_granted_sources_alone_and_touches_no_other_port() 
 }
 
 #[test]
+fn a_grant_to_a_prefix_lets_in_its_addresses_and_no_others() {
+    in_namespace(|| {
+        let kind = |access: Access, prefix4, prefix6| GrantKind { access, prefix4, prefix6 };
+        let grants = vec![kind(Port::udp(500).into(), 24, 64), kind(MOSH.into(), 24, 64), kind(Access::Any, 16, 48)];
+        let guarded = vec![Port::udp(500).into(), MOSH];
+        let mut table = made(TableSpec { guarded, grants, exempt_interfaces: Vec::new(), ..spec() });
+        let listing = nft_text("list chain inet knockd gate");
+        for expected in [
+            "ip saddr & 255.255.255.0 . meta l4proto . th dport @grants4_24 accept",
+            "ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @grants6_64 accept",
+            "ip saddr & 255.255.0.0 == @grants4_16_any accept",
+            "ip6 saddr & ffff:ffff:ffff:: == @grants6_48_any accept",
+            "udp dport 60000-61000 ip saddr & 255.255.255.0 == @grants4_24_udp_60000_61000 accept",
+        ] {
+            assert!(listing.contains(expected), "{expected}\n{listing}");
+        }
+        for address in ["fd00:1:2:3::1/48", "fd00:1:2:3::2/48", "fd00:1:2:4::1/48", "fd00:1:3::1/48"] {
+            let added = Command::new("ip").args(["addr", "add", address, "dev", "lo", "nodad"]).status();
+            assert!(added.expect("ip is installed").success());
+        }
+        let all = [
+            ("127.1.2.3", "127.1.2.200", "127.1.3.3", "127.2.2.3", 24, 16),
+            ("fd00:1:2:3::1", "fd00:1:2:3::2", "fd00:1:2:4::1", "fd00:1:3::1", 64, 48),
+        ];
+        for (source, same, near, far, narrow, wide) in all {
+            let [source, same, near, far] = [source, same, near, far].map(|text| text.parse::<IpAddr>().expect("it"));
+            let open = |expected: [&[u16]; 4], what: &str| {
+                for (address, expected) in [source, same, near, far].into_iter().zip(expected) {
+                    assert_eq!(arrive(address, &[500, 60500]), expected, "{what}, {address}");
+                }
+            };
+            let element = |access: Access, length| {
+                let key = ElementKey { prefix: Prefix::new(source, length), access };
+                Element { key, ..element("192.0.2.1", HOUR) }
+            };
+            let (all, none) = (&[500, 60500][..], &[][..]);
+            open([none; 4], "strangers");
+            for (access, length, expected) in [
+                (Port::udp(500).into(), narrow, [&[500][..], &[500], none, none]),
+                (MOSH.into(), narrow, [&[60500][..], &[60500], none, none]),
+                (Access::Any, wide, [all, all, all, none]),
+                (Port::udp(500).into(), 128, [&[500][..], none, none, none]),
+            ] {
+                let granted = element(access, length);
+                table.grant(std::slice::from_ref(&granted)).expect("granted");
+                open(expected, &granted.key.prefix.to_string());
+                assert_eq!(table.revoke(&[granted.key]), Ok(vec![granted.key]));
+            }
+        }
+        assert_eq!(table.intact(), Ok(true));
+    });
+}
+
+#[test]
 fn a_grant_is_one_element_however_wide_the_range() {
     in_namespace(|| {
         let mut table = made(spec_of(&[MOSH]));
@@ -157,7 +210,7 @@ fn a_table_with_ranges_is_adopted_with_its_grants_whatever_the_next_configuratio
                 (spec_of(&[MOSH, udp(1, 2)]), &all),
                 // Other ports are guarded, and the grants of what remains go on.
                 (TableSpec { guarded: vec![udp(1, 65535)], ..spec_of(&[MOSH]) }, &all),
-                (TableSpec { opens: vec![Access::Any], ..spec_of(&[]) }, &all[1..]),
+                (TableSpec { grants: vec![Access::Any.into()], ..spec_of(&[]) }, &all[1..]),
                 (spec(), &all[1..2]),
             ] {
                 let mut table = adopted(TableSpec { owner, ..next });

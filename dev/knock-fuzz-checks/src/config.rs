@@ -123,7 +123,8 @@ fn valid_rule(rule: &Rule) {
 fn valid_allow(allow: &Allow) {
     duration(allow.timeout(), Duration::from_secs(1));
     match allow {
-        Allow::Ports { ports, any, .. } => {
+        Allow::Ports { ports, any, prefix4, prefix6, .. } => {
+            assert!((8..=32).contains(prefix4) && (16..=128).contains(prefix6));
             let distinct: HashSet<&PortRange> = ports.iter().collect();
             assert!((*any || !ports.is_empty()) && distinct.len() == ports.len());
             assert!(ports.iter().all(|range| 0 < range.first && range.first <= range.last));

@@ -96,7 +96,13 @@ fn a_door_to_open_and_one_to_close_keep_their_commands() {
 fn a_native_import_grants_and_revokes() {
     let imported = imported(TWO_DOORS, true);
     let config = parse("config.json", &imported.json).expect("valid").config;
-    let allow = Allow::Ports { ports: vec![Port::tcp(22).into()], any: false, timeout: Duration::from_secs(3600) };
+    let allow = Allow::Ports {
+        ports: vec![Port::tcp(22).into()],
+        any: false,
+        prefix4: 32,
+        prefix6: 128,
+        timeout: Duration::from_secs(3600),
+    };
     assert_eq!((config.rules[0].allow.as_ref(), config.rules[0].command.as_ref()), (Some(&allow), None));
     assert_eq!(
         (config.rules[1].revoke.as_ref(), config.rules[1].command.as_ref()),

@@ -10,12 +10,12 @@ use super::GrantManager;
 use crate::{Element, Enforcer, Grant, Key, Ledger, Policy, Store};
 
 impl<E: Enforcer> GrantManager<E> {
-    /// The desired element: that of the grant that lasts longest, of those to the address that have
+    /// The desired element: that of the grant that lasts longest, of those to the prefix that have
     /// one there. `None`: there is none, or its time is over.
     pub(super) fn desired_element(&self, now: Time, key: &Key) -> Option<Element> {
         let has_it =
-            |grant: &&Grant| grant.expires > now && self.policy.places(&grant.rule, key.address).contains(&key.place);
-        let grant = self.ledger.of_address(key.address).filter(has_it).max_by_key(|grant| (grant.expires, &grant.rule));
+            |grant: &&Grant| grant.expires > now && self.policy.places(&grant.rule, grant.address).contains(&key.place);
+        let grant = self.ledger.of_prefix(key.prefix).filter(has_it).max_by_key(|grant| (grant.expires, &grant.rule));
         grant.map(|grant| element(key.clone(), grant, now))
     }
 
@@ -32,7 +32,7 @@ pub(super) fn elements(ledger: &Ledger, policy: &Policy, now: Time) -> Vec<Eleme
     let mut longest: HashMap<Key, &Grant> = HashMap::new();
     for grant in ledger.iter() {
         for place in policy.places(&grant.rule, grant.address) {
-            let of = longest.entry(Key { address: grant.address, place }).or_insert(grant);
+            let of = longest.entry(Key { prefix: grant.prefix, place }).or_insert(grant);
             if (grant.expires, &grant.rule) > (of.expires, &of.rule) {
                 *of = grant;
             }

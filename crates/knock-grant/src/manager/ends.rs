@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use knock_nft::ManagedTable;
-use knock_proto::{RuleId, Time};
+use knock_proto::{Prefix, RuleId, Time};
 
 use super::{GrantManager, Revoked, by_store, desired};
 use crate::{Cause, Enforcer, Error, Grant, GrantEvent, Key, Store};
@@ -37,7 +37,7 @@ impl<E: Enforcer> GrantManager<E> {
         let mut due: Vec<(Grant, Vec<Key>)> = Vec::new();
         let mut elements = 0;
         for grant in self.ledger.due(now) {
-            let keys = self.keys(&grant.rule, grant.address);
+            let keys = self.keys(&grant.rule, grant.prefix);
             elements += keys.len();
             if !due.is_empty() && (elements > BATCH || due.len() >= BATCH) {
                 break;
@@ -57,31 +57,33 @@ impl<E: Enforcer> GrantManager<E> {
             let error = keys.iter().find_map(|key| errors.get(&key.place.store()));
             self.events.push_back(match error {
                 None => {
-                    self.ledger.take(&grant.rule, grant.address);
+                    self.ledger.take(&grant.rule, grant.prefix);
                     GrantEvent::Expired { grant }
                 }
                 Some(error) => {
                     let pause = now.since(grant.expires).clamp(RETRY_MIN, RETRY_MAX);
-                    self.ledger.postpone(&grant.rule, grant.address, now.after(pause));
+                    self.ledger.postpone(&grant.rule, grant.prefix, now.after(pause));
                     GrantEvent::NotExpired { grant, pause, error: error.clone() }
                 }
             });
         }
     }
 
-    /// Where a grant of the rule to the address has its elements.
-    pub(super) fn keys(&self, rule: &RuleId, address: IpAddr) -> Vec<Key> {
-        self.policy.places(rule, address).into_iter().map(|place| Key { address, place }).collect()
+    /// Where a grant of the rule to the prefix has its elements.
+    pub(super) fn keys(&self, rule: &RuleId, prefix: Prefix) -> Vec<Key> {
+        self.policy.places(rule, prefix.address()).into_iter().map(|place| Key { prefix, place }).collect()
     }
 
-    /// Ends the grant of a rule to an address, and deletes its elements whatever the record says.
+    /// Ends the grant of a rule to an address, or to the prefix of it that the policy says, and deletes its elements whatever
+    /// the record says.
     ///
     /// # Errors
     ///
     /// Where the enforcer fails; a grant that there was is live then.
     pub fn revoke(&mut self, now: Time, rule: &RuleId, address: IpAddr, cause: Cause) -> Result<Revoked, Error> {
-        let grant = self.ledger.take(rule, address);
-        let deleted = self.carry_out(now, rule, address).inspect_err(|error| {
+        let prefix = self.policy.prefix(rule, address);
+        let grant = self.ledger.take(rule, prefix);
+        let deleted = self.carry_out(now, rule, prefix).inspect_err(|error| {
             grant.clone().into_iter().for_each(|grant| self.ledger.insert(grant));
             self.events.push_back(GrantEvent::NotRevoked { rule: rule.clone(), address, error: error.clone() });
         })?;
@@ -104,8 +106,9 @@ impl<E: Enforcer> GrantManager<E> {
     /// Where the enforcer fails; the grants are live then.
     pub fn revoke_address(&mut self, address: IpAddr, cause: Cause) -> Result<Revoked, Error> {
         let grants: Vec<Grant> = self.ledger.of_address(address).cloned().collect();
-        let explained: HashSet<Key> = grants.iter().flat_map(|grant| self.keys(&grant.rule, address)).collect();
-        let keys: HashSet<Key> = self.policy.rules.keys().flat_map(|rule| self.keys(rule, address)).collect();
+        let explained: HashSet<Key> = grants.iter().flat_map(|grant| self.keys(&grant.rule, grant.prefix)).collect();
+        let of_rule = |rule| self.keys(rule, self.policy.prefix(rule, address));
+        let keys: HashSet<Key> = self.policy.rules.keys().flat_map(of_rule).collect();
         let mut strays = 0;
         for (store, keys) in by_store(keys.into_iter().collect(), |key| key) {
             strays += self.enforcer.delete(&store, &keys)?.iter().filter(|key| !explained.contains(key)).count();
@@ -146,7 +149,7 @@ impl<E: Enforcer> GrantManager<E> {
     fn revoked(&mut self, grants: Vec<Grant>, strays: usize, address: Option<IpAddr>, cause: Cause) -> Revoked {
         let revoked = Revoked { grants: grants.len(), strays };
         for grant in grants {
-            self.ledger.take(&grant.rule, grant.address);
+            self.ledger.take(&grant.rule, grant.prefix);
             self.events.push_back(GrantEvent::Revoked { grant, cause: cause.clone() });
         }
         if strays > 0 {

@@ -101,7 +101,7 @@ impl<E: Enforcer> GrantManager<E> {
         let keys: Vec<Key> = strays.into_iter().map(|element| element.key.clone()).collect();
         for key in self.enforcer.delete(store, &keys)? {
             let rule = there.get(&key).and_then(|element| self.policy.rule_of(&element.comment));
-            let stray = GrantEvent::stray(rule.cloned(), key.address, &key.place, self.table_name());
+            let stray = GrantEvent::stray(rule.cloned(), key.prefix, &key.place, self.table_name());
             self.events.push_back(stray);
         }
         result.map(|()| missing.len())

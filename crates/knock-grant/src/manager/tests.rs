@@ -1,5 +1,6 @@
 //! The manager, with memory in the place of the kernel.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,7 +33,8 @@ fn policy() -> Policy {
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
-        table: Some(TableSpec { name, guarded, opens: Vec::new(), exempt_interfaces, owner: true, max_grants: 100 }),
+        prefixes: HashMap::new(),
+        table: Some(TableSpec { name, guarded, grants: Vec::new(), exempt_interfaces, owner: true, max_grants: 100 }),
         limit: 100,
     }
 }
@@ -46,11 +48,11 @@ fn client(number: u8) -> IpAddr {
 }
 
 fn port(number: u8, port: u16) -> Key {
-    Key { address: client(number), place: Place::Table(Port::tcp(port).into()) }
+    Key { prefix: client(number).into(), place: Place::Table(Port::tcp(port).into()) }
 }
 
 fn in_set(number: u8) -> Key {
-    Key { address: client(number), place: Place::Set(set()) }
+    Key { prefix: client(number).into(), place: Place::Set(set()) }
 }
 
 fn grant(manager: &mut GrantManager<Memory>, rule: &str, number: u8, timeout: Duration) -> Result<(), Error> {
@@ -231,6 +233,69 @@ fn changes_by_others_are_restored_with_the_remaining_time() {
     );
     manager.after_sleep(now);
     assert_eq!(events(&mut manager), Vec::<String>::new());
+}
+
+/// Rule `ssh`, for prefixes of these lengths.
+fn wide(v4: u8, v6: u8) -> Rc<Policy> {
+    Rc::new(Policy { prefixes: HashMap::from([("ssh".into(), (v4, v6))]), ..policy() })
+}
+
+fn live(manager: &GrantManager<Memory>) -> Vec<String> {
+    let mut live: Vec<_> = manager.ledger().iter().map(|grant| format!("{} {}", grant.rule, grant.prefix)).collect();
+    live.sort_unstable();
+    live
+}
+
+#[test]
+fn two_sources_of_a_prefix_share_one_grant_and_each_ends_it() {
+    let mut manager = GrantManager::open(START, wide(24, 64), Memory::default()).expect("opened");
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    for (one, other, foreign, prefix) in [
+        ("192.0.2.1", "192.0.2.200", "192.0.3.1", "192.0.2.0/24"),
+        ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "2001:db8::/64"),
+    ] {
+        let [one, other, foreign] = [one, other, foreign].map(address);
+        let mut grant = |source, timeout| manager.grant(START, &"ssh".into(), source, timeout, Cause::Knock);
+        grant(one, HOUR).expect("granted");
+        grant(other, 2 * HOUR).expect("extended");
+        assert_eq!(live(&manager), [format!("ssh {prefix}")]);
+        assert_eq!(keys(&mut manager).len(), 1);
+        assert_eq!(
+            events(&mut manager),
+            [format!("rule ssh: granted to {prefix}, 3600 s"), format!("rule ssh: extended for {prefix}, 7200 s")]
+        );
+        assert_eq!(manager.ledger().of_address(one).count(), 1);
+        assert_eq!(manager.ledger().of_address(foreign).count(), 0);
+        assert_eq!(manager.revoke(START, &"ssh".into(), foreign, OPERATOR), Ok(Revoked::default()));
+        assert_eq!(manager.revoke_address(foreign, OPERATOR), Ok(Revoked::default()));
+        assert_eq!(keys(&mut manager).len(), 1);
+        assert_eq!(manager.revoke(START, &"ssh".into(), one, OPERATOR), Ok(Revoked { grants: 1, strays: 0 }));
+        manager.grant(START, &"ssh".into(), one, HOUR, Cause::Knock).expect("granted");
+        assert_eq!(manager.revoke_address(other, OPERATOR), Ok(Revoked { grants: 1, strays: 0 }));
+        assert!(keys(&mut manager).is_empty() && manager.ledger().is_empty());
+        events(&mut manager);
+    }
+}
+
+#[test]
+fn grants_follow_a_rule_to_wider_prefixes_and_end_where_they_would_be_for_too_many() {
+    let mut manager = manager();
+    for (number, timeout) in [(1, HOUR), (2, 3 * HOUR), (3, 2 * HOUR)] {
+        grant(&mut manager, "ssh", number, timeout).expect("granted");
+    }
+    grant(&mut manager, "both", 1, HOUR).expect("granted");
+    manager.apply(START, wide(24, 128)).expect("applied");
+    assert_eq!(live(&manager), ["both 192.0.2.1", "ssh 192.0.2.0/24"]);
+    let prefix = Prefix::new(client(1), 24);
+    let merged = manager.ledger().get(&"ssh".into(), prefix).expect("it is live");
+    assert_eq!(merged.expires, START.after(3 * HOUR), "the longest of those that became one");
+    assert_eq!(keys(&mut manager).len(), 3);
+    manager.apply(START, wide(16, 128)).expect("applied");
+    assert_eq!(live(&manager), ["both 192.0.2.1", "ssh 192.0.0.0/16"]);
+    events(&mut manager);
+    manager.apply(START, Rc::new(policy())).expect("applied");
+    assert_eq!(live(&manager), ["both 192.0.2.1"]);
+    assert_eq!(events(&mut manager), ["rule ssh: the grant to 192.0.0.0/16 is revoked (reload)"]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Grants on the kernel that runs this, in network namespaces, at times that the tests choose: the kernel's clock is as
 //! far behind as it is after a suspension.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
-use knock_nft::TableSpec;
+use knock_nft::{GrantKind, TableSpec};
 use knock_proto::{Access, Port, PortRange, RuleId, SetName, Time};
 use knock_testkit::{Namespace, wait_until};
 
@@ -36,9 +37,10 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
     });
     let guarded = PortRange::disjoint(ports);
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
-    let table = TableSpec { name, guarded, opens, exempt_interfaces, owner, max_grants: limit };
+    let grants = opens.into_iter().map(GrantKind::from).collect();
+    let table = TableSpec { name, guarded, grants, exempt_interfaces, owner, max_grants: limit };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
-    Rc::new(Policy { rules, table: Some(table), limit: limit as usize })
+    Rc::new(Policy { rules, prefixes: HashMap::new(), table: Some(table), limit: limit as usize })
 }
 
 /// The rules `ssh` and `both`, which share a port, and `set`, which adds to user sets.

@@ -122,7 +122,7 @@ impl UserSets {
     pub(super) fn list(&mut self, set: &SetName) -> Result<Vec<Element>, Error> {
         let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
         let element = |element: knock_nft::AddressElement| Element {
-            key: Key { address: element.address, place: Place::Set(set.clone()) },
+            key: Key { prefix: element.address.into(), place: Place::Set(set.clone()) },
             comment: element.comment,
             lifetime: element.lifetime,
         };
@@ -140,12 +140,14 @@ impl UserSets {
     ) -> Result<(), Error> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let mut result = Ok(());
-        for Element { key: Key { address, .. }, comment, lifetime } in elements {
+        for Element { key: Key { prefix, .. }, comment, lifetime } in elements {
+            // Grants in user sets are for single addresses.
+            let address = prefix.address();
             let Some(lifetime) = *lifetime else { continue };
             let mut note = |level, text| {
                 events.push_back(GrantEvent::Note { level, rule: RuleId::from(comment.as_str()), text });
             };
-            match connection.grant(set, *address, comment, lifetime, &is_ours) {
+            match connection.grant(set, address, comment, lifetime, &is_ours) {
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::LastsLonger) => {
                     let text = format!(
@@ -170,18 +172,18 @@ impl UserSets {
     /// Deletes the elements that have the name of a rule as comment. Returns those that there were.
     pub(super) fn delete(&mut self, set: &SetName, keys: &[Key], policy: &Policy) -> Result<Vec<Key>, Error> {
         let (Some(connection), Some(first)) = (&mut self.connection, keys.first()) else { return Ok(Vec::new()) };
-        let addresses: Vec<IpAddr> = keys.iter().map(|key| key.address).collect();
+        let addresses: Vec<IpAddr> = keys.iter().map(|key| key.prefix.address()).collect();
         let is_ours = |comment: &str| policy.rule_of(comment).is_some();
         let deleted = match connection.revoke(set, &addresses, is_ours) {
             Err(error) if error.is_missing() => Vec::new(),
             // One that was made again as another kind of set has no element of ours.
-            Err(error) => match connection.inspect(set, IpVersion::of(first.address)) {
+            Err(error) => match connection.inspect(set, IpVersion::of(first.prefix.address())) {
                 Err(knock_nft::Error::UnusableSet { .. }) => Vec::new(),
                 _ => return Err(error.into()),
             },
             Ok(deleted) => deleted,
         };
-        Ok(deleted.into_iter().map(|address| Key { address, place: Place::Set(set.clone()) }).collect())
+        Ok(deleted.into_iter().map(|address| Key { prefix: address.into(), place: Place::Set(set.clone()) }).collect())
     }
 
     /// Changes to the sets of policy `new`, with the elements that go, come or change. Failures are logged: the new policy

@@ -50,7 +50,7 @@ pub(crate) fn spec() -> TableSpec {
     TableSpec {
         name: TableName::default(),
         guarded: vec![Port::tcp(22).into()],
-        opens: Vec::new(),
+        grants: Vec::new(),
         exempt_interfaces: vec!["lo".parse().expect("a name")],
         owner: false,
         max_grants: 1000,
@@ -66,7 +66,7 @@ pub(crate) fn made(spec: TableSpec) -> ManagedTable {
 
 /// The key of a grant of TCP 22.
 pub(crate) fn key(address: &str) -> ElementKey {
-    ElementKey { address: address.parse::<IpAddr>().expect("an address"), access: Port::tcp(22).into() }
+    ElementKey { prefix: address.parse::<IpAddr>().expect("an address").into(), access: Port::tcp(22).into() }
 }
 
 /// A grant of TCP 22 by the rule `ssh`.
@@ -79,7 +79,7 @@ pub(crate) fn many(count: u32, timeout: Duration) -> Vec<Element> {
     (0..count)
         .map(|index| {
             let address = IpAddr::from((0x0a00_0000 + index).to_be_bytes());
-            let key = ElementKey { address, access: Port::tcp(22).into() };
+            let key = ElementKey { prefix: address.into(), access: Port::tcp(22).into() };
             Element { key, comment: "ssh".to_owned(), timeout, remaining: timeout }
         })
         .collect()
