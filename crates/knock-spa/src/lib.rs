@@ -39,8 +39,11 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod agent;
 mod authorized_keys;
+mod budget;
 mod cover;
+mod decision;
 mod excerpt;
 mod keyring;
 mod packet;
@@ -48,6 +51,7 @@ mod packet_keys;
 mod private_key;
 mod public_key;
 mod realm;
+pub mod replay;
 mod request;
 mod signature;
 mod time;
@@ -58,7 +62,9 @@ pub use address::{AddressList, AddressListError, Network};
 pub use authorized_keys::{
     AddressPolicy, AuthorizedKey, AuthorizedKeys, KeyOptions, LineError, LineWarning, OptionError,
 };
+pub use budget::Budgets;
 pub use cover::{Cover, CoverError};
+pub use decision::{Action, Decision, Denial, RuleTerms, Terms};
 pub use keyring::{Keyring, Opened, Refusal, Unopened};
 pub use packet::{NONCE_LENGTH, PAYLOAD_MAX, PAYLOAD_MIN, UnsignedPacket};
 pub use packet_keys::{KeyId, PacketKeys};
