@@ -3,6 +3,7 @@
 //!
 //! Each function takes the bytes that a fuzzer makes up and panics where something does not hold.
 
+mod agent_answer;
 mod authorized_keys;
 mod config;
 mod engine;
@@ -11,8 +12,10 @@ mod import;
 mod knock_url;
 mod packet;
 mod private_key;
+mod replay_file;
 mod signed_packet;
 
+pub use agent_answer::agent_answer;
 pub use authorized_keys::authorized_keys;
 pub use config::config;
 pub use engine::engine;
@@ -20,4 +23,5 @@ pub use import::import;
 pub use knock_url::knock_url;
 pub use packet::packet;
 pub use private_key::private_key;
+pub use replay_file::replay_file;
 pub use signed_packet::signed_packet;

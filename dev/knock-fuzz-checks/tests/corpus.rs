@@ -58,3 +58,13 @@ fn a_private_key_of_the_corpus_signs_or_is_refused() {
 fn a_url_of_the_corpus_comes_back_or_is_refused() {
     replay("knock_url", knock_fuzz_checks::knock_url);
 }
+
+#[test]
+fn an_answer_of_an_agent_of_the_corpus_is_read_whole_or_refused() {
+    replay("agent_answer", knock_fuzz_checks::agent_answer);
+}
+
+#[test]
+fn a_file_of_accepted_packets_of_the_corpus_is_whole_or_a_gap() {
+    replay("replay_file", knock_fuzz_checks::replay_file);
+}
