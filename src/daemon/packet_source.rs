@@ -283,5 +283,5 @@ fn names(interfaces: &Interfaces) -> Vec<Option<InterfaceName>> {
 
 fn program(watches: &[Watch]) -> Program {
     let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
-    Program::new(&FilterSpec { classes: watches.iter().map(class).collect(), interfaces: None })
+    Program::new(&FilterSpec { classes: watches.iter().map(class).collect(), interfaces: None, whole: None })
 }

@@ -100,7 +100,8 @@ impl Capture {
 
     /// The next packet, from its IP header on, or `None` where nothing is queued or the socket is not bound.
     ///
-    /// The packet is cut [`TRANSPORT_BYTES`](crate::filter::TRANSPORT_BYTES) after the start of its transport header.
+    /// The packet is cut [`TRANSPORT_BYTES`](crate::filter::TRANSPORT_BYTES) after the start of its transport header,
+    /// unless it is one of [`WholeDatagrams`](crate::filter::WholeDatagrams).
     /// [`Error::LinkDown`] and [`Error::LinkGone`] are reported once each; a link that is deleted goes down first,
     /// so only [`Links`](crate::Links) says reliably that it is gone.
     #[expect(clippy::should_implement_trait, reason = "the packet borrows the buffer, so this cannot be an iterator")]

@@ -10,22 +10,35 @@ mod ports;
 pub use assembler::Instruction;
 pub(crate) use assembler::op;
 
+use std::ops::RangeInclusive;
+
 use knock_proto::{Knock, TcpFlags};
 
 /// The longest program that the kernel takes (`BPF_MAXINSNS` in `linux/bpf_common.h`).
 pub const INSTRUCTIONS_MAX: usize = 4096;
 
-/// How many bytes of an accepted packet are kept, counted from its transport header: a whole TCP header (60) or a
-/// UDP header with an authenticated knock of 176 bytes behind it.
-pub const TRANSPORT_BYTES: u32 = 216;
+/// How many bytes of a possible knock are kept, counted from its transport header: the longest TCP header.
+pub const TRANSPORT_BYTES: u32 = 60;
 
-/// Which packets may be knocks: the union of the classes.
+/// Which packets are of interest: the union of the classes, and datagrams that are kept whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterSpec {
     /// One class for each set of TCP flags.
     pub classes: Vec<FilterClass>,
     /// The indices of the interfaces on which the packets arrive; `None`: every interface.
     pub interfaces: Option<Vec<u32>>,
+    /// The datagrams whose payload is wanted.
+    pub whole: Option<WholeDatagrams>,
+}
+
+/// UDP datagrams that are not cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeDatagrams {
+    /// The destination ports, in any order; repeats do no harm.
+    pub ports: Vec<u16>,
+    /// The length in the UDP header: that of the payload and 8. A datagram of another length is accepted as a knock or not at
+    /// all.
+    pub lengths: RangeInclusive<u16>,
 }
 
 /// Ports (knocks and tripwires) and the TCP flags with which they are of interest.
@@ -50,7 +63,7 @@ pub struct FilterClass {
 /// - its destination port is in the set, and a TCP segment has the flags of the port's class.
 ///
 /// An accepted packet is cut [`TRANSPORT_BYTES`] after the start of its transport header, so the length in its IP
-/// header may say more than is there.
+/// header may say more than is there. [`WholeDatagrams`] are not cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     spec: FilterSpec,

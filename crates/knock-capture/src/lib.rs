@@ -13,5 +13,5 @@ pub mod links;
 
 pub use capture::{Capture, RECEIVE_BUFFER, Statistics};
 pub use error::Error;
-pub use filter::{FilterClass, FilterSpec, Program};
+pub use filter::{FilterClass, FilterSpec, Program, WholeDatagrams};
 pub use links::{Link, LinkChange, Links};

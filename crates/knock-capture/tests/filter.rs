@@ -5,7 +5,7 @@ mod bpf;
 use std::collections::BTreeSet;
 
 use bpf::{ETH_P_IP, ETH_P_IPV6, Packet, run};
-use knock_capture::filter::{INSTRUCTIONS_MAX, TRANSPORT_BYTES};
+use knock_capture::filter::{INSTRUCTIONS_MAX, TRANSPORT_BYTES, WholeDatagrams};
 use knock_capture::{FilterClass, FilterSpec, Program};
 use knock_proto::{Knock, Protocol, TcpFlags};
 use proptest::prelude::*;
@@ -23,6 +23,12 @@ fn decide(spec: &FilterSpec, packet: &Packet) -> Option<u32> {
             Protocol::Udp => None,
         };
         let knock = Knock { protocol, port: packet.half(offset + 2)? };
+        let whole = spec.whole.as_ref().filter(|whole| protocol == Protocol::Udp && whole.ports.contains(&knock.port));
+        if let Some(whole) = whole
+            && whole.lengths.contains(&packet.half(offset + 4)?)
+        {
+            return Some(0xffff);
+        }
         spec.classes
             .iter()
             .any(|class| class.ports.contains(&knock) && flags.is_none_or(|flags| class.tcp_flags.matches(flags)))
@@ -34,7 +40,8 @@ fn decide(spec: &FilterSpec, packet: &Packet) -> Option<u32> {
             .iter()
             .any(|knock| knock.protocol == Protocol::Udp || (0..=u8::MAX).any(|flags| class.tcp_flags.matches(flags)))
     };
-    if packet.kind != 0 || !spec.classes.iter().any(possible) {
+    let whole = spec.whole.as_ref().is_some_and(|whole| !whole.ports.is_empty());
+    if packet.kind != 0 || !whole && !spec.classes.iter().any(possible) {
         return None;
     }
     if spec.interfaces.as_ref().is_some_and(|interfaces| !interfaces.contains(&packet.interface)) {
@@ -95,8 +102,10 @@ fn spec() -> impl Strategy<Value = FilterSpec> {
     let class = (tcp_flags, prop::collection::vec(knock, 0..60))
         .prop_map(|(tcp_flags, ports)| FilterClass { tcp_flags, ports });
     let interfaces = prop::option::of(prop::collection::vec(0..4_u32, 0..4));
-    (prop::collection::vec(class, 0..4), interfaces)
-        .prop_map(|(classes, interfaces)| FilterSpec { classes, interfaces })
+    let whole = (prop::collection::vec(port(), 0..9), 5u16..15, 15u16..25)
+        .prop_map(|(ports, least, most)| WholeDatagrams { ports, lengths: least..=most });
+    (prop::collection::vec(class, 0..4), interfaces, prop::option::of(whole))
+        .prop_map(|(classes, interfaces, whole)| FilterSpec { classes, interfaces, whole })
 }
 
 fn transport() -> impl Strategy<Value = (u8, Vec<u8>)> {
@@ -104,11 +113,13 @@ fn transport() -> impl Strategy<Value = (u8, Vec<u8>)> {
         prop_oneof![5 => Just(6u8), 3 => Just(17), 1 => any::<u8>()],
         port(),
         flags(),
+        prop_oneof![9 => 0u16..30, 1 => any::<u16>()],
         prop::collection::vec(any::<u8>(), 0..30),
     )
-        .prop_map(|(protocol, port, flags, rest)| {
+        .prop_map(|(protocol, port, flags, length, rest)| {
             let mut bytes = vec![0; 20];
             bytes[2..4].copy_from_slice(&port.to_be_bytes());
+            bytes[4..6].copy_from_slice(&length.to_be_bytes());
             bytes[13] = flags;
             bytes.extend(rest);
             (protocol, bytes)
@@ -216,7 +227,11 @@ proptest! {
 
 fn ports(ports: impl IntoIterator<Item = u16>) -> FilterSpec {
     let ports = ports.into_iter().map(Knock::tcp).collect();
-    FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }], interfaces: None }
+    FilterSpec {
+        classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }],
+        interfaces: None,
+        whole: None,
+    }
 }
 
 fn syn(port: u16) -> Packet {
@@ -274,7 +289,7 @@ fn more_classes_of_flags_than_a_program_holds_are_taken_together() {
             ports: (0..9).map(|at| Knock::tcp(port + at * 1000)).collect(),
         })
         .collect();
-    let spec = FilterSpec { classes, interfaces: None };
+    let spec = FilterSpec { classes, interfaces: None, whole: None };
     let program = Program::new(&spec);
     assert!(program.coarse());
     let mut packet = syn(1000);
@@ -291,6 +306,29 @@ fn packets_pass_on_each_of_many_interfaces_and_on_no_other() {
         let packet = Packet { interface, ..syn(1000) };
         assert_eq!(run(&program, &packet).verdict != 0, (1000..1600).contains(&interface), "{interface}");
         assert_eq!(run(&program.on(Vec::new()), &packet).verdict, 0);
+    }
+}
+
+#[test]
+fn a_datagram_of_another_length_is_a_knock_or_nothing() {
+    let whole = WholeDatagrams { ports: vec![443, 2000], lengths: 224..=479 };
+    let knocks = FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports: vec![Knock::udp(2000)] };
+    let spec = FilterSpec { classes: vec![knocks], interfaces: None, whole: Some(whole) };
+    for (port, length, verdict) in [
+        (443, 223, 0),
+        (443, 224, 0xffff),
+        (443, 479, 0xffff),
+        (443, 480, 0),
+        (2000, 8, 20 + TRANSPORT_BYTES),
+        (2000, 300, 0xffff),
+        (2001, 300, 0),
+    ] {
+        let mut packet = syn(port);
+        packet.data[9] = 17;
+        packet.data[24..26].copy_from_slice(&u16::to_be_bytes(length));
+        assert_eq!(run(&Program::new(&spec), &packet).verdict, verdict, "port {port}, length {length}");
+        packet.data[9] = 6;
+        assert_eq!(run(&Program::new(&spec), &packet).verdict, 0, "TCP");
     }
 }
 

@@ -29,7 +29,7 @@ pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
 pub use history::{History, Seen};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};
-pub use packet::{Identity, Ignored, Packet, parse};
+pub use packet::{Identity, Ignored, Packet, parse, udp_payload};
 pub use port::{Access, ParsePortsError, Port, PortRange};
 pub use prefix::Prefix;
 pub use rule_id::RuleId;

@@ -94,14 +94,41 @@ pub enum Ignored {
 ///
 /// The reason why the packet can't be a knock.
 pub fn parse(bytes: &[u8]) -> Result<Packet, Ignored> {
+    segment(bytes)?.parse()
+}
+
+/// The payload of a UDP datagram in an IP packet (RFC 768). `None`: it is not one that [`parse`] accepts, or a part of its
+/// payload is not there: it was cut off, or is in another fragment.
+pub fn udp_payload(bytes: &[u8]) -> Option<&[u8]> {
+    let segment = segment(bytes).ok().filter(|segment| segment.protocol == Protocol::Udp && !segment.is_fragment)?;
+    segment.parse().ok()?;
+    segment.bytes.get(8..usize::from(u16_at(segment.bytes, 4)))
+}
+
+/// A TCP segment or UDP datagram, with what its IP header says.
+struct Segment<'b> {
+    protocol: Protocol,
+    /// What was captured of it.
+    bytes: &'b [u8],
+    /// How long the IP header says that it is.
+    length: usize,
+    /// The identification of an IPv4 packet.
+    identification: u16,
+    source: IpAddr,
+    destination: IpAddr,
+    /// More fragments follow, so it is longer than the packet.
+    is_fragment: bool,
+}
+
+fn segment(bytes: &[u8]) -> Result<Segment<'_>, Ignored> {
     match bytes.first().map(|byte| byte >> 4) {
-        Some(4) => parse_ipv4(bytes),
-        Some(6) => parse_ipv6(bytes),
+        Some(4) => segment_ipv4(bytes),
+        Some(6) => segment_ipv6(bytes),
         _ => Err(Ignored::NotIp),
     }
 }
 
-fn parse_ipv4(bytes: &[u8]) -> Result<Packet, Ignored> {
+fn segment_ipv4(bytes: &[u8]) -> Result<Segment<'_>, Ignored> {
     let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
     let header_length = usize::from(header[0] & 0x0f) * 4;
     let total_length = usize::from(u16_at(header, 2));
@@ -117,17 +144,22 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Packet, Ignored> {
         return Err(Ignored::ImpossibleSource);
     }
     let protocol = Protocol::from_number(header[9]).ok_or(Ignored::OtherProtocol)?;
-    let transport = Transport {
+    let transport = bytes.get(header_length..).ok_or(Ignored::Malformed)?;
+    let length = total_length - header_length;
+    Ok(Segment {
         protocol,
-        bytes: bytes.get(header_length..).ok_or(Ignored::Malformed)?,
-        length: total_length - header_length,
-        is_fragment: u16_at(header, 6) & 0x2000 != 0,
+        // What lies behind the end that the IP header names is link padding, not transport header.
+        bytes: &transport[..transport.len().min(length)],
+        length,
         identification: u16_at(header, 4),
-    };
-    transport.parse(source.into(), destination.into())
+        source: source.into(),
+        destination: destination.into(),
+        // The flag "more fragments".
+        is_fragment: header[6] & 0x20 != 0,
+    })
 }
 
-fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
+fn segment_ipv6(bytes: &[u8]) -> Result<Segment<'_>, Ignored> {
     let header: &[u8; 40] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
     let source = ipv6_at(header, 8);
     let destination = ipv6_at(header, 24);
@@ -149,15 +181,21 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
                 if u16_at(fragment, 2) & 0xfff8 != 0 {
                     return Err(Ignored::Fragment);
                 }
-                is_fragment |= u16_at(fragment, 2) & 1 != 0;
+                is_fragment |= fragment[3] & 1 != 0;
                 8
             }
             // The authentication header (RFC 4302): the length in 4 bytes, without the first 8.
             51 => (usize::from(*rest.get(1).ok_or(Ignored::Malformed)?) + 2) * 4,
             number => {
-                let protocol = Protocol::from_number(number).ok_or(Ignored::OtherProtocol)?;
-                let transport = Transport { protocol, bytes: rest, length: left, is_fragment, identification: 0 };
-                return transport.parse(source.into(), destination.into());
+                return Ok(Segment {
+                    protocol: Protocol::from_number(number).ok_or(Ignored::OtherProtocol)?,
+                    bytes: &rest[..rest.len().min(left)],
+                    length: left,
+                    identification: 0,
+                    source: source.into(),
+                    destination: destination.into(),
+                    is_fragment,
+                });
             }
         };
         next_header = *rest.first().ok_or(Ignored::Malformed)?;
@@ -167,29 +205,14 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Ignored> {
     Err(Ignored::ExtensionHeaders)
 }
 
-/// What an IP packet carries.
-struct Transport<'b> {
-    protocol: Protocol,
-    /// What was captured of it.
-    bytes: &'b [u8],
-    /// Its length, as the IP header has it.
-    length: usize,
-    /// More fragments follow, so what it carries is longer than the packet.
-    is_fragment: bool,
-    /// The identification of an IPv4 packet.
-    identification: u16,
-}
-
-impl Transport<'_> {
-    fn parse(&self, source: IpAddr, destination: IpAddr) -> Result<Packet, Ignored> {
-        let &Transport { protocol, bytes, length, is_fragment, identification } = self;
-        // What lies behind the end that the IP header names is link padding, not transport header.
-        let bytes = &bytes[..bytes.len().min(length)];
-        let (tcp_flags, number) = match protocol {
+impl Segment<'_> {
+    fn parse(&self) -> Result<Packet, Ignored> {
+        let bytes = self.bytes;
+        let (tcp_flags, number) = match self.protocol {
             Protocol::Tcp => {
                 let header: &[u8; 20] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
                 let header_length = usize::from(header[12] >> 4) * 4;
-                if header_length < 20 || header_length > length {
+                if header_length < 20 || header_length > self.length {
                     return Err(Ignored::Malformed);
                 }
                 (header[13], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
@@ -197,16 +220,16 @@ impl Transport<'_> {
             Protocol::Udp => {
                 let header: &[u8; 8] = bytes.first_chunk().ok_or(Ignored::Malformed)?;
                 let udp_length = usize::from(u16_at(header, 4));
-                if udp_length < 8 || (udp_length > length && !is_fragment) {
+                if udp_length < 8 || (udp_length > self.length && !self.is_fragment) {
                     return Err(Ignored::Malformed);
                 }
-                (0, u32::from(identification) << 16 | u32::from(u16_at(header, 6)))
+                (0, u32::from(self.identification) << 16 | u32::from(u16_at(header, 6)))
             }
         };
         Ok(Packet {
-            source,
-            destination,
-            knock: Knock { protocol, port: u16_at(bytes, 2) },
+            source: self.source,
+            destination: self.destination,
+            knock: Knock { protocol: self.protocol, port: u16_at(bytes, 2) },
             tcp_flags,
             identity: Identity { source_port: u16_at(bytes, 0), number },
         })

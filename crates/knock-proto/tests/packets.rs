@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knock_proto::{Ignored, Knock, TcpFlags, parse};
+use knock_proto::{Ignored, Knock, TcpFlags, parse, udp_payload};
 
 const V4_SOURCE: [u8; 4] = [192, 0, 2, 7];
 const V4_DESTINATION: [u8; 4] = [198, 51, 100, 1];
@@ -186,6 +186,48 @@ fn the_first_fragment_of_a_datagram_is_a_knock_though_the_datagram_is_longer_tha
     assert_eq!(knock(&ipv6(44, &fragment)), Err(Ignored::Malformed), "no more fragments follow");
     fragment[3] = 1;
     assert_eq!(knock(&ipv6(44, &fragment)), Ok(Knock::udp(7000)));
+}
+
+#[test]
+fn the_payload_of_a_whole_datagram_is_found() {
+    let datagram = udp(62201, b"payload");
+    let v4 = ipv4(17, &datagram);
+    let v6 = ipv6(0, &extension(60, 1, &extension(17, 2, &datagram)));
+    for packet in [&v4, &v6] {
+        assert_eq!(udp_payload(packet), Some(&b"payload"[..]));
+        // Padding of the link does not belong to it.
+        assert_eq!(udp_payload(&[&packet[..], &[0; 9]].concat()), Some(&b"payload"[..]));
+        for length in 0..packet.len() {
+            assert_eq!(udp_payload(&packet[..length]), None, "{length} bytes were captured");
+        }
+    }
+    // What follows the end that the UDP header names is not payload.
+    let mut shorter = v4.clone();
+    shorter[24..26].copy_from_slice(&length(8 + 3));
+    assert_eq!(udp_payload(&shorter), Some(&b"pay"[..]));
+    assert_eq!(udp_payload(&ipv4(17, &udp(62201, b""))), Some(&b""[..]));
+    assert_eq!(udp_payload(&ipv4(6, &tcp(62201, TcpFlags::SYN))), None);
+    assert_eq!(udp_payload(&[]), None);
+}
+
+#[test]
+fn a_fragment_has_no_payload() {
+    let mut v4 = ipv4(17, &udp(62201, b"payload"));
+    // "Don't fragment" is no fragment.
+    v4[6] = 0x40;
+    assert!(udp_payload(&v4).is_some());
+    v4[6] = 0x20;
+    assert!(parse(&v4).is_ok(), "it has ports");
+    assert_eq!(udp_payload(&v4), None);
+    let mut v6 = ipv6(44, &extension(17, 1, &udp(62201, b"payload")));
+    v6[41] = 0;
+    // RFC 6946: a fragment header that says that there is one fragment.
+    assert!(udp_payload(&v6).is_some());
+    v6[43] = 1;
+    assert!(parse(&v6).is_ok(), "it has ports");
+    assert_eq!(udp_payload(&v6), None);
+    v6[43] = 8;
+    assert_eq!(udp_payload(&v6), None);
 }
 
 #[test]

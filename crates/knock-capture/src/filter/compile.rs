@@ -1,6 +1,7 @@
 //! From a specification to a program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use knock_proto::{Protocol, TcpFlags};
 
@@ -37,11 +38,12 @@ const WHOLE: u32 = 0xffff;
 /// The scratch cell for the next header's type.
 const NEXT_HEADER: u32 = 0;
 
-/// The port sets to search: TCP by flags, UDP without.
+/// The port sets to search: TCP by flags, UDP without, and UDP with the lengths of what is not cut.
 #[derive(Clone, Debug)]
 struct Sets {
     tcp: Vec<(TcpFlags, PortSet)>,
     udp: PortSet,
+    whole: Option<(PortSet, RangeInclusive<u16>)>,
 }
 
 impl Sets {
@@ -65,11 +67,14 @@ impl Sets {
         Sets {
             tcp: tcp.into_iter().map(|(flags, ports)| (flags, PortSet::new(ports))).collect(),
             udp: PortSet::new(udp),
+            whole: spec.whole.as_ref().map(|whole| (PortSet::new(whole.ports.iter().copied()), whole.lengths.clone())),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.udp.is_empty() && self.tcp.iter().all(|(_, ports)| ports.is_empty())
+        self.udp.is_empty()
+            && self.tcp.iter().all(|(_, ports)| ports.is_empty())
+            && self.whole.as_ref().is_none_or(|(ports, _)| ports.is_empty())
     }
 
     /// All TCP classes as one: the flags that all of them demand. All ports from the lowest to the highest one.
@@ -78,7 +83,8 @@ impl Sets {
         let flags = TcpFlags { set: flags(|flags| flags.set), clear: flags(|flags| flags.clear) };
         let tcp = PortSet::cover(self.tcp.iter().map(|(_, ports)| ports));
         let tcp = if tcp.is_empty() { Vec::new() } else { vec![(flags, tcp)] };
-        Sets { tcp, udp: PortSet::cover([&self.udp]) }
+        let whole = self.whole.as_ref().map(|(ports, lengths)| (PortSet::cover([ports]), lengths.clone()));
+        Sets { tcp, udp: PortSet::cover([&self.udp]), whole }
     }
 }
 
@@ -113,7 +119,13 @@ fn assemble(sets: &Sets, interfaces: Option<&[u32]>) -> Vec<Instruction> {
     asm.push(op::ADD_K, TRANSPORT_BYTES);
     let accept = asm.push(op::TXA, 0);
 
-    let udp = port_search(&mut asm, &sets.udp, accept, reject);
+    let mut udp = port_search(&mut asm, &sets.udp, accept, reject);
+    if let Some((ports, lengths)) = &sets.whole {
+        let at_most = asm.branch(op::JGT_K, u32::from(*lengths.end()), udp, whole);
+        asm.branch(op::JGE_K, u32::from(*lengths.start()), at_most, udp);
+        let length = asm.push(op::LD_H_IND, 4);
+        udp = port_search(&mut asm, ports, length, udp);
+    }
     let mut tcp = reject;
     for (flags, ports) in sets.tcp.iter().rev() {
         let search = port_search(&mut asm, ports, accept, tcp);

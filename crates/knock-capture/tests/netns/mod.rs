@@ -89,7 +89,8 @@ pub(crate) const SENTINEL: u16 = 9999;
 pub(crate) fn program(ports: &[Knock]) -> Program {
     let mut ports = ports.to_vec();
     ports.push(Knock::tcp(SENTINEL));
-    let spec = FilterSpec { classes: vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }], interfaces: None };
+    let classes = vec![FilterClass { tcp_flags: TcpFlags::FIRST_PACKET, ports }];
+    let spec = FilterSpec { classes, interfaces: None, whole: None };
     Program::new(&spec)
 }
 
