@@ -36,14 +36,15 @@ impl KeyType {
     ///
     /// Why a key of that type can't sign packets, and what to do.
     pub fn from_name(name: &str) -> Result<KeyType, PublicKeyError> {
-        let named = || name.to_owned();
         match name {
             "ssh-ed25519" => Ok(KeyType::Ed25519),
             "sk-ssh-ed25519@openssh.com" => Ok(KeyType::FidoEd25519),
             "ssh-rsa" | "rsa-sha2-256" | "rsa-sha2-512" => Err(PublicKeyError::Rsa),
             "sk-ecdsa-sha2-nistp256@openssh.com" => Err(PublicKeyError::FidoEcdsa),
-            "ssh-dss" => Err(PublicKeyError::Unsupported { name: named() }),
-            _ if name.starts_with("ecdsa-sha2-") => Err(PublicKeyError::Unsupported { name: named() }),
+            // Only whole names are shown as they are: the rest of a name may hold anything.
+            "ecdsa-sha2-nistp256" | "ecdsa-sha2-nistp384" | "ecdsa-sha2-nistp521" | "ssh-dss" => {
+                Err(PublicKeyError::Unsupported { name: name.to_owned() })
+            }
             _ if name.ends_with("-cert-v01@openssh.com") => Err(PublicKeyError::Certificate),
             _ => Err(PublicKeyError::UnknownType { name: excerpt(name) }),
         }
@@ -211,5 +212,22 @@ impl fmt::Display for PublicKey {
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({} {})", self.key_type(), self.fingerprint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_is_not_known_is_shown_in_part_and_without_control_characters() {
+        for name in ["ecdsa-sha2-nistp25\0", "ssh-\u{1b}[2J", "\u{202e}ssh", "ssh-dss\n", &"x".repeat(9999)] {
+            let message = KeyType::from_name(name).expect_err(name).to_string();
+            assert!(message.contains("is not a type of ssh keys") && message.chars().count() < 200, "{message}");
+            assert!(
+                !message.contains(|character: char| character.is_control() || character == '\u{202e}'),
+                "{message:?}"
+            );
+        }
     }
 }
