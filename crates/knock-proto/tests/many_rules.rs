@@ -4,9 +4,10 @@
 //! that grows with the number of rules.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knock_proto::{Completion, Engine, Identity, Knock, Packet, Rule, Settings, TcpFlags, Time};
+use rustix::time::{ClockId, clock_gettime};
 
 const FEW: u32 = 1024;
 const MANY: u32 = 16 * FEW;
@@ -52,12 +53,13 @@ fn packet(source: u32, destination: IpAddr, knock: Knock) -> Packet {
     }
 }
 
-/// The least time of five that it takes.
+/// The least processor time of five that it takes: what else runs on the machine does not count.
 fn least_time(mut what: impl FnMut()) -> Duration {
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a time after the start");
     let time = || {
-        let start = Instant::now();
+        let start = now();
         what();
-        start.elapsed()
+        now() - start
     };
     std::iter::repeat_with(time).take(5).min().unwrap_or_default()
 }
