@@ -17,6 +17,7 @@ mod process;
 mod queue;
 pub(crate) mod stop_schedule;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem;
@@ -41,6 +42,8 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// A worker only formats log lines and reads output into a small buffer.
 const STACK: usize = 256 << 10;
+/// Rules whose failed commands are counted one by one: as many as a configuration may have.
+const RULES_COUNTED: usize = 16_384;
 
 /// What has happened, and what is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +87,8 @@ struct State {
     queue: Queue,
     /// All but `running` and `queued`, which the queue knows.
     counters: Counters,
+    /// Failed commands by rule, of the first [`RULES_COUNTED`] rules whose commands failed.
+    failures: HashMap<Box<str>, u64>,
     threads: usize,
     idle: usize,
     /// No command is accepted any more, except stop commands.
@@ -95,6 +100,16 @@ struct State {
     refused: u64,
     cancel: Option<PipeWriter>,
     unkillable: Vec<Child>,
+}
+
+impl State {
+    fn count_failure(&mut self, rule: &str) {
+        if let Some(count) = self.failures.get_mut(rule) {
+            *count += 1;
+        } else if self.failures.len() < RULES_COUNTED {
+            self.failures.insert(rule.into(), 1);
+        }
+    }
 }
 
 impl Commands {
@@ -164,6 +179,11 @@ impl Commands {
     pub(crate) fn counters(&self) -> Counters {
         let state = self.lock();
         Counters { running: state.queue.running(), queued: state.queue.waiting(), ..state.counters }
+    }
+
+    /// How many commands of each rule failed or were ended at their time limit. A rule without such a command is not there.
+    pub(crate) fn failures(&self) -> HashMap<Box<str>, u64> {
+        self.lock().failures.clone()
     }
 
     /// The daemon stops: commands that wait are dropped and new ones refused, except stop commands.
@@ -296,6 +316,9 @@ impl Commands {
             Outcome::Succeeded | Outcome::NothingToRun => state.counters.succeeded += 1,
             Outcome::TimedOut { .. } => state.counters.timed_out += 1,
             Outcome::Failed { .. } | Outcome::Interrupted | Outcome::NotRun(_) => state.counters.failed += 1,
+        }
+        if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToRun) {
+            state.count_failure(rule);
         }
         drop(state);
         let took = started.elapsed().as_millis();

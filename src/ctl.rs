@@ -7,6 +7,7 @@ pub(crate) mod import;
 mod prometheus;
 mod report;
 mod sequence;
+mod status;
 mod table;
 mod trial;
 mod watch;
@@ -86,8 +87,16 @@ pub fn knockctl_main() -> ExitCode {
 fn run(args: Args) -> Result<(), Failure> {
     let answer = Ask { socket: &args.socket, json: args.json };
     match args.command {
-        args::Command::Status { prometheus: false } => answer.show(&Command::Status {}, report::status),
-        args::Command::Status { prometheus: true } => {
+        args::Command::Status { prometheus: false, .. } if args.json => {
+            answer.show::<Status>(&Command::Status {}, json)
+        }
+        args::Command::Status { prometheus: false, verbose } => {
+            let status: Status = request(&args.socket, &Command::Status {})?;
+            print(&status::text(&status, verbose))?;
+            // The reasons were printed.
+            if status::problems(&status).is_empty() { Ok(()) } else { Err(Failure::new(EXIT_OTHER, "")) }
+        }
+        args::Command::Status { prometheus: true, .. } => {
             let status: Status = request(&args.socket, &Command::Status {})?;
             print(&prometheus::metrics(&status))
         }

@@ -28,6 +28,7 @@ use crate::commands::hooks;
 use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
+use crate::daemon::observer::RuleCounters;
 use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::Reloads;
@@ -113,6 +114,7 @@ pub(crate) struct Daemon {
     pub(crate) watching: Watching,
     pub(crate) events: EventLog,
     pub(crate) counters: Counters,
+    pub(crate) rule_counters: RuleCounters,
     pub(crate) started: Time,
     pub(crate) stop: Signal,
     pub(crate) hand_over: Signal,

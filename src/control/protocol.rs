@@ -184,6 +184,9 @@ pub(crate) struct Status {
     pub(crate) commands_running: usize,
     /// Commands that wait for their turn.
     pub(crate) commands_queued: usize,
+    /// The rules, in the order of the configuration.
+    #[serde(default)]
+    pub(crate) by_rule: Vec<RuleState>,
     /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
 }
@@ -243,6 +246,35 @@ pub(crate) struct Set {
     pub(crate) name: String,
     /// Why it can't be used.
     pub(crate) problem: Option<String>,
+}
+
+/// A rule of the configuration, and what it did since the start of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RuleState {
+    pub(crate) name: String,
+    /// What a grant opens, as in [`Grant::opens`], for both IP versions. Empty where the rule makes no grants.
+    pub(crate) opens: Vec<String>,
+    /// How long a grant lasts; `null` where the rule makes no grants.
+    pub(crate) timeout_seconds: Option<f64>,
+    /// Whether it runs a command.
+    pub(crate) command: bool,
+    /// The rule whose grant it revokes.
+    pub(crate) revoke: Option<String>,
+    /// Knocks of its sequence, by TCP and by UDP; both are 0 where it has one-time sequences.
+    pub(crate) tcp_knocks: usize,
+    pub(crate) udp_knocks: usize,
+    /// The time for the whole sequence.
+    pub(crate) sequence_seconds: f64,
+    /// Its live grants.
+    pub(crate) grants: usize,
+    /// The time until the first of them expires; `null` where there is none.
+    pub(crate) next_expiry_seconds: Option<f64>,
+    /// Grants that began or were extended.
+    pub(crate) granted: u64,
+    /// Grants that could not be made.
+    pub(crate) grants_failed: u64,
+    /// Commands that failed, or were ended at their time limit.
+    pub(crate) commands_failed: u64,
 }
 
 /// The live grants, in the order in which they end.

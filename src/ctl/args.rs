@@ -28,8 +28,11 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the state of the daemon: interfaces, table, counters
+    /// Show whether all is well, and the state of the daemon and of each rule. Exit status 1: not all is well
     Status {
+        /// Show all counters, also those that are zero
+        #[arg(short, long)]
+        verbose: bool,
         /// Print it for the textfile collector of Prometheus' node exporter
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,

@@ -102,7 +102,7 @@ fn configuration(status: &Status) -> Option<Finding> {
 
 /// A managed table that guards these ports, for tests.
 #[cfg(test)]
-fn table(guarded: &[&str]) -> crate::control::protocol::Table {
+pub(crate) fn table(guarded: &[&str]) -> crate::control::protocol::Table {
     crate::control::protocol::Table {
         name: "knockd".to_owned(),
         owned: true,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::control::protocol::Status;
+use crate::control::protocol::{RuleState, Status};
 
 /// The status as metrics.
 pub(crate) fn metrics(status: &Status) -> String {
@@ -30,6 +30,20 @@ pub(crate) fn metrics(status: &Status) -> String {
     );
     let usable = status.sets.iter().map(|set| (labelled("set", &set.name), flag(set.problem.is_none())));
     metric(&mut text, "set_usable", "gauge", "Whether grants can be added to a user set.", usable);
+    let rules = || status.by_rule.iter().map(|rule| labelled("rule", &rule.name)).zip(&status.by_rule);
+    let live = rules().map(|(label, rule)| (label, number(rule.grants)));
+    metric(&mut text, "rule_grants", "gauge", "Live grants of a rule.", live);
+    let mut of_rules = |name: &str, help: &str, value: fn(&RuleState) -> u64| {
+        if !status.by_rule.is_empty() {
+            let _ = write!(text, "# HELP knockd_{name}_total {help}\n# TYPE knockd_{name}_total counter\n");
+        }
+        for (label, rule) in rules() {
+            let _ = writeln!(text, "knockd_{name}_total{label} {}", value(rule));
+        }
+    };
+    of_rules("rule_granted", "Grants of a rule that began or were extended.", |rule| rule.granted);
+    of_rules("rule_grants_failed", "Grants of a rule that could not be made.", |rule| rule.grants_failed);
+    of_rules("rule_commands_failed", "Commands of a rule that failed or timed out.", |rule| rule.commands_failed);
     for (name, help, value) in status.counters.each() {
         // As f64 would lose the last digits of a great one.
         let _ = write!(text, "# HELP knockd_{name}_total {help}\n# TYPE knockd_{name}_total counter\n");
@@ -72,6 +86,8 @@ mod tests {
     use crate::control::protocol::{Interface, Set, Table};
 
     fn status() -> Status {
+        let rule =
+            |name: &str, granted| RuleState { name: name.to_owned(), granted, grants: 2, ..RuleState::default() };
         let counters = Counters { knocks: u64::MAX, ..Counters::default() };
         let interface =
             |name: &str, state: &str| Interface { name: name.to_owned(), state: state.to_owned(), nearest: None };
@@ -97,6 +113,7 @@ mod tests {
             sources: 7,
             commands_running: 0,
             commands_queued: 0,
+            by_rule: vec![rule("ssh", 7), rule("run", 0)],
             counters,
         }
     }
@@ -131,6 +148,8 @@ mod tests {
         let (samples, types) = parse(&text);
         assert_eq!(samples["knockd_grants"], 2.0);
         assert_eq!(samples["knockd_interface_up{interface=\"eth0\"}"], 1.0);
+        assert_eq!(samples["knockd_rule_granted_total{rule=\"ssh\"}"], 7.0);
+        assert_eq!(samples["knockd_rule_grants{rule=\"run\"}"], 2.0);
         assert_eq!(samples["knockd_interface_up{interface=\"a\\\"b\\\\c\\nd\"}"], 0.0);
         assert_eq!(samples["knockd_info{version=\"0.1.0\"}"], 1.0);
         assert!(text.contains("\nknockd_knocks_total 18446744073709551615\n"), "{text}");
@@ -142,7 +161,10 @@ mod tests {
 
     #[test]
     fn there_is_no_metric_of_what_is_not_there() {
-        let text = metrics(&Status { table: None, sets: Vec::new(), ..status() });
-        assert!(!text.contains("knockd_table") && !text.contains("set_usable"), "{text}");
+        let text = metrics(&Status { table: None, sets: Vec::new(), by_rule: Vec::new(), ..status() });
+        assert!(
+            !text.contains("knockd_rule_") && !text.contains("knockd_table") && !text.contains("set_usable"),
+            "{text}"
+        );
     }
 }

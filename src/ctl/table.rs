@@ -1,6 +1,14 @@
 //! Text for terminals: tables and durations.
 
+use anstyle::{AnsiColor, Style};
 use knock_config::printable;
+
+/// All is well.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Something is not.
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
+/// Less important than the rest.
+pub(super) const DIM: Style = Style::new().dimmed();
 
 /// The width of a table in columns; only a longer word exceeds it.
 const WIDTH: usize = 80;
@@ -78,6 +86,21 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// A duration as people write it, `1h`: that of [`duration`] without a second unit that is zero.
+pub(crate) fn span(seconds: f64) -> String {
+    let text = duration(seconds);
+    match text.split_once(' ') {
+        Some((first, second)) if second.starts_with('0') => first.to_owned(),
+        _ => text,
+    }
+}
+
+/// The text in that style. A newline at its end is not part of it.
+pub(super) fn styled(style: Style, text: &str) -> String {
+    let line = text.trim_end_matches('\n');
+    format!("{style}{line}{style:#}{}", &text[line.len()..])
+}
+
 fn units(seconds: f64) -> [u64; 4] {
     let seconds = std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default().as_secs();
     [seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60]
@@ -106,6 +129,13 @@ mod tests {
             (f64::NAN, "0s"),
         ] {
             assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_span_has_no_unit_that_is_zero() {
+        for (seconds, text) in [(3600.0, "1h"), (5400.0, "1h 30m"), (604_800.0, "7d"), (30.0, "30s"), (0.0, "0s")] {
+            assert_eq!(span(seconds), text, "{seconds}");
         }
     }
 

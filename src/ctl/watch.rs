@@ -2,16 +2,12 @@
 
 use std::net::IpAddr;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use knock_config::printable;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
-use super::table::duration;
+use super::table::{BAD, DIM, GOOD, duration};
 use crate::control::protocol::{Explained, Step, What};
-
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
-const DIM: Style = Style::new().dimmed();
 
 /// The line of a step.
 pub(super) fn line(step: &Step) -> String {

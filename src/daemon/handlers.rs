@@ -1,16 +1,17 @@
 //! What the daemon does for each request, and what it answers.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use knock_config::{OnStop, Rule, nearest};
-use knock_grant::{Cause, Grant, Revoked, SetState};
-use knock_proto::Time;
+use knock_config::{OnStop, Rule, Trigger, nearest};
+use knock_grant::{Cause, Grant, Opens, Revoked, SetState};
+use knock_proto::{Protocol, RuleId, Time};
 use serde_json::Value;
 
 use crate::control::counters::Counters;
 use crate::control::protocol::{
-    self, Code, Command, Granted, Interface, Refusal, Reloaded, Set, Status, Table, Trial, Tried,
+    self, Code, Command, Granted, Interface, Refusal, Reloaded, RuleState, Set, Status, Table, Trial, Tried,
 };
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
@@ -165,8 +166,48 @@ impl Daemon {
             sources: self.sequences.sources(),
             commands_running: commands.running,
             commands_queued: commands.queued,
+            by_rule: self.rule_states(now),
             counters: self.all_counters(),
         }
+    }
+
+    /// The rules, in the order of the configuration. One pass over the grants, however many rules there are.
+    fn rule_states(&self, now: Time) -> Vec<RuleState> {
+        let mut live: HashMap<&RuleId, (usize, Time)> = HashMap::new();
+        for grant in self.grants.ledger().iter().filter(|grant| grant.expires > now) {
+            let (count, next) = live.entry(&grant.rule).or_insert((0, grant.expires));
+            (*count, *next) = (*count + 1, grant.expires.min(*next));
+        }
+        let failures = self.commands.failures();
+        let opens = |rule: &Rule| match self.grants.policy().rules.get(&rule.name) {
+            None | Some(Opens::Nothing) => Vec::new(),
+            Some(Opens::Ports(ports)) => ports.iter().map(ToString::to_string).collect(),
+            Some(Opens::Sets { v4, v6 }) => v4.iter().chain(v6).map(ToString::to_string).collect(),
+        };
+        let state = |rule: &Rule| {
+            let knocks = match &rule.trigger {
+                Trigger::Sequence(knocks) => knocks.as_slice(),
+                Trigger::OneTime(_) => &[],
+            };
+            let tcp_knocks = knocks.iter().filter(|knock| knock.protocol == Protocol::Tcp).count();
+            let (live, count) = (live.get(&rule.name), self.rule_counters.of(&rule.name));
+            RuleState {
+                name: rule.name.to_string(),
+                opens: opens(rule),
+                timeout_seconds: rule.allow.as_ref().map(|allow| allow.timeout().as_secs_f64()),
+                command: rule.command.is_some(),
+                revoke: rule.revoke.as_ref().map(ToString::to_string),
+                tcp_knocks,
+                udp_knocks: knocks.len() - tcp_knocks,
+                sequence_seconds: rule.timeout.as_secs_f64(),
+                grants: live.map_or(0, |&(count, _)| count),
+                next_expiry_seconds: live.map(|&(_, next)| next.since(now).as_secs_f64()),
+                granted: count.granted,
+                grants_failed: count.failed,
+                commands_failed: failures.get(rule.name.as_str()).copied().unwrap_or_default(),
+            }
+        };
+        self.config.rules.iter().map(state).collect()
     }
 
     fn all_counters(&mut self) -> Counters {

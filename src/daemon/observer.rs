@@ -1,12 +1,51 @@
 //! What becomes of the events of grants: each is counted and logged, here alone.
 
+use std::collections::HashMap;
+
 use knock_grant::GrantEvent;
-use knock_proto::Time;
+use knock_proto::{RuleId, Time};
 use log::Level;
 
 use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::logging::events::Event;
+
+/// Grants of each rule since the start. A rule keeps its numbers over a reload.
+#[derive(Debug, Default)]
+pub(crate) struct RuleCounters(HashMap<RuleId, RuleCount>);
+
+/// Grants of a rule since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleCount {
+    /// Grants that began or were extended.
+    pub(crate) granted: u64,
+    /// Grants that could not be made.
+    pub(crate) failed: u64,
+}
+
+impl RuleCounters {
+    /// The numbers of a rule.
+    pub(crate) fn of(&self, rule: &RuleId) -> RuleCount {
+        self.0.get(rule).copied().unwrap_or_default()
+    }
+
+    /// Counts an event of a rule that exists. Rules that exist no longer, `exists` says which, make room: there are never
+    /// more numbers than rules.
+    fn count(&mut self, event: &GrantEvent, rules: usize, exists: impl Fn(&RuleId) -> bool) {
+        let (granted, failed) = match event {
+            GrantEvent::Granted { .. } | GrantEvent::Extended { .. } => (1, 0),
+            GrantEvent::NotGranted { .. } => (0, 1),
+            _ => return,
+        };
+        let Some(rule) = event.rule().filter(|rule| exists(rule)) else { return };
+        if self.0.len() >= rules && !self.0.contains_key(rule) {
+            self.0.retain(|rule, _| exists(rule));
+        }
+        let count = self.0.entry(rule.clone()).or_default();
+        count.granted += granted;
+        count.failed += failed;
+    }
+}
 
 impl Daemon {
     /// Counts and logs what has happened to grants since it was called last.
@@ -50,6 +89,8 @@ impl Daemon {
     }
 
     fn count(&mut self, event: &GrantEvent) {
+        let exists = |rule: &RuleId| self.config.rule(rule.as_str()).is_some();
+        self.rule_counters.count(event, self.config.rules.len(), exists);
         let counters = &mut self.counters;
         match event {
             GrantEvent::Granted { .. } | GrantEvent::Extended { .. } => counters.grants += 1,
@@ -60,5 +101,35 @@ impl Daemon {
             GrantEvent::TableRestored { .. } | GrantEvent::SetsRestored { .. } => counters.restored += 1,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use knock_grant::{Cause, Grant};
+
+    use super::*;
+
+    fn granted(rule: &str) -> GrantEvent {
+        let (rule, address) = (RuleId::from(rule), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (since, expires) = (Time::default(), Time::default());
+        let grant = Grant { rule, address, since, expires, timeout: Duration::from_secs(1), elements: 1 };
+        GrantEvent::Granted { grant, cause: Cause::Knock }
+    }
+
+    #[test]
+    fn a_rule_keeps_its_numbers_and_rules_that_are_gone_make_room() {
+        let mut counters = RuleCounters::default();
+        let (ssh, web) = (RuleId::from("ssh"), RuleId::from("web"));
+        for rule in ["ssh", "ssh", "web"] {
+            counters.count(&granted(rule), 2, |_| true);
+        }
+        counters.count(&granted("gone"), 2, |rule| rule.as_str() != "gone");
+        assert_eq!((counters.of(&ssh).granted, counters.of(&web).granted, counters.0.len()), (2, 1, 2));
+        counters.count(&granted("new"), 2, |rule| rule.as_str() != "web");
+        assert_eq!((counters.of(&ssh).granted, counters.of(&web).granted, counters.0.len()), (2, 0, 2));
     }
 }

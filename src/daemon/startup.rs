@@ -17,6 +17,7 @@ use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
 use crate::daemon::config_source::{ConfigSource, Unusable, open_stops};
+use crate::daemon::observer::RuleCounters;
 use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::{ActiveConfig, cooldowns, engine_settings, policy};
 use crate::daemon::reload::put_in_place;
@@ -264,6 +265,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         watching: Watching::default(),
         events,
         counters: Counters::default(),
+        rule_counters: RuleCounters::default(),
         started: now(),
         stop,
         hand_over,

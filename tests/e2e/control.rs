@@ -144,8 +144,13 @@ fn status_tells_interfaces_table_and_counters() {
     assert_eq!(status["table"]["name"], "knockd");
     assert_eq!(status["table"]["guarded"], json!(["22/tcp"]));
     assert_eq!(status["counters"]["completed"], 0);
-    let text = printed(&knockctl(&daemon, &["status"]));
-    assert!(text.contains("nothere0 absent") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let output = knockctl(&daemon, &["status"]);
+    assert_eq!(output.status.code(), Some(1), "no knock is heard: {output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        text.starts_with("PROBLEM  interface nothere0 absent") && text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
     let metrics = printed(&knockctl(&daemon, &["status", "--prometheus"]));
     assert!(metrics.contains("\nknockd_interface_up{interface=\"nothere0\"} 0\n"), "{metrics}");
 

@@ -38,6 +38,7 @@ mod scans;
 mod sessions;
 mod soak;
 mod ssh;
+mod status;
 mod testkit;
 mod trust;
 mod user_sets;

@@ -1,0 +1,74 @@
+//! knockctl status: the verdict, and the numbers of each rule.
+
+use std::net::IpAddr;
+
+use knock_testkit::Host;
+use serde_json::{Value, json};
+
+use crate::doctor::knockctl;
+use crate::support::{Daemon, knock, network, wait_for_grant, wait_until, wire};
+
+fn configuration(set: Option<&str>) -> Value {
+    let ssh = json!({ "name": "ssh", "sequence": [7000, 9000, 8000], "allow": { "ports": [22], "timeout": "1h" } });
+    let run = json!({ "name": "run", "sequence": [7100, 9100, 8100], "command": "exit 3" });
+    let set = set
+        .map(|set| json!({ "name": "set", "sequence": [7200, 9200, 8200], "allow": { "set": set, "timeout": "1h" } }));
+    let rules: Vec<Value> = [Some(ssh), Some(run), set].into_iter().flatten().collect();
+    json!({ "rules": rules })
+}
+
+fn rule(server: &Host, daemon: &Daemon, name: &str) -> Value {
+    let output = knockctl(server, daemon, &["status", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rules = document["by_rule"].as_array().expect("a list").clone();
+    rules.into_iter().find(|rule| rule["name"] == name).expect("the rule")
+}
+
+/// The lines that it prints, with single blanks, and its exit status.
+fn lines(server: &Host, daemon: &Daemon) -> (Vec<String>, Option<i32>) {
+    let output = knockctl(server, daemon, &["status"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    (text.lines().map(line).collect(), output.status.code())
+}
+
+#[test]
+fn each_rule_shows_what_it_opened_and_what_failed_also_after_a_reload() {
+    let network = network(1);
+    let server = &network.server;
+    let daemon = Daemon::start(server, configuration(None));
+    let (wire, source) = (wire(&network), IpAddr::from([198, 18, 0, 2]));
+    knock(&wire, source, &[7000, 9000, 8000]);
+    wait_for_grant(server, source, ("tcp", 22));
+    knock(&wire, source, &[7100, 9100, 8100]);
+    wait_until("the command has failed", || rule(server, &daemon, "run")["commands_failed"] == 1);
+
+    let mark = daemon.log_mark();
+    daemon.reload(configuration(None));
+    daemon.wait_for_log_after(mark, "reloaded: rules");
+    let ssh = rule(server, &daemon, "ssh");
+    assert_eq!((&ssh["granted"], &ssh["grants"], &ssh["opens"]), (&json!(1), &json!(1), &json!(["22/tcp"])));
+    assert_eq!((&ssh["tcp_knocks"], &ssh["udp_knocks"]), (&json!(3), &json!(0)));
+    let (lines, status) = lines(server, &daemon);
+    assert_eq!((lines[0].as_str(), status), ("all is well", Some(0)));
+    let of = |name: &str| lines.iter().find(|line| line.starts_with(name)).expect("a line for each rule");
+    assert!(of("ssh ").starts_with("ssh 1h 1, ends in 59m") && of("ssh ").ends_with("s 1 22/tcp"), "{lines:?}");
+    assert_eq!(of("run "), "run 1 runs a command");
+}
+
+#[test]
+fn the_first_line_and_the_exit_status_say_what_is_not_well() {
+    let network = network(1);
+    let server = &network.server;
+    server.namespace.nft("table inet f { set s { type ipv4_addr; flags timeout; }; }").expect("a user set");
+    let daemon = Daemon::start(server, configuration(Some("inet f s")));
+    assert_eq!(lines(server, &daemon).1, Some(0));
+    server.namespace.nft("delete table inet f").expect("the user set goes");
+    wait_until("it is noticed", || lines(server, &daemon).1 == Some(1));
+    let (lines, _) = lines(server, &daemon);
+    assert!(
+        lines[0].starts_with("PROBLEM user set inet f s: ") && !lines.contains(&"all is well".to_owned()),
+        "{lines:?}"
+    );
+}
