@@ -135,7 +135,7 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Explain { address } => answer.show(&Command::Explain { address }, watch::explained),
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Client { rule, host, wait, config } => client::client(&config, &rule, &host, wait),
-        args::Command::Doctor => doctor(&args.socket, args.json),
+        args::Command::Doctor { config } => doctor(&args.socket, &config, args.json),
         args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }
 }
@@ -231,8 +231,8 @@ struct Findings<'a> {
 }
 
 /// Prints the findings, each with its fix. Fails where one is a problem or a warning.
-fn doctor(socket: &Path, as_json: bool) -> Result<(), Failure> {
-    let facts = doctor::gather(socket);
+fn doctor(socket: &Path, file: &Path, as_json: bool) -> Result<(), Failure> {
+    let facts = doctor::gather(socket, file);
     let findings = doctor::examine(&facts);
     if as_json {
         print(&json(&Findings { findings: &findings }))?;

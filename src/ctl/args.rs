@@ -118,8 +118,12 @@ pub enum Command {
         config: PathBuf,
     },
     /// Check that strangers cannot reach a guarded port and granted addresses can; needs root. Exit status 0: no problem
-    /// found
-    Doctor,
+    /// or warning found
+    Doctor {
+        /// The configuration file, which is checked where no daemon answers
+        #[arg(short, long, value_name = "FILE", default_value = "/etc/knockd/config.json")]
+        config: PathBuf,
+    },
     /// Convert a file of knock or knock-rs: the configuration goes to standard output, notes on what changes to standard
     /// error
     Import {

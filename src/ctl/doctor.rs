@@ -5,10 +5,12 @@
 mod gate;
 mod host;
 mod interfaces;
+mod other_gates;
 mod packet;
 mod path;
 mod ruleset;
 mod shadow;
+mod silent;
 mod translation;
 mod user_set;
 
@@ -22,8 +24,10 @@ pub(crate) use host::{Facts, gather};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Severity {
-    /// Correct, or good to know.
+    /// Correct.
     Ok,
+    /// Good to know; nothing to do.
+    Note,
     /// Possibly a problem.
     Warning,
     /// A stranger gets in, or a granted address does not.
@@ -54,6 +58,10 @@ impl Finding {
         Finding::new(Severity::Ok, subject, text)
     }
 
+    pub(crate) fn note(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(Severity::Note, subject, text)
+    }
+
     fn warning(subject: impl Into<String>, text: impl Into<String>) -> Finding {
         Finding::new(Severity::Warning, subject, text)
     }
@@ -75,12 +83,14 @@ impl Finding {
 
 /// All findings.
 pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
-    let mut findings = host::findings(facts);
+    let mut findings = silent::findings(facts);
+    findings.extend(host::findings(facts));
     findings.extend(facts.status.iter().filter_map(configuration));
     if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {
         if let Some(table) = &status.table {
             findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));
-            findings.extend(shadow::findings(ruleset, table));
+            findings.extend(other_gates::findings(&facts.other_gates, table));
+            findings.extend(shadow::findings(ruleset, table, &facts.other_gates));
             findings.extend(translation::findings(ruleset, &facts.translations, table, &facts.listening));
         }
         findings.extend(status.sets.iter().flat_map(|set| user_set::findings(ruleset, set)));

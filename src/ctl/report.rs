@@ -2,7 +2,7 @@
 
 use knock_config::printable;
 
-use super::table::{count, duration, table};
+use super::table::{BAD, DIM, DOUBTFUL, GOOD, count, duration, styled, table};
 use crate::control::protocol::{Granted, Grants, Reloaded, Revoked};
 use crate::ctl::doctor::{Finding, Severity};
 
@@ -47,15 +47,14 @@ pub(crate) fn findings(findings: &[Finding]) -> String {
     sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let mut text = String::new();
     for finding in sorted {
-        let severity = match finding.severity {
-            Severity::Ok => "ok     ",
-            Severity::Warning => "WARNING",
-            Severity::Problem => "PROBLEM",
+        let (style, severity) = match finding.severity {
+            Severity::Ok => (GOOD, "ok     "),
+            Severity::Note => (DIM, "note   "),
+            Severity::Warning => (DOUBTFUL, "WARNING"),
+            Severity::Problem => (BAD, "PROBLEM"),
         };
-        text.push_str(&table(
-            &["", ""],
-            &[vec![severity.to_owned(), format!("{}: {}", finding.subject, finding.text)]],
-        ));
+        let row = vec![severity.to_owned(), format!("{}: {}", finding.subject, finding.text)];
+        text.push_str(&table(&["", ""], &[row]).replacen(severity, &styled(style, severity), 1));
         for line in &finding.evidence {
             text.push_str(&format!("         seen in: {}\n", printable(line)));
         }
@@ -86,10 +85,10 @@ mod tests {
 
     #[test]
     fn problems_and_warnings_are_counted_and_all_else_is_not() {
-        let [ok, warning, problem] = [Severity::Ok, Severity::Warning, Severity::Problem];
+        let [ok, note, warning, problem] = [Severity::Ok, Severity::Note, Severity::Warning, Severity::Problem];
         for (severities, text) in [
             (&[][..], None),
-            (&[ok, ok], None),
+            (&[ok, note], None),
             (&[problem, ok], Some("1 problem found")),
             (&[problem, problem], Some("2 problems found")),
             (&[warning], Some("1 warning found")),
@@ -104,8 +103,10 @@ mod tests {
     #[test]
     fn a_finding_is_printed_with_its_evidence_and_its_fix() {
         let finding = Finding::problem("22/tcp", "is closed").because(["there".to_owned()]).fix("open it");
-        let text = findings(&[Finding::ok("gate", "works"), finding]);
+        let text = findings(&[Finding::ok("gate", "works"), Finding::note("80/tcp", "is idle"), finding]);
+        let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        assert_eq!(lines, ["PROBLEM  22/tcp: is closed", "seen in: there", "to fix: open it", "ok       gate: works"]);
+        let problem = ["PROBLEM  22/tcp: is closed", "seen in: there", "to fix: open it"];
+        assert_eq!(lines, [&problem[..], &["note     80/tcp: is idle", "ok       gate: works"]].concat());
     }
 }

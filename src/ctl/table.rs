@@ -5,6 +5,8 @@ use knock_config::printable;
 
 /// All is well.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Perhaps something is not.
+pub(super) const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 /// Something is not.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
 /// Less important than the rest.

@@ -1,8 +1,10 @@
 //! knockctl doctor: its diagnosis has to agree with what happens to packets.
 
+use std::fs;
 use std::process::{Command, Output};
 
 use knock_testkit::{Echo, Host, Reach};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Daemon, at4, network, wait_until};
@@ -32,14 +34,21 @@ pub(crate) fn doctor(server: &Host, daemon: &Daemon, subject: &str) -> (Vec<Valu
     let output = knockctl(server, daemon, &["doctor", "--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let mut findings = document["findings"].as_array().expect("a list").clone();
-    findings.retain(|finding| finding["subject"] == subject && finding["severity"] != "ok");
+    findings.retain(|finding| {
+        finding["subject"] == subject && ["problem", "warning"].map(Value::from).contains(&finding["severity"])
+    });
     (findings, output.status.success())
+}
+
+fn printed_by(server: &Host, daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = knockctl(server, daemon, arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn grant(server: &Host, daemon: &Daemon, client: &Host) {
     let address = client.address(at4(22).ip()).to_string();
-    let output = knockctl(server, daemon, &["grant", "ssh", &address]);
-    assert!(output.status.success(), "{output:?}");
+    printed_by(server, daemon, &["grant", "ssh", &address]);
 }
 
 #[test]
@@ -69,12 +78,21 @@ fn the_fix_that_it_suggests_opens_a_default_drop() {
     grant(server, &daemon, client);
     assert_eq!(client.tcp(at4(22)), Reach::Filtered, "it is true");
 
-    for line in findings[0]["fix"].as_array().expect("lines").iter().filter_map(Value::as_str) {
-        if line.starts_with("nft ") {
-            let mut command = Command::new("sh");
-            server.namespace.output(command.arg("-c").arg(line), "").expect("the line of the fix");
-        }
-    }
+    let fix: Vec<&str> = findings[0]["fix"].as_array().expect("lines").iter().filter_map(Value::as_str).collect();
+    let run = |line: &str| {
+        let mut command = Command::new("sh");
+        server.namespace.output(command.arg("-c").arg(line), "").expect("the line of the fix");
+    };
+    // One line is enough, and strangers stay out.
+    run(fix[0]);
+    assert_eq!(client.tcp(at4(22)), Reach::Open);
+    assert_eq!(doctor(server, &daemon, "22/tcp").0, [] as [Value; 0]);
+    printed_by(server, &daemon, &["revoke", "--all"]);
+    assert_eq!(client.tcp(at4(22)), Reach::Filtered);
+
+    // The other way, from the start.
+    server.namespace.nft(&format!("delete table inet filter; {DEFAULT_DROP}")).expect("as before");
+    fix.iter().filter_map(|line| line.strip_prefix("or by a user set: ")).for_each(run);
     let sets = json!({ "set": "inet filter knock_22_tcp4", "set6": "inet filter knock_22_tcp6", "timeout": "1h" });
     daemon.reload(configuration(&sets));
     daemon.wait_for_log("reloaded");
@@ -118,4 +136,54 @@ fn a_set_that_no_nftables_rule_uses_opens_nothing() {
     let (findings, well) = doctor(server, &daemon, "inet filter ssh4");
     assert!(!well && findings.len() == 1, "{findings:?}");
     assert!(findings[0]["text"].as_str().is_some_and(|text| text.contains("no nftables rule uses it")), "{findings:?}");
+}
+
+#[test]
+fn another_gate_at_the_same_port_keeps_granted_addresses_out_and_is_found() {
+    let network = network(1);
+    let (server, client) = (&network.server, network.client());
+    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
+    let mut second = configuration(&json!({ "ports": [22], "timeout": "1h" }));
+    let first = Daemon::start(server, second.clone());
+    second["nftables"] = json!({ "table": "second" });
+    let second = Daemon::start(server, second);
+    grant(server, &first, client);
+    assert_eq!(client.tcp(at4(22)), Reach::Filtered);
+    for (daemon, other) in [(&first, "table inet second"), (&second, "table inet knockd")] {
+        let (findings, well) = doctor(server, daemon, "22/tcp");
+        assert!(!well && findings.len() == 1, "{findings:?}");
+        assert!(findings[0]["text"].as_str().is_some_and(|text| text.contains(other)), "{findings:?}");
+    }
+    grant(server, &second, client);
+    assert_eq!(client.tcp(at4(22)), Reach::Open, "with both grants");
+}
+
+#[test]
+fn with_the_daemon_dead_it_says_whether_the_ports_are_closed_and_what_is_wrong_with_the_file() {
+    let network = network(1);
+    let (server, client) = (&network.server, network.client());
+    let _ssh = Echo::tcp(&server.namespace, 22).expect("an echo service");
+    let mut daemon = Daemon::start(server, configuration(&json!({ "ports": [22], "timeout": "1h" })));
+    let file = daemon.path("config.json");
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    let found = || {
+        let output = knockctl(server, &daemon, &["doctor", "--config", file.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stdout).expect("text").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(client.tcp(at4(22)), Reach::Filtered);
+    let text = found();
+    assert!(text.contains("to fix: systemctl start knockd"), "{text}");
+    assert!(text.contains("PROBLEM gate: table inet knockd is in force without the daemon"), "{text}");
+
+    server.namespace.nft("delete table inet knockd").expect("nobody owns it now");
+    assert_eq!(client.tcp(at4(22)), Reach::Open);
+    let text = found();
+    assert!(text.contains("PROBLEM gate: there is no table inet knockd: strangers reach 22/tcp"), "{text}");
+
+    fs::write(&file, "{ \"rules\": [ }").expect("a mistake");
+    let text = found();
+    assert!(text.contains("PROBLEM configuration:") && text.contains("config.json:1:"), "{text}");
+    assert!(text.contains("to fix: correct "), "{text}");
 }

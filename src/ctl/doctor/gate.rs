@@ -89,7 +89,7 @@ fn untracked(ruleset: &Ruleset, table: &Table) -> Option<Finding> {
     (!places.is_empty()).then(|| {
         let text = "some packets bypass connection tracking: where this host itself sends from a guarded UDP port, the \
                     gate drops the answers to such packets";
-        Finding::ok("gate", text).because(places)
+        Finding::note("gate", text).because(places)
     })
 }
 

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::other_gates::{self, OtherGate};
 use super::ruleset::Ruleset;
+use super::silent::ConfigFile;
 use super::translation::{self, Translations};
 use super::{Finding, interfaces};
-use crate::control::client::request;
+use crate::control::client::{ClientError, request};
 use crate::control::protocol::{self, Status};
 use crate::os::privileges::Protections;
 
@@ -28,6 +30,8 @@ pub(crate) struct Facts {
     /// The state of the daemon, or why it is not known.
     pub(crate) status: Option<Status>,
     pub(crate) no_status: Option<String>,
+    /// The configuration file, where no daemon answers.
+    pub(crate) file: Option<ConfigFile>,
     /// The ruleset, or why it can't be read.
     pub(crate) ruleset: Option<Ruleset>,
     pub(crate) no_ruleset: Option<String>,
@@ -35,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) translations: Translations,
     /// What the kernel guards: `22/tcp` …
     pub(crate) guarded: Option<Vec<String>>,
+    /// The managed tables of other daemons.
+    pub(crate) other_gates: Vec<OtherGate>,
     /// The daemon's effective capabilities.
     pub(crate) capabilities: Option<u64>,
     /// Time since 1970, by the wall clock.
@@ -47,12 +53,15 @@ pub(crate) struct Facts {
     pub(crate) listening: Vec<String>,
 }
 
-/// Asks the daemon, nft, systemctl and /proc.
-pub(crate) fn gather(socket: &Path) -> Facts {
+/// Asks the daemon, nft, ufw, systemctl and /proc. `file`: the configuration file, which is checked where no daemon answers.
+pub(crate) fn gather(socket: &Path, file: &Path) -> Facts {
     let mut facts = Facts::default();
     match request::<Status>(socket, &protocol::Command::Status {}) {
         Ok(status) => facts.status = Some(status),
-        Err(error) => facts.no_status = Some(error.to_string()),
+        Err(error) => {
+            facts.file = matches!(error, ClientError::NoDaemon { .. }).then(|| ConfigFile::check(file));
+            facts.no_status = Some(error.to_string());
+        }
     }
     match nft(&["-t", "list", "ruleset"]) {
         Ok(document) => {
@@ -64,7 +73,11 @@ pub(crate) fn gather(socket: &Path) -> Facts {
     }
     if let Some(status) = &facts.status {
         if let Some(table) = &status.table {
-            facts.guarded = nft(&["list", "set", "inet", &table.name, "guarded"]).ok().map(|set| elements(&set));
+            let guarded = |table: &str| nft(&["list", "set", "inet", table, "guarded"]).ok().map(|set| elements(&set));
+            facts.guarded = guarded(&table.name);
+            let others = facts.ruleset.iter().flat_map(|ruleset| other_gates::tables(ruleset, &table.name));
+            let gate = |name: String| OtherGate { guarded: guarded(&name).unwrap_or_default(), table: name };
+            facts.other_gates = others.map(gate).collect();
         }
         let text = fs::read_to_string(format!("/proc/{}/status", status.pid)).unwrap_or_default();
         let bits = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -108,6 +121,11 @@ fn elements(document: &Value) -> Vec<String> {
 }
 
 fn is_in_use(service: &str) -> bool {
+    if service == "ufw" {
+        // Its unit is active where the package is installed, also while ufw itself is not.
+        let output = Command::new("ufw").arg("status").env("LC_ALL", "C").output();
+        return output.is_ok_and(|output| output.stdout.starts_with(b"Status: active"));
+    }
     let arguments = ["show", "-p", "ActiveState", "-p", "UnitFileState", &format!("{service}.service")];
     let Ok(output) = Command::new("systemctl").args(arguments).output() else { return false };
     let text = String::from_utf8_lossy(&output.stdout);
@@ -132,9 +150,6 @@ fn listening(text: &str, state: &str) -> Vec<u16> {
 /// The findings about the host.
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(error) = &facts.no_status {
-        findings.push(Finding::problem("daemon", error.clone()).fix("systemctl start knockd"));
-    }
     if let Some(error) = &facts.no_ruleset {
         let text = format!("cannot read the ruleset, so most checks were left out: {error}");
         findings.push(Finding::problem("ruleset", text).fix("run knockctl doctor as root, with nft installed"));
@@ -162,7 +177,7 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
             let text = format!(
                 "not in force: {lacking}. Rules with commands, and stop commands that are pending, need to start programs"
             );
-            Finding::ok("protections", text)
+            Finding::note("protections", text)
         }));
     }
     let exempt = status.table.as_ref().map(|table| table.exempt_interfaces.as_slice()).unwrap_or_default();
@@ -190,7 +205,7 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
             if !facts.listening.contains(port) {
                 let text =
                     "no program on this host listens at this port (for a published port of a container that is normal)";
-                findings.push(Finding::ok(port, text).because(["ss -lntu".to_owned()]));
+                findings.push(Finding::note(port, text).because(["ss -lntu".to_owned()]));
             }
         }
     }
@@ -212,7 +227,8 @@ fn kernel(release: &str, owned: bool) -> Finding {
             "owned tables that persist came with Linux 6.9",
         ),
     };
-    Finding::ok("kernel", text).because([format!("Linux {release}, {because}")])
+    let finding = if owned { Finding::ok("kernel", text) } else { Finding::note("kernel", text) };
+    finding.because([format!("Linux {release}, {because}")])
 }
 
 /// The consequence of another service that changes the ruleset.
@@ -229,7 +245,8 @@ fn neighbour(service: &str, status: Option<&Status>) -> Finding {
         ("ufw", _) => "it also drops packets of granted addresses: allow the guarded ports in ufw",
         _ => "it also rejects packets of granted addresses: allow the guarded ports in the zone of the interface",
     };
-    Finding::ok(service, text).because([format!("systemctl status {service}")])
+    let seen = if service == "ufw" { "ufw status".to_owned() } else { format!("systemctl status {service}") };
+    Finding::note(service, text).because([seen])
 }
 
 #[cfg(test)]
@@ -258,11 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_years_behind_and_a_daemon_that_is_silent_are_found() {
-        let facts = Facts { no_status: Some("no knockd answers".to_owned()), ..Facts::default() };
-        let found = findings(&facts);
+    fn a_clock_that_is_years_behind_is_found() {
+        let found = findings(&Facts::default());
         let subjects: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.severity)).collect();
-        assert_eq!(subjects, [("daemon", Severity::Problem), ("clock", Severity::Warning)]);
+        assert_eq!(subjects, [("clock", Severity::Warning)]);
     }
 
     #[test]
@@ -270,5 +286,6 @@ mod tests {
         assert!(kernel("6.1.0-18-amd64", false).text.contains("this kernel can't prevent"));
         assert!(kernel("6.12.1", false).evidence[0].contains("nftables.owner is false"));
         assert!(kernel("", true).text.contains("nobody else"));
+        assert_eq!([kernel("", true).severity, kernel("", false).severity], [Severity::Ok, Severity::Note]);
     }
 }

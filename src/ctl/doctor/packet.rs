@@ -193,7 +193,7 @@ impl Version {
     }
 }
 
-fn mentions_source(left: &Value) -> bool {
+pub(super) fn mentions_source(left: &Value) -> bool {
     let parts = left["concat"].as_array().map_or(std::slice::from_ref(left), Vec::as_slice);
     parts.iter().any(|part| part["payload"]["field"].as_str() == Some("saddr"))
 }

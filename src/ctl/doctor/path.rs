@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::packet::{Packet, Truth};
+use super::packet::{Packet, Truth, mentions_source};
 use super::ruleset::{Chain, Rule, Ruleset};
 
 /// More jumps than the kernel allows (`NFT_JUMP_STACK_SIZE`).
@@ -17,6 +17,8 @@ pub(crate) struct Fate {
     pub(crate) perhaps_accepted: Vec<String>,
     /// Rules that may drop it.
     pub(crate) perhaps_dropped: Vec<String>,
+    /// Rules that drop it if it comes from certain sources: those of a list, or of a program that bans.
+    pub(crate) dropped_by_source: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(crate) fn fate(ruleset: &Ruleset, packet: &Packet, hooks: &[&str], but: (&st
         if !packet.version.is_seen_by(&chain.family) {
             continue;
         }
-        let mut walk = Walk { ruleset, packet, accepts: Vec::new(), drops: Vec::new() };
+        let mut walk = Walk { ruleset, packet, accepts: Vec::new(), drops: Vec::new(), bans: Vec::new() };
         let end = match walk.chain(chain, 0) {
             End::Decided(verdict, place) => (verdict, place),
             _ if chain.policy.as_deref() == Some("drop") => {
@@ -59,6 +61,7 @@ pub(crate) fn fate(ruleset: &Ruleset, packet: &Packet, hooks: &[&str], but: (&st
             _ => {}
         }
         fate.perhaps_dropped.append(&mut walk.drops);
+        fate.dropped_by_source.append(&mut walk.bans);
     }
     fate
 }
@@ -68,6 +71,7 @@ struct Walk<'a> {
     packet: &'a Packet,
     accepts: Vec<String>,
     drops: Vec<String>,
+    bans: Vec<String>,
 }
 
 impl Walk<'_> {
@@ -168,7 +172,12 @@ impl Walk<'_> {
                 None
             }
             (Truth::Maybe, End::Decided(Verdict::Drop, place)) => {
-                self.drops.push(place);
+                let by_source = |statement: &Value| {
+                    let condition = &statement["match"];
+                    condition["op"] != "!=" && mentions_source(&condition["left"])
+                };
+                let drops = if rule.expr.iter().any(by_source) { &mut self.bans } else { &mut self.drops };
+                drops.push(place);
                 None
             }
             (Truth::Maybe, end) => Some(end),

@@ -3,17 +3,19 @@
 use knock_proto::PortRange;
 
 use super::Finding;
+use super::other_gates::OtherGate;
 use super::packet::{Packet, Version};
 use super::path::{Fate, fate};
 use super::ruleset::Ruleset;
 use crate::control::protocol::Table;
 
 /// The findings about each guarded port.
-pub(crate) fn findings(ruleset: &Ruleset, table: &Table) -> Vec<Finding> {
-    table.guarded.iter().flat_map(|port| of_port(ruleset, table, port)).collect()
+pub(crate) fn findings(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGate]) -> Vec<Finding> {
+    table.guarded.iter().flat_map(|port| of_port(ruleset, table, other_gates, port)).collect()
 }
 
-fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
+/// `other_gates` have findings of their own.
+fn of_port(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGate], service: &str) -> Vec<Finding> {
     let Ok(PortRange { protocol, first, .. }) = service.parse() else { return Vec::new() };
     // Of a range, the first port stands for all.
     let translated = is_translated(ruleset, first);
@@ -21,7 +23,9 @@ fn of_port(ruleset: &Ruleset, table: &Table, service: &str) -> Vec<Finding> {
     let hooks = if translated { &hooks[..2] } else { &hooks[..] };
     let follow = |version| {
         let packet = Packet { version, protocol: protocol.to_string(), port: Some(first), member: None };
-        fate(ruleset, &packet, hooks, ("inet", &table.name))
+        let mut fate = fate(ruleset, &packet, hooks, ("inet", &table.name));
+        fate.perhaps_dropped.retain(|place| !other_gates.iter().any(|gate| gate.has(place)));
+        fate
     };
     let (v4, v6) = (follow(Version::V4), follow(Version::V6));
     if v4 == v6 {
@@ -52,8 +56,17 @@ fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Findi
         } else {
             "granted addresses reach it"
         };
-        let perhaps = fate.perhaps_dropped.iter().map(|place| format!("possibly dropped by {place}"));
-        return Finding::ok(subject, text).because(perhaps);
+        if let Some(place) = fate.perhaps_dropped.first() {
+            let text = format!("granted addresses may not reach it: {place} may drop their packets");
+            let others = fate.perhaps_dropped[1..].iter().map(|place| format!("possibly dropped by {place}"));
+            return with_fix(Finding::warning(subject, text).because(others), service, place);
+        }
+        if !fate.dropped_by_source.is_empty() {
+            let text = format!("{text}; an nftables rule drops packets of certain sources");
+            let rules = fate.dropped_by_source.iter().map(|place| format!("dropped by {place}"));
+            return Finding::note(subject, text).because(rules);
+        }
+        return Finding::ok(subject, text);
     };
     let finding = if fate.perhaps_accepted.is_empty() {
         let text = format!("granted addresses do not reach it: {place} drops their packets");
@@ -93,15 +106,17 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
                 "ip6" => &[("6", "ip6", "ipv6_addr")],
                 _ => &[("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr")],
             };
-            let mut finding = finding;
+            let mut finding =
+                finding.fix(format!("nft insert rule {family} {table} {chain} {protocol} dport {port} accept")).fix(
+                    "add the same line to your nftables.conf; the gate comes first and keeps strangers out, with \
+                     nftables.on_stop \"keep\" also while knockd is stopped",
+                );
             for (version, protocol_name, kind) in versions {
                 let set = set(version);
-                finding = finding
-                    .fix(format!("nft add set {family} {table} {set} '{{ type {kind}; flags timeout; }}'"))
-                    .fix(format!(
-                        "nft insert rule {family} {table} {chain} {protocol_name} saddr @{set} {protocol} dport {port} \
-                         accept"
-                    ));
+                finding = finding.fix(format!(
+                    "or by a user set: nft add set {family} {table} {set} '{{ type {kind}; flags timeout; }}' && nft insert \
+                     rule {family} {table} {chain} {protocol_name} saddr @{set} {protocol} dport {port} accept"
+                ));
             }
             let keys: Vec<String> = versions
                 .iter()
@@ -111,7 +126,7 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
                 })
                 .collect();
             finding.fix(format!(
-                "add the same lines to your nftables.conf, and in the configuration of knockd replace `ports` of the rule: \
+                "with a user set, add its lines to your nftables.conf, and in the configuration of knockd replace `ports` of the rule: \
                  \"allow\": {{{}, \"timeout\": …}}",
                 keys.join(", ")
             ))
@@ -133,7 +148,39 @@ mod tests {
             guarded: guarded.iter().map(|&port| port.to_owned()).collect(),
             exempt_interfaces: Vec::new(),
         };
-        findings(&ruleset, &table)
+        findings(&ruleset, &table, &[])
+    }
+
+    /// The ruleset of a host that has this nftables rule before it accepts all, as `nft -j` prints it.
+    fn with_rule(expr: &str) -> String {
+        format!(
+            r#"{{"nftables": [
+                {{"chain": {{"family": "inet", "table": "f", "name": "in", "type": "filter", "hook": "input", "prio": 0,
+                    "policy": "accept"}}}},
+                {{"rule": {{"family": "inet", "table": "f", "chain": "in", "handle": 7, "expr": {expr}}}}}
+            ]}}"#
+        )
+    }
+
+    #[test]
+    fn an_nftables_rule_that_may_drop_is_a_warning_and_a_ban_of_sources_is_a_note() {
+        let limit = r#"[{"limit": {"rate": 3, "per": "minute", "inv": true}}, {"drop": null}]"#;
+        let found = examine(&with_rule(limit), &["22/tcp"]);
+        assert_eq!(found[0].severity, Severity::Warning, "{found:?}");
+        assert!(found[0].text.contains("handle 7 of chain inet f in may drop"), "{found:?}");
+        assert_eq!(found[0].fix[0], "nft insert rule inet f in tcp dport 22 accept");
+        let left = r#"{"payload": {"protocol": "ip", "field": "saddr"}}"#;
+        let ban = |op: &str| {
+            format!(r#"[{{"match": {{"op": "{op}", "left": {left}, "right": "@banned"}}}}, {{"drop": null}}]"#)
+        };
+        let found = examine(&with_rule(&ban("==")), &["22/tcp"]);
+        assert_eq!(found.iter().map(|f| f.severity).max(), Some(Severity::Note), "{found:?}");
+        let found = examine(&with_rule(&ban("!=")), &["22/tcp"]);
+        assert_eq!(
+            found.iter().map(|f| f.severity).max(),
+            Some(Severity::Warning),
+            "a list of whom to let in: {found:?}"
+        );
     }
 
     #[test]
@@ -148,6 +195,7 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "22/tcp over IPv4"));
         assert_eq!((found[1].severity, found[1].subject.as_str()), (Severity::Problem, "22/tcp over IPv6"));
+        assert_eq!(found[1].fix[0], "nft insert rule inet filter input tcp dport 22 accept", "the shortest is first");
         let fix = found[1].fix.join("\n");
         assert!(fix.contains("nft add set inet filter knock_22_tcp6 '{ type ipv6_addr; flags timeout; }'"), "{fix}");
         assert!(
@@ -181,6 +229,6 @@ mod tests {
     #[test]
     fn a_published_port_is_not_judged_by_input_chains() {
         let found = examine(include_str!("rulesets/default-drop.json"), &["8080/tcp"]);
-        assert!(found.iter().all(|finding| finding.severity == Severity::Ok), "{found:?}");
+        assert!(found.iter().all(|finding| finding.severity <= Severity::Note), "{found:?}");
     }
 }
