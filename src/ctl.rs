@@ -6,6 +6,7 @@ mod doctor;
 pub(crate) mod import;
 mod prometheus;
 mod report;
+mod rules;
 mod sequence;
 mod status;
 mod table;
@@ -28,7 +29,7 @@ use serde_json::Value;
 
 use crate::control::client::{ClientError, follow, request};
 use crate::control::protocol::{
-    Code, Command, Confirmed, Followed, Following, Granted, Grants, Reloaded, Revoked, Status, Tried,
+    Code, Command, Confirmed, Followed, Following, Granted, Grants, Reloaded, Revoked, RuleState, Status, Tried,
 };
 use args::Args;
 use import::ImportOptions;
@@ -99,6 +100,14 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Status { prometheus: true, .. } => {
             let status: Status = request(&args.socket, &Command::Status {})?;
             print(&prometheus::metrics(&status))
+        }
+        args::Command::Rules { dot } => {
+            let status: Status = request(&args.socket, &Command::Status {})?;
+            match (dot, args.json) {
+                (true, _) => print(&rules::dot(&status)),
+                (false, true) => print(&json(&Rules { rules: &status.by_rule })),
+                (false, false) => print(&rules::text(&status)),
+            }
         }
         args::Command::Grants { rule, address } => {
             answer.show::<Grants>(&Command::Grants { rule, address }, report::grants)
@@ -222,6 +231,12 @@ fn new_sequence(knocks: u8, as_json: bool) -> Result<(), Failure> {
         return print(&json(&ports));
     }
     print(&(ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ") + "\n"))
+}
+
+/// The document of the rules.
+#[derive(Serialize)]
+struct Rules<'a> {
+    rules: &'a [RuleState],
 }
 
 /// The document of the diagnosis.

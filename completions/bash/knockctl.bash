@@ -46,6 +46,9 @@ _knockctl() {
             knockctl,revoke)
                 cmd="knockctl__subcmd__revoke"
                 ;;
+            knockctl,rules)
+                cmd="knockctl__subcmd__rules"
+                ;;
             knockctl,sequence)
                 cmd="knockctl__subcmd__sequence"
                 ;;
@@ -88,6 +91,9 @@ _knockctl() {
             knockctl__subcmd__help,revoke)
                 cmd="knockctl__subcmd__help__subcmd__revoke"
                 ;;
+            knockctl__subcmd__help,rules)
+                cmd="knockctl__subcmd__help__subcmd__rules"
+                ;;
             knockctl__subcmd__help,sequence)
                 cmd="knockctl__subcmd__help__subcmd__sequence"
                 ;;
@@ -107,7 +113,7 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status grants grant revoke reload try confirm watch explain sequence client doctor import help"
+            opts="-h -V --socket --json --help --version status rules grants grant revoke reload try confirm watch explain sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,12 +183,20 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__doctor)
-            opts="-h --socket --json --help"
+            opts="-c -h --config --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -257,7 +271,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status grants grant revoke reload try confirm watch explain sequence client doctor import help"
+            opts="status rules grants grant revoke reload try confirm watch explain sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -410,6 +424,20 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__help__subcmd__rules)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__help__subcmd__sequence)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -524,6 +552,24 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__rules)
+            opts="-h --dot --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__sequence)
             opts="-h --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -543,7 +589,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__status)
-            opts="-h --prometheus --socket --json --help"
+            opts="-v -h --verbose --prometheus --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

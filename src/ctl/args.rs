@@ -37,6 +37,12 @@ pub enum Command {
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
+    /// Show the plan of the rules: what is guarded, how many knocks each rule has, what it opens, to how many addresses
+    Rules {
+        /// Print it as a graph for Graphviz: knockctl rules --dot | dot -Tsvg
+        #[arg(long, conflicts_with = "json")]
+        dot: bool,
+    },
     /// List the live grants; the one that expires first is at the top
     Grants {
         /// Only those of this rule

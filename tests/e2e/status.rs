@@ -72,3 +72,22 @@ fn the_first_line_and_the_exit_status_say_what_is_not_well() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn the_plan_of_the_rules_shows_what_is_open_and_no_port_of_a_sequence() {
+    let network = network(1);
+    let server = &network.server;
+    let daemon = Daemon::start(server, configuration(None));
+    assert!(knockctl(server, &daemon, &["grant", "ssh", "192.0.2.7"]).status.success());
+    for (arguments, shown) in [
+        (&["rules"][..], &["guards 22/tcp", "ssh   ●●●", "1 address  opens 22/tcp for 1h"][..]),
+        (&["rules", "--dot"], &["digraph knockd {", "\"rule ssh\" -> \"22/tcp\" [label=\"1h, 1 grant now\"]"]),
+        (&["rules", "--json"], &["\"tcp_knocks\": 3", "\"granted\": 1"]),
+    ] {
+        let output = knockctl(server, &daemon, arguments);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(shown.iter().all(|part| text.contains(part)), "{text}");
+        assert!(!["7000", "9000", "8000", "7100", "9100", "8100"].iter().any(|port| text.contains(port)), "{text}");
+    }
+}

@@ -1,0 +1,136 @@
+//! The plan of the rules: `knockctl rules`. Each knock is a dot; no port of a sequence is ever shown.
+
+use knock_config::printable;
+
+use super::table::{count, span, table};
+use crate::control::protocol::{RuleState, Status};
+
+/// The way of a packet, what is guarded, and what each rule does.
+pub(super) fn text(status: &Status) -> String {
+    let mut rows = Vec::new();
+    let mut text = String::new();
+    if let Some(table) = &status.table {
+        text.push_str("everybody ──▶ gate ──▶ your nftables rules ──▶ services\n");
+        rows.push(vec!["gate".to_owned(), format!("table inet {}, guards {}", table.name, table.guarded.join(", "))]);
+        let exempt = table.exempt_interfaces.iter().filter(|interface| interface.state != "absent");
+        let exempt: Vec<&str> = exempt.map(|interface| interface.name.as_str()).collect();
+        if !exempt.is_empty() {
+            rows.push(vec!["exempt".to_owned(), format!("packets from {} pass the gate", exempt.join(", "))]);
+        }
+    }
+    if !status.sets.is_empty() {
+        let sets: Vec<&str> = status.sets.iter().map(|set| set.name.as_str()).collect();
+        rows.push(vec!["user sets".to_owned(), format!("your nftables rules use {}", sets.join(", "))]);
+    }
+    text.push_str(&table(&["", ""], &rows));
+    let rules: Vec<Vec<String>> = status.by_rule.iter().map(row).collect();
+    text.push_str(&table(&["RULE", "KNOCKS", "WITHIN", "OPEN TO", "DOES"], &rules));
+    text
+}
+
+fn row(rule: &RuleState) -> Vec<String> {
+    let mut does = Vec::new();
+    if let Some(timeout) = rule.timeout_seconds {
+        does.push(format!("opens {} for {}", rule.opens.join(", "), span(timeout)));
+    }
+    does.extend(rule.revoke.iter().map(|other| format!("revokes {other}")));
+    does.extend(rule.command.then(|| "runs a command".to_owned()));
+    let open_to = match rule.grants {
+        0 => String::new(),
+        1 => "1 address".to_owned(),
+        grants => format!("{grants} addresses"),
+    };
+    vec![rule.name.clone(), knocks(rule), span(rule.sequence_seconds), open_to, does.join("; ")]
+}
+
+/// A dot for each knock, and how many of them are UDP. Their order is not shown.
+fn knocks(rule: &RuleState) -> String {
+    match (rule.tcp_knocks, rule.udp_knocks) {
+        (0, 0) => "one-time".to_owned(),
+        (tcp, 0) => "●".repeat(tcp),
+        (0, udp) => format!("{} udp", "●".repeat(udp)),
+        (tcp, udp) => format!("{} {udp} udp", "●".repeat(tcp + udp)),
+    }
+}
+
+/// The same as a graph in the language of Graphviz (dot(1)).
+pub(super) fn dot(status: &Status) -> String {
+    let mut text = "digraph knockd {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
+    let mut line = |line: &str| text.push_str(&format!("  {line}\n"));
+    if let Some(table) = &status.table {
+        line(&format!("everybody -> gate; gate [label={}];", quoted(&format!("gate\ninet {}", table.name))));
+        for port in &table.guarded {
+            line(&format!("gate -> {} [style=dotted, label=\"closed\"];", quoted(port)));
+        }
+    }
+    for rule in &status.by_rule {
+        let node = quoted(&format!("rule {}", rule.name));
+        let label = format!("{}\n{} within {}", rule.name, knocks(rule), span(rule.sequence_seconds));
+        line(&format!("{node} [shape=ellipse, label={}];", quoted(&label)));
+        let timeout = rule.timeout_seconds.map(span).unwrap_or_default();
+        for opened in &rule.opens {
+            let label = match rule.grants {
+                0 => timeout.clone(),
+                grants => format!("{timeout}, {} now", count(grants, "grant")),
+            };
+            let opened = if opened == "any" { "every guarded port" } else { opened.as_str() };
+            line(&format!("{node} -> {} [label={}];", quoted(opened), quoted(&label)));
+        }
+        if let Some(other) = &rule.revoke {
+            line(&format!("{node} -> {} [style=dashed, label=\"revokes\"];", quoted(&format!("rule {other}"))));
+        }
+        if rule.command {
+            line(&format!("{node} -> {};", quoted(&format!("command of {}", rule.name))));
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// A quoted string of that language; a newline is one of the label.
+fn quoted(text: &str) -> String {
+    let lines: Vec<String> =
+        text.split('\n').map(|line| printable(line).replace('\\', "\\\\").replace('"', "\\\"")).collect();
+    format!("\"{}\"", lines.join("\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::status::tests::status;
+
+    #[test]
+    fn the_plan_shows_what_each_rule_does_and_a_dot_for_each_knock() {
+        assert_eq!(
+            text(&status()),
+            "everybody ──▶ gate ──▶ your nftables rules ──▶ services\n\
+             gate  table inet knockd, guards 22/tcp, 51820/udp\n\
+             RULE    KNOCKS       WITHIN  OPEN TO      DOES\n\
+             ssh     ●●●●● 1 udp  5s      2 addresses  opens 22/tcp, 51820/udp for 1h\n\
+             close   ●●●●         5s                   revokes ssh\n\
+             notify  one-time     5s                   runs a command\n"
+        );
+        let nothing = text(&Status { table: None, ..status() });
+        assert!(nothing.starts_with("RULE "), "{nothing}");
+    }
+
+    #[test]
+    fn the_graph_has_a_node_for_each_rule_and_an_edge_for_all_that_it_does() {
+        let mut status = status();
+        status.by_rule[2].opens = vec!["any".to_owned()];
+        let graph = dot(&status);
+        for line in [
+            "  everybody -> gate; gate [label=\"gate\\ninet knockd\"];\n",
+            "  gate -> \"22/tcp\" [style=dotted, label=\"closed\"];\n",
+            "  \"rule ssh\" [shape=ellipse, label=\"ssh\\n●●●●● 1 udp within 5s\"];\n",
+            "  \"rule ssh\" -> \"22/tcp\" [label=\"1h, 2 grants now\"];\n",
+            "  \"rule close\" -> \"rule ssh\" [style=dashed, label=\"revokes\"];\n",
+            "  \"rule notify\" -> \"every guarded port\" [label=\"\"];\n",
+            "  \"rule notify\" -> \"command of notify\";\n",
+        ] {
+            assert!(graph.contains(line), "{line}: {graph}");
+        }
+        assert!(graph.starts_with("digraph knockd {\n") && graph.ends_with("\n}\n"), "{graph}");
+        assert_eq!(quoted("a\"b\\c\u{1b}"), format!("\"a\\\"b\\\\c{}\"", printable("\u{1b}").replace('\\', "\\\\")));
+    }
+}
