@@ -1,14 +1,17 @@
 //! What becomes of the events of grants: each is counted and logged, here alone.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use knock_grant::GrantEvent;
 use knock_proto::{RuleId, Time};
 use log::Level;
+use time::OffsetDateTime;
 
 use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::logging::events::Event;
+use crate::os::clock::clock_reading;
 
 /// Grants of each rule since the start. A rule keeps its numbers over a reload.
 #[derive(Debug, Default)]
@@ -45,6 +48,13 @@ impl RuleCounters {
         count.granted += granted;
         count.failed += failed;
     }
+}
+
+/// A time in UTC, to the second (RFC 3339).
+fn in_utc(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let (hour, minute, second) = time.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", time.date())
 }
 
 impl Daemon {
@@ -84,8 +94,32 @@ impl Daemon {
                 let what = if kind == Event::GrantFailed { What::Failed } else { What::Grant };
                 self.note_outcome(now, address, rule, what, event.to_string());
             }
-            self.events.report(now, kind, rule, event.address(), format_args!("{event}"));
+            let fields = self.fields(now, &event);
+            let opens = match (&event, fields.first()) {
+                (GrantEvent::Granted { .. } | GrantEvent::Extended { .. }, Some((_, opens))) => {
+                    format!("; opens {opens}")
+                }
+                _ => String::new(),
+            };
+            let message = format_args!("{event}{opens}");
+            self.events.report_with(now, kind, rule, event.address(), &fields, message);
         }
+    }
+
+    /// The fields of an event in the journal, beside rule and address; what is open comes first.
+    fn fields(&self, now: Time, event: &GrantEvent) -> Vec<(&'static str, String)> {
+        let mut fields = Vec::new();
+        if let Some(grant) = event.grant() {
+            let opens = self.grants.policy().places(&grant.rule, grant.address);
+            let opens: Vec<String> = opens.iter().map(ToString::to_string).collect();
+            fields.push(("KNOCK_OPENS", opens.join(", ")));
+            if matches!(event, GrantEvent::Granted { .. } | GrantEvent::Extended { .. }) {
+                fields.push(("KNOCK_SECONDS", grant.timeout.as_secs_f64().to_string()));
+                fields.push(("KNOCK_UNTIL", in_utc(clock_reading().wall + grant.expires.since(now))));
+            }
+        }
+        fields.extend(event.cause().map(|cause| ("KNOCK_BY", cause.label())));
+        fields
     }
 
     fn count(&mut self, event: &GrantEvent) {
@@ -116,8 +150,21 @@ mod tests {
     fn granted(rule: &str) -> GrantEvent {
         let (rule, address) = (RuleId::from(rule), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let (since, expires) = (Time::default(), Time::default());
-        let grant = Grant { rule, address, since, expires, timeout: Duration::from_secs(1), elements: 1 };
+        let grant = Grant {
+            rule,
+            prefix: address.into(),
+            address,
+            since,
+            expires,
+            timeout: Duration::from_secs(1),
+            elements: 1,
+        };
         GrantEvent::Granted { grant, cause: Cause::Knock }
+    }
+
+    #[test]
+    fn a_time_is_written_in_utc() {
+        assert_eq!(in_utc(SystemTime::UNIX_EPOCH + Duration::from_secs(951_827_696)), "2000-02-29T12:34:56Z");
     }
 
     #[test]

@@ -114,8 +114,21 @@ impl EventLog {
         source: Option<IpAddr>,
         message: fmt::Arguments<'_>,
     ) {
+        self.report_with(now, event, rule, source, &[], message);
+    }
+
+    /// As [`EventLog::report`], with more fields for the journal.
+    pub(crate) fn report_with(
+        &self,
+        now: Time,
+        event: Event,
+        rule: Option<&str>,
+        source: Option<IpAddr>,
+        fields: &[(&'static str, String)],
+        message: fmt::Arguments<'_>,
+    ) {
         if event.level() <= log::max_level() && (event.is_of_the_operator() || self.bound().admit(now, BURST)) {
-            write(event, rule, source, message);
+            write(event, rule, source, fields, message);
         }
     }
 
@@ -190,11 +203,18 @@ impl Bound {
     }
 }
 
-fn write(event: Event, rule: Option<&str>, source: Option<IpAddr>, message: fmt::Arguments<'_>) {
+fn write(
+    event: Event,
+    rule: Option<&str>,
+    source: Option<IpAddr>,
+    more: &[(&'static str, String)],
+    message: fmt::Arguments<'_>,
+) {
     let source = source.map(|source| source.to_string());
     let mut fields = vec![("MESSAGE_ID", Value::from(event.message_id())), ("KNOCK_EVENT", Value::from(event.name()))];
     fields.extend(rule.map(|rule| ("KNOCK_RULE", Value::from(rule))));
     fields.extend(source.as_deref().map(|source| ("KNOCK_SOURCE", Value::from(source))));
+    fields.extend(more.iter().map(|(name, value)| (*name, Value::from(value.as_str()))));
     let fields = fields.as_slice();
     let mut record = Record::builder();
     record.level(event.level()).target("knockd").key_values(&fields);

@@ -29,6 +29,20 @@ pub enum Cause {
     Limit,
 }
 
+impl Cause {
+    /// A short name for programs: `knock`, `one-time`, `rule NAME`, `uid N`, `reload` or `limit`.
+    pub fn label(&self) -> String {
+        match self {
+            Cause::Knock => "knock".to_owned(),
+            Cause::OneTime => "one-time".to_owned(),
+            Cause::Rule(rule) => format!("rule {rule}"),
+            Cause::Operator { uid } => format!("uid {uid}"),
+            Cause::Reload => "reload".to_owned(),
+            Cause::Limit => "limit".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,6 +179,31 @@ pub enum GrantEvent {
 }
 
 impl GrantEvent {
+    /// The grant that begins, lasts longer or has ended.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            GrantEvent::Granted { grant, .. }
+            | GrantEvent::Extended { grant, .. }
+            | GrantEvent::Revoked { grant, .. }
+            | GrantEvent::Expired { grant }
+            | GrantEvent::NotExpired { grant, .. } => Some(grant),
+            _ => None,
+        }
+    }
+
+    /// Why it happened; `None` where time alone is the cause, or another program.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            GrantEvent::Granted { cause, .. }
+            | GrantEvent::Extended { cause, .. }
+            | GrantEvent::NotGranted { cause, .. }
+            | GrantEvent::Revoked { cause, .. }
+            | GrantEvent::NothingToRevoke { cause, .. }
+            | GrantEvent::RevokedStrays { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+
     /// The rule that it is about.
     pub fn rule(&self) -> Option<&RuleId> {
         match self {
