@@ -42,7 +42,7 @@ impl PacketSocket {
         Ok(PacketSocket { number, name, capture: Capture::open(program)?, bound: None, matches: Vec::new() })
     }
 
-    /// Its number, for [`PacketSource::next`].
+    /// Its number, for [`super::PacketSource::next`].
     pub(crate) fn number(&self) -> usize {
         self.number
     }
