@@ -192,6 +192,10 @@ impl Server {
     /// see [`Server::left_out`].
     pub(crate) fn push(&mut self, slot: usize, line: &[u8]) {
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        if !connection.is_following() {
+            // Another client has its place.
+            return;
+        }
         connection.push(line);
         if connection.on_ready() == Step::Closed {
             self.connections[slot] = None;

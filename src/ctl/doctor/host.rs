@@ -175,7 +175,8 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
         findings.push(Finding::ok("protections", format!("in force: {in_force}")));
         findings.extend(lacking.map(|lacking| {
             let text = format!(
-                "not in force: {lacking}. Rules with commands, and stop commands that are pending, need to start programs"
+                "not in force: {lacking}. Rules with commands, and stop commands that are pending, need to start programs; \
+                 a start without rules keeps all privileges too, and a restart gives up those that are not needed"
             );
             Finding::note("protections", text)
         }));
