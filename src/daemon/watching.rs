@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use knock_grant::Place;
-use knock_proto::{Access, History, Meaning, NotCounted, Packet, Reset, RuleId, Seen, Time, Tracer};
+use knock_proto::{Access, Budget, History, Meaning, NotCounted, Packet, Reset, RuleId, Seen, Time, Tracer};
 
 use crate::control::protocol::{Code, Explained, Followed, Following, Refusal, Step, What};
 use crate::control::response::Response;
@@ -49,8 +49,7 @@ struct Watcher {
     slot: usize,
     address: Option<IpAddr>,
     rule: Option<RuleId>,
-    spent: u32,
-    refilled: Time,
+    first_knocks: Budget,
     left_out: u64,
 }
 
@@ -62,13 +61,7 @@ impl Watcher {
 
     /// Whether it is shown one more of the steps that everybody can cause.
     fn admit(&mut self, now: Time) -> bool {
-        let refill = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
-        if refill > 0 {
-            self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
-            self.refilled = now;
-        }
-        let may = self.spent < BURST || self.address.is_some();
-        self.spent += u32::from(may);
+        let may = self.address.is_some() || self.first_knocks.admit(now, BURST, REFILL);
         self.left_out += u64::from(!may);
         may
     }
@@ -163,7 +156,7 @@ impl Daemon {
             return;
         }
         self.watching.watchers.retain(|watcher| watcher.slot != slot);
-        let watcher = Watcher { slot, address, rule, spent: 0, refilled: now, left_out: 0 };
+        let watcher = Watcher { slot, address, rule, first_knocks: Budget::default(), left_out: 0 };
         self.watching.watchers.push(watcher);
         if self.watching.watchers.len() == 1 {
             self.watching.summarised = now;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, mem};
 
-use knock_proto::Time;
+use knock_proto::{Budget, Time};
 use log::kv::Value;
 use log::{Level, Record};
 
@@ -97,8 +97,7 @@ pub(crate) struct EventLog(Arc<Mutex<Bound>>);
 
 #[derive(Debug, Default)]
 struct Bound {
-    spent: u32,
-    refilled: Time,
+    budget: Budget,
     left_out: u64,
     left_out_since: Time,
     left_out_since_start: u64,
@@ -184,14 +183,7 @@ impl EventLog {
 impl Bound {
     /// Whether a line may be logged that may use `burst` lines at once. One that may not is counted.
     fn admit(&mut self, now: Time, burst: u32) -> bool {
-        let refill = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
-        if refill > 0 {
-            self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
-            self.refilled = now;
-        }
-        let may = self.spent < burst;
-        if may {
-            self.spent += 1;
+        if self.budget.admit(now, burst, REFILL) {
             return true;
         }
         if self.left_out == 0 {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::{Packet, Time};
+use crate::{Budget, Packet, Time};
 
 /// Packets that are kept at once.
 const KEPT: usize = 8192;
@@ -29,15 +29,14 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct History {
     packets: VecDeque<Seen>,
-    spent: u32,
-    refilled: Time,
+    first_knocks: Budget,
     left_out: u64,
 }
 
 impl History {
     /// Notes a packet. `knocked`: how many knocks of a sequence its source has. Returns whether it was kept.
     pub fn note(&mut self, seen: Seen, knocked: u8) -> bool {
-        if knocked <= 1 && !self.admit(seen.at) {
+        if knocked <= 1 && !self.first_knocks.admit(seen.at, BURST, REFILL) {
             self.left_out += 1;
             return false;
         }
@@ -46,17 +45,6 @@ impl History {
         }
         self.packets.push_back(seen);
         true
-    }
-
-    fn admit(&mut self, now: Time) -> bool {
-        let refill = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
-        if refill > 0 {
-            self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
-            self.refilled = now;
-        }
-        let may = self.spent < BURST;
-        self.spent += u32::from(may);
-        may
     }
 
     /// The packets that are kept, the oldest first.

@@ -4,6 +4,7 @@
 //! Everything here is pure: no I/O, no clock, no randomness of its own. Time is an argument ([`Time`]), and the
 //! engine answers with [`Completion`] values: what follows from them is for the daemon to decide.
 
+mod budget;
 mod cooldown;
 mod engine;
 mod history;
@@ -24,6 +25,7 @@ mod sources;
 mod time;
 mod trace;
 
+pub use budget::Budget;
 pub use cooldown::Cooldowns;
 pub use engine::{Completion, Counters, Engine, Rule, Settings, Watch};
 pub use history::{History, Seen};
