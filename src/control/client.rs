@@ -61,19 +61,8 @@ pub(crate) fn follow<T: DeserializeOwned, L: DeserializeOwned>(
     let result = read_result(path, &mut reader)?;
     // It may be long until something happens.
     reader.get_ref().set_read_timeout(None).map_err(broken)?;
-    let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        match reader.read_until(b'\n', &mut bytes) {
-            Ok(_) if bytes.ends_with(b"\n") => {}
-            Ok(_) => return Err(broken(ErrorKind::UnexpectedEof.into())),
-            Err(error) => return Err(broken(error)),
-        }
-        let not_understood = |error| ClientError::NotUnderstood { path: path.to_owned(), error };
-        if !line(serde_json::from_slice(&bytes).map_err(not_understood)?) {
-            return Ok(result);
-        }
-    }
+    while line(read_line(path, &mut reader)?) {}
+    Ok(result)
 }
 
 fn connect(path: &Path, command: &Command) -> Result<BufReader<UnixStream>, ClientError> {
@@ -97,19 +86,22 @@ fn connect(path: &Path, command: &Command) -> Result<BufReader<UnixStream>, Clie
 }
 
 fn read_result<T: DeserializeOwned>(path: &Path, reader: &mut BufReader<UnixStream>) -> Result<T, ClientError> {
-    let owned = || path.to_owned();
-    let broken = |error| ClientError::Broken { path: owned(), error };
+    let answer: Answer<T> = read_line(path, reader)?;
+    match (answer.result, answer.error) {
+        (_, Some(refusal)) => Err(ClientError::Refused(refusal)),
+        (Some(result), None) => Ok(result),
+        (None, None) => Err(ClientError::Broken { path: path.to_owned(), error: ErrorKind::InvalidData.into() }),
+    }
+}
+
+/// The next line, which is a document of its own.
+fn read_line<T: DeserializeOwned>(path: &Path, reader: &mut BufReader<UnixStream>) -> Result<T, ClientError> {
+    let broken = |error| ClientError::Broken { path: path.to_owned(), error };
     let mut line = Vec::new();
     match reader.read_until(b'\n', &mut line) {
         Ok(_) if line.ends_with(b"\n") => {}
         Ok(_) => return Err(broken(ErrorKind::UnexpectedEof.into())),
         Err(error) => return Err(broken(error)),
     }
-    let answer: Answer<T> =
-        serde_json::from_slice(&line).map_err(|error| ClientError::NotUnderstood { path: owned(), error })?;
-    match (answer.result, answer.error) {
-        (_, Some(refusal)) => Err(ClientError::Refused(refusal)),
-        (Some(result), None) => Ok(result),
-        (None, None) => Err(broken(ErrorKind::InvalidData.into())),
-    }
+    serde_json::from_slice(&line).map_err(|error| ClientError::NotUnderstood { path: path.to_owned(), error })
 }
