@@ -34,12 +34,15 @@ pub(super) fn client(config: &Path, name: &str, hosts: &[String], wait: Option<u
 fn entry(rule: &Rule, hosts: &[String], wait: Option<u16>) -> Result<(Value, Vec<String>), String> {
     let name = rule.name.as_str();
     let knocks = match &rule.trigger {
-        Trigger::Sequence(knocks) => knocks,
-        Trigger::OneTime(path) => {
+        Some(Trigger::Sequence(knocks)) => knocks,
+        Some(Trigger::OneTime(path)) => {
             return Err(format!(
                 "rule `{name}` has one-time sequences, which no client keeps; give the user a copy of {}",
                 path.display()
             ));
+        }
+        None => {
+            return Err(format!("rule `{name}` has no sequence; for signed packets, run `knockctl spa init`"));
         }
     };
     if knocks.iter().any(|knock| knock.protocol == Protocol::Tcp) && !rule.tcp_flags.matches(TcpFlags::SYN) {

@@ -38,7 +38,7 @@ impl Daemon {
             }
             let mut done = true;
             let mut cause = Cause::Knock;
-            if matches!(rule.trigger, Trigger::OneTime(_)) {
+            if matches!(rule.trigger, Some(Trigger::OneTime(_))) {
                 (used, cause) = (true, Cause::OneTime);
                 // Each sequence works once, ever: where its use can't be marked, it does nothing.
                 if !self.consume_one_time(now, &rule.name) {

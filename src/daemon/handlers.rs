@@ -186,8 +186,8 @@ impl Daemon {
         };
         let state = |rule: &Rule| {
             let knocks = match &rule.trigger {
-                Trigger::Sequence(knocks) => knocks.as_slice(),
-                Trigger::OneTime(_) => &[],
+                Some(Trigger::Sequence(knocks)) => knocks.as_slice(),
+                Some(Trigger::OneTime(_)) | None => &[],
             };
             let tcp_knocks = knocks.iter().filter(|knock| knock.protocol == Protocol::Tcp).count();
             let (live, count) = (live.get(&rule.name), self.rule_counters.of(&rule.name));

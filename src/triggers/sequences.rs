@@ -24,13 +24,13 @@ impl SequencePlan {
     pub(crate) fn load(config: &Config, settings: Settings, owners: Owners) -> Result<SequencePlan, OneTimeError> {
         let mut one_time = HashMap::new();
         for rule in &config.rules {
-            if let Trigger::OneTime(path) = &rule.trigger {
+            if let Some(Trigger::OneTime(path)) = &rule.trigger {
                 let (sequences, warnings) = OneTime::load(path, owners)?;
                 warnings.iter().for_each(|warning| log::warn!("rule {}: {warning}", rule.name));
                 one_time.insert(rule.name.clone(), sequences);
             }
         }
-        let rules = config.rules.iter().map(|rule| engine_rule(rule, one_time.get(&rule.name))).collect();
+        let rules = config.rules.iter().filter_map(|rule| engine_rule(rule, one_time.get(&rule.name))).collect();
         Ok(SequencePlan { rules, settings, one_time })
     }
 
@@ -40,18 +40,19 @@ impl SequencePlan {
     }
 }
 
-fn engine_rule(rule: &knock_config::Rule, one_time: Option<&OneTime>) -> Rule {
-    let sequence = match &rule.trigger {
+/// `None`: no knocks trigger the rule.
+fn engine_rule(rule: &knock_config::Rule, one_time: Option<&OneTime>) -> Option<Rule> {
+    let sequence = match rule.trigger.as_ref()? {
         Trigger::Sequence(sequence) => sequence.clone(),
         Trigger::OneTime(_) => one_time.and_then(OneTime::current).unwrap_or_default().to_vec(),
     };
-    Rule {
+    Some(Rule {
         id: rule.name.clone(),
         sequence,
         timeout: rule.timeout,
         tcp_flags: rule.tcp_flags,
         targets: rule.targets.clone(),
-    }
+    })
 }
 
 /// Follows the knocks of all sources.

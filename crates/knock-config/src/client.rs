@@ -125,7 +125,9 @@ fn client_rules(raw: RawConfig, keys: &[Keys], checker: &mut Checker<'_>) -> Vec
             let delay = checked.get("delay", delay);
             let family = checked.get("family", family).unwrap_or_default();
             let source = checked.get("source", source);
-            let trigger = rules::trigger(raw.sequence.as_deref(), raw.one_time_sequences, &path, checker);
+            let trigger =
+                rules::trigger(raw.sequence.as_deref(), raw.one_time_sequences, raw.spa == Some(true), &path, checker);
+            let trigger = trigger.unwrap_or(Trigger::Sequence(Vec::new()));
             ClientRule { name: raw.name.unwrap_or_default(), trigger, hosts, wait, delay, family, source }
         })
         .collect()

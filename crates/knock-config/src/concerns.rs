@@ -25,6 +25,9 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     if config.timeout > LONG_TIMEOUT {
         found.push((FieldPath::default().key("timeout"), Concern::LongTimeout { timeout: config.timeout }));
     }
+    if config.spa.is_some() && !config.rules.iter().any(|rule| rule.spa) {
+        found.push((FieldPath::default().key("spa"), Concern::SpaUnused));
+    }
     let ports = Ports::of(config);
     let sequences = SequenceIndex::of(&config.rules);
     for (index, rule) in config.rules.iter().enumerate() {
@@ -72,8 +75,8 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
 
 pub(crate) fn sequence(rule: &Rule) -> Option<&[Knock]> {
     match &rule.trigger {
-        Trigger::Sequence(sequence) => Some(sequence),
-        Trigger::OneTime(_) => None,
+        Some(Trigger::Sequence(sequence)) => Some(sequence),
+        Some(Trigger::OneTime(_)) | None => None,
     }
 }
 

@@ -48,7 +48,7 @@ pub fn load_open(path: &Path, file: File) -> Result<Loaded, ConfigError> {
     let name = path.display().to_string();
     let (text, Access { mode, .. }) = read(path, file)?;
     let mut loaded = parse(&name, &text)?;
-    let secret = loaded.config.rules.iter().any(|rule| matches!(rule.trigger, Trigger::Sequence(_)));
+    let secret = loaded.config.rules.iter().any(|rule| matches!(rule.trigger, Some(Trigger::Sequence(_))));
     if mode & 0o004 != 0 && secret {
         let concern = Concern::WorldReadable { mode };
         let warning = Warning { file: name, position: Position::START, path: FieldPath::default(), concern };

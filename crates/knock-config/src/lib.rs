@@ -20,6 +20,7 @@ mod problem;
 mod raw;
 mod rules;
 mod schema;
+mod spa;
 mod tcp_flags;
 mod validate;
 mod warning;
@@ -29,12 +30,14 @@ pub use duration::grant_timeout;
 pub use file::{FILE_MAX, Loaded, load, load_open, parse, state_dir_of_invalid};
 pub use format::{Format, format};
 pub use model::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop, StopOnShutdown,
+    Trigger,
 };
 pub use nearest::nearest;
 pub use path::FieldPath;
 pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, excerpt, printable};
 pub use rules::{RULES_MAX, target_address};
 pub use schema::schema;
+pub use spa::{COVER_FILES_MAX, SPA_PORTS_MAX};
 pub use tcp_flags::tcp_flags;
 pub use warning::{Concern, Place, ScanOrder, Warning};

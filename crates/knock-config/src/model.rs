@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_proto::{InterfaceName, Knock, PortRange, RuleId, SetName, TableName, TcpFlags};
+use knock_spa::Realm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub nftables: Nftables,
     /// The time for the whole sequence of a rule without its own time.
     pub timeout: Duration,
+    /// How signed packets are received; `None`: not at all. Rules with `spa` have it.
+    pub spa: Option<Spa>,
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
     /// Limits for memory and work.
@@ -45,8 +48,10 @@ pub enum Interfaces {
 pub struct Rule {
     /// Unique; letters, digits, `_`, `.` and `-`, at most 64.
     pub name: RuleId,
-    /// The sequence, or the file of one-time sequences.
-    pub trigger: Trigger,
+    /// The sequence, or the file of one-time sequences. `None`: signed packets alone trigger the rule.
+    pub trigger: Option<Trigger>,
+    /// Whether signed packets may ask for the rule.
+    pub spa: bool,
     /// The time for the whole sequence, from its first knock to its last; above zero.
     pub timeout: Duration,
     /// The time after a completion in which the rule does not complete again for the same source. Only together with
@@ -72,7 +77,22 @@ pub struct Rule {
     pub revoke: Option<RuleId>,
 }
 
-/// The trigger of a rule.
+/// How signed packets are received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spa {
+    /// The UDP ports, one to [`crate::SPA_PORTS_MAX`], none of them 0, without duplicates.
+    pub ports: Vec<u16>,
+    /// The realm that packets are for.
+    pub realm: Realm,
+    /// The file of the ssh keys.
+    pub authorized_keys: PathBuf,
+    /// The files of the covers, the newest first, one to [`crate::COVER_FILES_MAX`].
+    pub cover_files: Vec<PathBuf>,
+    /// How far the time of a packet may be from the clock, either way: a second to ten minutes.
+    pub window: Duration,
+}
+
+/// The knocks that trigger a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// One to [`knock_proto::SEQUENCE_MAX`] knocks.

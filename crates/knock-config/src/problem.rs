@@ -210,7 +210,7 @@ pub enum Cause {
     #[error("duplicate rule name `{name}`, first in rules[{first}]; write a unique name")]
     NameTaken { name: String, first: usize },
 
-    #[error("the rule has no sequence; write `sequence` or `one_time_sequences`")]
+    #[error("the rule has no trigger; write `sequence`, `one_time_sequences` or \"spa\": true")]
     TriggerMissing,
     #[error("the rule has both `sequence` and `one_time_sequences`; delete one of the two")]
     TriggerTwice,
@@ -361,6 +361,26 @@ pub enum Cause {
          which no knock is needed"
     )]
     ExemptAll { value: String },
+
+    #[error(
+        "`spa` has no `{key}`; write `realm`, `authorized_keys` and `cover_files`, as `knockctl spa init` prints them"
+    )]
+    SpaIncomplete { key: &'static str },
+    #[error("{0}")]
+    Realm(knock_spa::RealmError),
+    #[error("the list has {count} items; write 1 to {max}")]
+    ListLength { count: usize, max: usize },
+    #[error("port {port} is in the list twice; delete one of the two")]
+    SpaPortTwice { port: u16 },
+    #[error(
+        "the window is longer than ten minutes, but each packet must be remembered for twice that time; write at most \"10m\""
+    )]
+    WindowTooLong,
+    #[error(
+        "the rule accepts signed packets, but the file does not say how they are received; run `knockctl spa init`, and \
+         write the `spa` that it prints beside `rules`"
+    )]
+    SpaMissing,
 
     #[error("{value} is not an absolute path; write a path that begins with `/`")]
     RelativePath { value: String },

@@ -32,6 +32,8 @@ pub(crate) struct RawConfig {
     pub(crate) rules: Option<Vec<RawRule>>,
     /// The managed nftables table.
     pub(crate) nftables: Option<RawNftables>,
+    /// How signed packets are received.
+    pub(crate) spa: Option<RawSpa>,
     /// Whether the neighbours (port ± 1) of each knock port reset the progress of the source, so that a port scan
     /// opens nothing.
     #[schemars(extend("default" = true))]
@@ -47,8 +49,8 @@ pub(crate) struct RawConfig {
     pub(crate) log: Option<RawLog>,
 }
 
-/// A rule: a sequence and its actions. It has `sequence` or `one_time_sequences`, and at least one of the actions
-/// `command`, `allow` and `revoke`. A completion causes all actions of the rule.
+/// A rule: its triggers and its actions. It has `sequence` or `one_time_sequences`, or `"spa": true`, also beside one of
+/// the two, and at least one of the actions `command`, `allow` and `revoke`. A completion causes all actions of the rule.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "rule")]
@@ -61,6 +63,9 @@ pub(crate) struct RawRule {
     pub(crate) sequence: Option<Vec<RawKnock>>,
     /// Instead of `sequence`: the absolute path of a file of one-time sequences, one on each line.
     pub(crate) one_time_sequences: Option<String>,
+    /// Whether signed packets may ask for the rule.
+    #[schemars(extend("default" = false))]
+    pub(crate) spa: Option<bool>,
     /// The time for the whole sequence. Default: the global `timeout`.
     pub(crate) timeout: Option<RawDuration>,
     /// The time after a completion in which the rule does not complete again for the same source. Default: none.
@@ -128,6 +133,28 @@ pub(crate) struct RawAllow {
     /// The duration of a grant; at least a second.
     #[schemars(required)]
     pub(crate) timeout: Option<RawDuration>,
+}
+
+/// How signed packets are received: datagrams that ask for a rule, each signed with an ssh key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "spa")]
+pub(crate) struct RawSpa {
+    /// The UDP ports that packets are sent to. A service may listen on them too.
+    #[schemars(length(min = 1, max = 8), extend("default" = [62201]))]
+    pub(crate) ports: Option<Vec<RawCount>>,
+    /// The name that the server and its clients have in common, as in "example.com".
+    #[schemars(required, regex(pattern = r"^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?$"))]
+    pub(crate) realm: Option<String>,
+    /// The absolute path of the file of the ssh keys that may ask, in the format of sshd's authorized_keys.
+    #[schemars(required)]
+    pub(crate) authorized_keys: Option<String>,
+    /// The absolute paths of the files of the covers, the newest first. `knockctl spa init` makes one.
+    #[schemars(required, length(min = 1, max = 8))]
+    pub(crate) cover_files: Option<Vec<String>>,
+    /// How far the time of a packet may be from the clock of this host, either way; from a second to ten minutes.
+    #[schemars(extend("default" = 60))]
+    pub(crate) window: Option<RawDuration>,
 }
 
 /// The managed nftables table.

@@ -27,8 +27,13 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The names of the rules, and the index of the first rule of each name.
 pub(crate) type Names = HashMap<String, usize>;
 
-/// All rules; `timeout` is the default for a rule without its own.
-pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut Checker<'_>) -> Vec<Rule> {
+/// All rules; `timeout` is the default for a rule without its own. `has_spa`: the file says how signed packets are received.
+pub(crate) fn rules(
+    raw: Option<Vec<RawRule>>,
+    timeout: Duration,
+    has_spa: bool,
+    checker: &mut Checker<'_>,
+) -> Vec<Rule> {
     let Some(raw) = check_list(raw, checker) else { return Vec::new() };
     let names = names(&raw, checker);
     let allowing: Vec<bool> = raw.iter().map(|rule| rule.allow.is_some()).collect();
@@ -39,6 +44,9 @@ pub(crate) fn rules(raw: Option<Vec<RawRule>>, timeout: Duration, checker: &mut 
         .enumerate()
         .map(|(index, raw)| {
             let path = path.index(index);
+            if raw.spa == Some(true) && !has_spa {
+                checker.report(&path.key("spa"), Cause::SpaMissing);
+            }
             let revoke = raw.revoke.as_deref().map(RuleId::from);
             let revoke = revoke.filter(|name| may_revoke(name, index, &names, &allowing, &path, checker));
             rule(raw, revoke, timeout, &path, checker)
@@ -107,7 +115,11 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
     if raw.cooldown.is_some() && raw.one_time_sequences.is_some() {
         checker.report(&path.key("cooldown"), Cause::CooldownOneTime);
     }
-    let trigger = trigger(raw.sequence.as_deref(), raw.one_time_sequences, path, checker);
+    let spa = raw.spa.unwrap_or_default();
+    if spa && raw.sequence.is_none() && raw.one_time_sequences.is_none() {
+        check_without_knocks(&raw, path, checker);
+    }
+    let trigger = trigger(raw.sequence.as_deref(), raw.one_time_sequences, spa, path, checker);
     let mut seconds = |raw, key| optional_duration(raw, MILLISECOND, &path.key(key), checker);
     let timeout = seconds(raw.timeout.as_ref(), "timeout").unwrap_or(timeout);
     let cooldown = seconds(raw.cooldown.as_ref(), "cooldown");
@@ -129,6 +141,7 @@ fn rule(raw: RawRule, revoke: Option<RuleId>, timeout: Duration, path: &FieldPat
     Rule {
         name: raw.name.unwrap_or_default().into(),
         trigger,
+        spa,
         timeout,
         cooldown,
         tcp_flags: flags.unwrap_or(TcpFlags::FIRST_PACKET),
@@ -174,23 +187,38 @@ fn check_pairs(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
     }
 }
 
-/// The trigger of the rule at `path`.
+/// The knocks that trigger the rule at `path`; with `spa` there may be none.
 pub(crate) fn trigger(
     sequence: Option<&[RawKnock]>,
     one_time: Option<String>,
+    spa: bool,
     path: &FieldPath,
     checker: &mut Checker<'_>,
-) -> Trigger {
+) -> Option<Trigger> {
     match (sequence, one_time) {
-        (Some(sequence), None) => Trigger::Sequence(knocks(sequence, &path.key("sequence"), checker)),
-        (None, Some(file)) => Trigger::OneTime(absolute_path(file, &path.key("one_time_sequences"), checker)),
+        (Some(sequence), None) => Some(Trigger::Sequence(knocks(sequence, &path.key("sequence"), checker))),
+        (None, Some(file)) => Some(Trigger::OneTime(absolute_path(file, &path.key("one_time_sequences"), checker))),
         (None, None) => {
-            checker.report(path, Cause::TriggerMissing);
-            Trigger::Sequence(Vec::new())
+            if !spa {
+                checker.report(path, Cause::TriggerMissing);
+            }
+            None
         }
         (Some(_), Some(_)) => {
             checker.report(&path.key("one_time_sequences"), Cause::TriggerTwice);
-            Trigger::Sequence(Vec::new())
+            None
+        }
+    }
+}
+
+/// Checks that a rule without knocks has no key that is about knocks.
+fn check_without_knocks(raw: &RawRule, path: &FieldPath, checker: &mut Checker<'_>) {
+    let keys =
+        [("timeout", raw.timeout.is_some()), ("tcp_flags", raw.tcp_flags.is_some()), ("target", raw.target.is_some())];
+    for (key, present) in keys {
+        if present {
+            let why = "the knocks that it is about; signed packets have none";
+            checker.report(&path.key(key), Cause::Needs { key, needs: "sequence", why });
         }
     }
 }

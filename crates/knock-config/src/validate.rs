@@ -19,6 +19,7 @@ use crate::path::FieldPath;
 use crate::problem::{Cause, excerpt};
 use crate::raw::{RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawNftables};
 use crate::rules;
+use crate::spa::spa;
 
 /// The default time for a sequence.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,10 +40,12 @@ pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
     {
         checker.report(&top.key("control_socket"), Cause::SocketPathTooLong { length });
     }
+    let has_spa = raw.spa.is_some();
     Config {
         interfaces,
         timeout,
-        rules: rules::rules(raw.rules, timeout, checker),
+        rules: rules::rules(raw.rules, timeout, has_spa, checker),
+        spa: raw.spa.and_then(|raw| spa(raw, &top.key("spa"), checker)),
         nftables: nftables(raw.nftables.unwrap_or_default(), &top.key("nftables"), checker),
         tripwires: raw.tripwires.unwrap_or(true),
         limits: limits(&raw.limits.unwrap_or_default(), &top.key("limits"), checker),
@@ -156,7 +159,8 @@ fn limits(raw: &RawLimits, path: &FieldPath, checker: &mut Checker<'_>) -> Limit
     }
 }
 
-fn count(value: &Value, max: u32) -> Result<u32, Cause> {
+/// A whole number from 1 to `max`.
+pub(crate) fn count(value: &Value, max: u32) -> Result<u32, Cause> {
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
     match number.filter(|number| (1..=max).contains(number)) {
         Some(number) => Ok(number),

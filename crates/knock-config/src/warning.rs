@@ -97,6 +97,8 @@ pub enum Concern {
         /// A range that has such neighbours.
         range: PortRange,
     },
+    /// Signed packets are received, but no rule accepts them.
+    SpaUnused,
     /// Everybody on the machine can read the sequences.
     WorldReadable {
         /// The permission bits of the file.
@@ -160,6 +162,9 @@ impl fmt::Display for Concern {
                 f,
                 "the neighbours of these ports are guarded ports ({range}), so the sequence has no tripwires against port \
                  scans; use knock ports outside the guarded ranges"
+            ),
+            Concern::SpaUnused => f.write_str(
+                "no rule accepts signed packets, so knockd ignores them all; write \"spa\": true in the rules that they may ask for",
             ),
             Concern::WorldReadable { mode } => write!(
                 f,

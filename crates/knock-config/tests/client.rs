@@ -49,13 +49,13 @@ fn the_errors_are_those_of_the_file_of_the_server() {
         ),
         (
             r#"{"rules": [{"name": "a"}]}"#,
-            "c.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
+            "c.json:1:12: rules[0]: the rule has no trigger; write `sequence`, `one_time_sequences` or \"spa\": true",
         ),
         (
             r#"{"rules": [{"name": "a", "sequence": [1], "commmand": "x"}]}"#,
             "c.json:1:43: rules[0].commmand: unknown key `commmand`; did you mean `command`? allowed here: allow, command, \
              command6, command_timeout, cooldown, delay, family, host, name, one_time_sequences, revoke, sequence, setup, \
-             source, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout, wait",
+             source, spa, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout, wait",
         ),
     ] {
         assert_eq!(parse("c.json", text).expect_err(text).to_string(), expected);

@@ -38,7 +38,7 @@ fn the_former_key_of_a_stop_command_leads_to_its_present_one() {
     let members = r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "on_stop": "keep""#;
     assert_eq!(
         rule_errors(members),
-        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
+        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, spa, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
     );
     // Elsewhere the key is only unknown.
     assert!(!top_errors(r#""on_stop": "keep""#).contains("stop_on_shutdown"));
@@ -49,7 +49,7 @@ fn an_unknown_or_duplicate_key_is_named() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "command": "x", "sequnce": 1"#,
-            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
+            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, spa, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
         ),
         (r#""sequence": [1, 2], "activate": "x""#, "rules[0].activate: unknown key `activate`; write `command`"),
         (
@@ -80,7 +80,10 @@ fn an_unknown_or_duplicate_key_is_named() {
 #[test]
 fn a_rule_needs_a_sequence_of_ports() {
     for (text, expected) in [
-        (r#""command": "x""#, "rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`"),
+        (
+            r#""command": "x""#,
+            "rules[0]: the rule has no trigger; write `sequence`, `one_time_sequences` or \"spa\": true",
+        ),
         (
             r#""command": "x", "sequence": [1], "one_time_sequences": "/f""#,
             "rules[0].one_time_sequences: the rule has both `sequence` and `one_time_sequences`; delete one of the two",
@@ -474,7 +477,7 @@ fn settings_outside_rules_are_checked() {
     for (text, expected) in [
         (
             r#""intreface": "eth0""#,
-            "intreface: unknown key `intreface`; did you mean `interface`? allowed here: control_socket, interface, limits, log, nftables, rules, state_dir, timeout, tripwires",
+            "intreface: unknown key `intreface`; did you mean `interface`? allowed here: control_socket, interface, limits, log, nftables, rules, spa, state_dir, timeout, tripwires",
         ),
         (
             r#""timeout": []"#,
@@ -570,7 +573,7 @@ fn a_file_that_is_not_a_configuration_is_refused_with_place_and_reason() {
         (r#"{"rules": [5]}"#, "c.json:1:12: rules[0]: integer `5` is not an object; write an object"),
         (
             r#"{"rules": [{}]}"#,
-            "c.json:1:11: rules: no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule\nc.json:1:12: rules[0]: the rule has no name; write a unique `name`\nc.json:1:12: rules[0]: the rule has no sequence; write `sequence` or `one_time_sequences`",
+            "c.json:1:11: rules: no rule has an action, as in a file of knock-cli; name the configuration of knockd with -c, or write at least one of `allow`, `command` and `revoke` in each rule\nc.json:1:12: rules[0]: the rule has no name; write a unique `name`\nc.json:1:12: rules[0]: the rule has no trigger; write `sequence`, `one_time_sequences` or \"spa\": true",
         ),
         (
             r#"{"rules": [{"name": "a b", "sequence": [1, 2], "command": "x"}]}"#,
@@ -636,5 +639,62 @@ fn each_of_several_targets_is_an_address() {
         ),
     ] {
         assert_eq!(rule_errors(&format!(r#""sequence": [1, 2], "command": "x", "target": {target}"#)), expected);
+    }
+}
+
+#[test]
+fn spa_is_complete_and_in_its_limits() {
+    let with = |members: &str| top_errors(&format!("\"spa\": {{{members}}}"));
+    let files = r#""authorized_keys": "/k", "cover_files": ["/c"]"#;
+    let realm = r#""realm": "example.com""#;
+    for (members, expected) in [
+        (
+            files.to_owned(),
+            "spa: `spa` has no `realm`; write `realm`, `authorized_keys` and `cover_files`, as `knockctl spa init` prints them",
+        ),
+        (
+            format!(r#"{files}, "realm": "Example.com""#),
+            "spa.realm: `Example.com` is not a realm; write 1 to 253 lowercase letters, digits, `.`, `-` or `_`, first and last a letter or digit, as in \"example.com\"",
+        ),
+        (format!(r#"{files}, {realm}, "ports": []"#), "spa.ports: the list has 0 items; write 1 to 8"),
+        (
+            format!(r#"{files}, {realm}, "ports": [1, 1]"#),
+            "spa.ports[1]: port 1 is in the list twice; delete one of the two",
+        ),
+        (
+            format!(r#"{files}, {realm}, "ports": [65536]"#),
+            "spa.ports[0]: 65536 is not a whole number from 1 to 65535; write a number in this range",
+        ),
+        (
+            format!(r#"{files}, {realm}, "window": "11m""#),
+            "spa.window: the window is longer than ten minutes, but each packet must be remembered for twice that time; write at most \"10m\"",
+        ),
+        (
+            format!(r#"{realm}, "authorized_keys": "k", "cover_files": ["/c"]"#),
+            "spa.authorized_keys: \"k\" is not an absolute path; write a path that begins with `/`",
+        ),
+        (
+            format!(r#"{realm}, "authorized_keys": "/k", "cover_files": []"#),
+            "spa.cover_files: the list has 0 items; write 1 to 8",
+        ),
+    ] {
+        assert_eq!(with(&members), expected, "{members}");
+    }
+}
+
+#[test]
+fn a_rule_for_signed_packets_needs_spa_and_has_no_key_about_knocks() {
+    assert_eq!(
+        rule_errors(r#""spa": true, "command": "x""#),
+        "rules[0].spa: the rule accepts signed packets, but the file does not say how they are received; run `knockctl spa init`, and write the `spa` that it prints beside `rules`"
+    );
+    let spa = r#""spa": { "realm": "r", "authorized_keys": "/k", "cover_files": ["/c"] }"#;
+    for (key, value) in [("timeout", "3"), ("tcp_flags", "\"syn\""), ("target", "\"192.0.2.1\"")] {
+        let rule = format!(r#"{{{spa}, "rules": [{{"name": "a", "spa": true, "command": "x", "{key}": {value}}}]}}"#);
+        assert_eq!(
+            without_position(&errors(&rule)),
+            format!("rules[0].{key}: `{key}` needs `sequence`, the knocks that it is about; signed packets have none; write `sequence` or delete `{key}`")
+        );
+        parse("c.json", &rule.replace("\"spa\": true", "\"spa\": true, \"sequence\": [1]")).expect("it has knocks too");
     }
 }

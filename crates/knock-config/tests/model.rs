@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_config::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Stop, StopOnShutdown, Trigger,
-    parse,
+    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop, StopOnShutdown,
+    Trigger, parse,
 };
 use knock_proto::{Knock, Port, PortRange, Protocol, SetName, TableName, TcpFlags};
 
@@ -26,7 +26,8 @@ fn a_rule_alone_has_the_documented_defaults() {
         interfaces: Interfaces::Any,
         rules: vec![Rule {
             name: "a".into(),
-            trigger: Trigger::Sequence(vec![Knock::tcp(3), Knock::tcp(1), Knock::tcp(2)]),
+            trigger: Some(Trigger::Sequence(vec![Knock::tcp(3), Knock::tcp(1), Knock::tcp(2)])),
+            spa: false,
             timeout: Duration::from_secs(5),
             tcp_flags: TcpFlags::FIRST_PACKET,
             targets: Vec::new(),
@@ -45,6 +46,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             exempt_interfaces: vec!["lo".parse().expect("a name")],
             owner: true,
         },
+        spa: None,
         tripwires: true,
         limits: Limits { sources: 65_536, grants: 65_536, commands: 16, command_queue: 256 },
         control_socket: None,
@@ -205,7 +207,7 @@ fn a_rule_can_revoke_a_rule_that_follows_it() {
 #[test]
 fn one_time_sequences_come_from_a_file() {
     let config = config(r#"{"rules": [{"name": "a", "command": "x", "one_time_sequences": "/etc/knockd/once"}]}"#);
-    assert_eq!(config.rules[0].trigger, Trigger::OneTime(PathBuf::from("/etc/knockd/once")));
+    assert_eq!(config.rules[0].trigger, Some(Trigger::OneTime(PathBuf::from("/etc/knockd/once"))));
 }
 
 #[test]
@@ -214,4 +216,30 @@ fn a_target_is_an_address_or_a_list_in_any_order() {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     assert_eq!(targets(r#""192.0.2.1""#), [address("192.0.2.1")]);
     assert_eq!(targets(r#"["2001:db8::1", "192.0.2.1"]"#), [address("192.0.2.1"), address("2001:db8::1")]);
+}
+
+#[test]
+fn signed_packets_have_the_documented_defaults() {
+    let text = r#"{
+        "spa": { "realm": "example.com", "authorized_keys": "/k", "cover_files": ["/new", "/old"] },
+        "rules": [{ "name": "a", "spa": true, "command": "x" }, { "name": "b", "spa": true, "sequence": [1], "command": "x" }]
+    }"#;
+    let Config { spa, rules, .. } = config(text);
+    let expected = Spa {
+        ports: vec![62_201],
+        realm: "example.com".parse().expect("a realm"),
+        authorized_keys: "/k".into(),
+        cover_files: vec!["/new".into(), "/old".into()],
+        window: Duration::from_secs(60),
+    };
+    assert_eq!(spa, Some(expected));
+    assert_eq!((rules[0].trigger.clone(), rules[0].spa), (None, true));
+    assert_eq!((rules[1].trigger.is_some(), rules[1].spa), (true, true));
+
+    let text = r#"{
+        "spa": { "realm": "r", "authorized_keys": "/k", "cover_files": ["/c"], "ports": [443, 53], "window": "10m" },
+        "rules": []
+    }"#;
+    let spa = config(text).spa.expect("it is there");
+    assert_eq!((spa.ports, spa.window), (vec![53, 443], Duration::from_secs(600)));
 }

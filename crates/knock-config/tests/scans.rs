@@ -26,8 +26,8 @@ fn engine(config: &Config) -> Engine {
     let rule = |rule: &knock_config::Rule| Rule {
         id: rule.name.clone(),
         sequence: match &rule.trigger {
-            Trigger::Sequence(sequence) => sequence.clone(),
-            Trigger::OneTime(_) => Vec::new(),
+            Some(Trigger::Sequence(sequence)) => sequence.clone(),
+            Some(Trigger::OneTime(_)) | None => Vec::new(),
         },
         timeout: rule.timeout,
         tcp_flags: rule.tcp_flags,

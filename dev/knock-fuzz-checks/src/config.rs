@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use knock_config::{Allow, Config, ConfigError, Interfaces, PROBLEMS_MAX, Position, Rule, Trigger};
-use knock_config::{RULES_MAX, WARNINGS_MAX};
+use knock_config::{Allow, Config, ConfigError, Interfaces, Position, Rule, Spa, Trigger};
+use knock_config::{COVER_FILES_MAX, PROBLEMS_MAX, RULES_MAX, SPA_PORTS_MAX, WARNINGS_MAX};
 use knock_proto::{Family, InterfaceName, PortRange, SEQUENCE_MAX, TcpFlags};
 
 use crate::import::printable;
@@ -31,9 +31,14 @@ pub fn config(bytes: &[u8]) {
                 printable(&warning.to_string());
             }
             let client = client.expect("what the daemon takes, the client takes");
-            let names = |rule: &Rule| (rule.name.to_string(), rule.trigger.clone());
-            let expected: Vec<_> = loaded.config.rules.iter().map(names).collect();
-            assert_eq!(client.into_iter().map(|rule| (rule.name, rule.trigger)).collect::<Vec<_>>(), expected);
+            let expected = loaded.config.rules.iter();
+            assert_eq!(client.len(), expected.len());
+            for (rule, expected) in client.into_iter().zip(expected) {
+                assert_eq!(*rule.name, *expected.name);
+                if let Some(trigger) = &expected.trigger {
+                    assert_eq!(rule.trigger, *trigger);
+                }
+            }
         }
         Err(error) => refused(text, &error),
     }
@@ -76,10 +81,14 @@ fn valid(config: &Config) {
         assert!(path.as_os_str().len() <= 107);
     }
     config.state_dir.as_deref().into_iter().for_each(absolute);
+    if let Some(spa) = &config.spa {
+        valid_spa(spa);
+    }
     let names: HashSet<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names.len(), config.rules.len(), "names are unique");
     for rule in &config.rules {
         valid_rule(rule);
+        assert!(config.spa.is_some() || !rule.spa, "a rule waits for packets that nobody receives");
         if let Some(revoked) = &rule.revoke {
             let may_be = |other: &Rule| other.name == *revoked && other.name != rule.name && other.allow.is_some();
             assert!(config.rules.iter().any(may_be), "rule {} revokes {revoked}", rule.name);
@@ -87,22 +96,32 @@ fn valid(config: &Config) {
     }
 }
 
+fn valid_spa(spa: &Spa) {
+    assert!((1..=SPA_PORTS_MAX).contains(&spa.ports.len()) && !spa.ports.contains(&0));
+    assert!(spa.ports.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!((1..=COVER_FILES_MAX).contains(&spa.cover_files.len()));
+    spa.cover_files.iter().for_each(|path| absolute(path));
+    absolute(&spa.authorized_keys);
+    assert!((Duration::from_secs(1)..=Duration::from_secs(600)).contains(&spa.window));
+}
+
 fn valid_rule(rule: &Rule) {
     let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     assert!((1..=64).contains(&rule.name.len()) && rule.name.bytes().all(named), "{}", rule.name);
     match &rule.trigger {
-        Trigger::Sequence(knocks) => {
+        Some(Trigger::Sequence(knocks)) => {
             assert!((1..=SEQUENCE_MAX).contains(&knocks.len()));
             assert!(knocks.iter().all(|knock| knock.port > 0));
         }
-        Trigger::OneTime(path) => absolute(path),
+        Some(Trigger::OneTime(path)) => absolute(path),
+        None => assert!(rule.spa, "nothing triggers the rule"),
     }
     assert!(rule.command.is_some() || rule.allow.is_some() || rule.revoke.is_some(), "the rule does nothing");
     duration(rule.timeout, Duration::from_millis(1));
     duration(rule.command_timeout, Duration::from_millis(1));
     if let Some(cooldown) = rule.cooldown {
         duration(cooldown, Duration::from_millis(1));
-        assert!(matches!(rule.trigger, Trigger::Sequence(_)), "a one-time sequence has a cooldown");
+        assert!(!matches!(rule.trigger, Some(Trigger::OneTime(_))), "a one-time sequence has a cooldown");
     }
     let TcpFlags { set, clear } = rule.tcp_flags;
     assert!(set & clear == 0 && set | clear != 0, "no segment, or each, is a knock");

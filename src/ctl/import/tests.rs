@@ -120,7 +120,8 @@ fn a_start_and_a_stop_command_become_a_timed_command_or_a_grant() {
                 stop_command = /usr/sbin/iptables -w -D INPUT -s %IP% -p tcp -m multiport --dports 25,587 -j ACCEPT\n";
     let kept = imported(text, false);
     let rule = parse("config.json", &kept.json).expect("valid").config.rules.remove(0);
-    assert_eq!(rule.trigger, Trigger::Sequence(vec![Knock::udp(2222), Knock::tcp(3333), Knock::udp(4444)]));
+    let knocks = vec![Knock::udp(2222), Knock::tcp(3333), Knock::udp(4444)];
+    assert_eq!(rule.trigger, Some(Trigger::Sequence(knocks)));
     assert_eq!(rule.timeout, Duration::from_secs(15));
     assert_eq!(rule.tcp_flags, TcpFlags { set: TcpFlags::SYN, clear: TcpFlags::ACK });
     assert_eq!(rule.stop.expect("a stop command").after, Duration::from_secs(5));
@@ -462,7 +463,7 @@ proptest! {
         prop_assert_eq!(config.rules.len(), doors.len());
         for (rule, (_, knocks, seq_timeout, ..)) in config.rules.iter().zip(&doors) {
             let knocks = knocks.iter().map(|(port, udp)| if *udp { Knock::udp(*port) } else { Knock::tcp(*port) });
-            prop_assert_eq!(&rule.trigger, &Trigger::Sequence(knocks.collect()));
+            prop_assert_eq!(&rule.trigger, &Some(Trigger::Sequence(knocks.collect())));
             prop_assert_eq!(rule.timeout, Duration::from_secs(seq_timeout.unwrap_or(25).into()));
         }
     }
