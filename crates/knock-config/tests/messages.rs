@@ -693,7 +693,9 @@ fn a_rule_for_signed_packets_needs_spa_and_has_no_key_about_knocks() {
         let rule = format!(r#"{{{spa}, "rules": [{{"name": "a", "spa": true, "command": "x", "{key}": {value}}}]}}"#);
         assert_eq!(
             without_position(&errors(&rule)),
-            format!("rules[0].{key}: `{key}` needs `sequence`, the knocks that it is about; signed packets have none; write `sequence` or delete `{key}`")
+            format!(
+                "rules[0].{key}: `{key}` needs `sequence`, the knocks that it is about; signed packets have none; write `sequence` or delete `{key}`"
+            )
         );
         parse("c.json", &rule.replace("\"spa\": true", "\"spa\": true, \"sequence\": [1]")).expect("it has knocks too");
     }

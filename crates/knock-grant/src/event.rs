@@ -7,6 +7,7 @@ use std::time::Duration;
 use knock_proto::{Prefix, RuleId};
 use log::Level;
 
+use crate::signer::User;
 use crate::{Error, Grant, Place};
 
 /// Why a grant begins or ends.
@@ -18,23 +19,32 @@ pub enum Cause {
     OneTime,
     /// The address knocked the sequence of another rule, which revokes this one.
     Rule(RuleId),
+    /// A signed packet asked for it.
+    Packet {
+        /// Of whom.
+        user: User,
+        /// Whether for the prefix of the address that the policy says, and not for the address alone.
+        wide: bool,
+    },
     /// A user of the control socket asked for it.
     Operator {
         /// The user's id.
         uid: u32,
     },
-    /// The rule is gone from the configuration, or has no `allow` any more.
+    /// The rule is gone from the configuration, or has no `allow` any more; or the key that asked for the grant is gone, or may
+    /// not ask for the rule any more.
     Reload,
     /// `limits.grants` is lower than before.
     Limit,
 }
 
 impl Cause {
-    /// A short name for programs: `knock`, `one-time`, `rule NAME`, `uid N`, `reload` or `limit`.
+    /// A short name for programs: `knock`, `one-time`, `packet`, `rule NAME`, `uid N`, `reload` or `limit`.
     pub fn label(&self) -> String {
         match self {
             Cause::Knock => "knock".to_owned(),
             Cause::OneTime => "one-time".to_owned(),
+            Cause::Packet { .. } => "packet".to_owned(),
             Cause::Rule(rule) => format!("rule {rule}"),
             Cause::Operator { uid } => format!("uid {uid}"),
             Cause::Reload => "reload".to_owned(),
@@ -48,6 +58,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Knock => f.write_str("knock"),
             Cause::OneTime => f.write_str("one-time sequence"),
+            Cause::Packet { user, .. } => write!(f, "signed by {}", user.name),
             Cause::Rule(rule) => rule.fmt(f),
             Cause::Operator { uid } => write!(f, "by uid {uid}"),
             Cause::Reload => f.write_str("reload"),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use knock_proto::{Prefix, RuleId, Time};
+use knock_spa::Fingerprint;
 
 pub use room::Full;
 use room::Usage;
@@ -29,6 +30,8 @@ pub struct Grant {
     pub expires: Time,
     /// How long it was granted for.
     pub timeout: Duration,
+    /// The key that asked for it last; `None`: something else made it, or extended it last.
+    pub key: Option<Fingerprint>,
     /// How many elements it has: one for each port of the rule, or one in a user set.
     pub elements: usize,
 }
@@ -186,7 +189,16 @@ mod tests {
 
     fn grant(ledger: &mut Ledger, number: usize, address: IpAddr, now: Time, timeout: Duration) {
         let (rule, expires) = (rule(number), now.after(timeout));
-        ledger.insert(Grant { rule, prefix: address.into(), address, since: now, expires, timeout, elements: 1 });
+        ledger.insert(Grant {
+            rule,
+            prefix: address.into(),
+            address,
+            since: now,
+            expires,
+            timeout,
+            key: None,
+            elements: 1,
+        });
     }
 
     #[test]

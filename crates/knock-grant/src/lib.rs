@@ -15,6 +15,7 @@ mod manager;
 mod memory;
 mod nftables;
 mod policy;
+mod signer;
 
 pub use enforcer::{Changes, Element, Enforcer, Key, Store};
 pub use error::Error;
@@ -23,3 +24,4 @@ pub use ledger::{Full, Grant, Ledger};
 pub use manager::{GrantManager, Revoked};
 pub use nftables::{Nftables, SetState};
 pub use policy::{Opens, Place, Policy};
+pub use signer::{Signer, Signers, User};

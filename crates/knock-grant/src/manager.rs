@@ -64,14 +64,14 @@ impl<E: Enforcer> GrantManager<E> {
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
         for Element { key: Key { prefix: found, place }, comment, lifetime } in elements {
             let address = found.address();
-            let (Some(rule), Some(lifetime)) = (self.policy.rule_of(&comment).cloned(), lifetime) else { continue };
-            // A grant to fewer addresses than the rule's grants are for now is widened.
-            let prefix = self.policy.prefix(&rule, address);
-            if self.policy.places(&rule, address).contains(&place) && prefix.length() <= found.length() {
+            let (Some((rule, key)), Some(lifetime)) = (self.policy.owner_of(&comment), lifetime) else { continue };
+            let Some(prefix) = self.policy.carried_over(rule, found, key.as_ref()) else { continue };
+            let rule = rule.clone();
+            if self.policy.places(&rule, address).contains(&place) {
                 let since = now.before(lifetime.timeout.saturating_sub(lifetime.remaining));
                 let elements = self.policy.size(&rule, address);
                 let (expires, timeout) = (now.after(lifetime.remaining), lifetime.timeout);
-                self.ledger.insert(Grant { rule, prefix, address, since, expires, timeout, elements });
+                self.ledger.insert(Grant { rule, prefix, address, since, expires, timeout, key, elements });
             }
         }
     }
@@ -86,7 +86,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     /// Grants a rule to an address, or to the prefix of it that the policy says, for `timeout` from now on. A live grant is
-    /// extended.
+    /// extended. A signed packet asks for the prefix, or for the address alone.
     ///
     /// # Errors
     ///
@@ -100,11 +100,17 @@ impl<E: Enforcer> GrantManager<E> {
         cause: Cause,
     ) -> Result<(), Error> {
         let elements = self.policy.size(rule, address);
-        let prefix = self.policy.prefix(rule, address);
+        let (prefix, key) = match &cause {
+            Cause::Packet { user, wide } => {
+                let prefix = if *wide { self.policy.prefix(rule, address) } else { address.into() };
+                (prefix, Some(user.key))
+            }
+            _ => (self.policy.prefix(rule, address), None),
+        };
         let before = self.ledger.get(rule, prefix).cloned();
         let since = before.as_ref().map_or(now, |grant| grant.since);
         let grant =
-            Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, elements };
+            Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, key, elements };
         let room = self.ledger.check_room(self.policy.limit, rule, prefix, elements).map_err(Error::from);
         let result = room.and_then(|()| {
             self.ledger.insert(grant.clone());
@@ -157,14 +163,14 @@ impl<E: Enforcer> GrantManager<E> {
         let mut ledger = Ledger::default();
         let mut ended = Vec::new();
         for grant in self.ledger.iter() {
-            let prefix = policy.prefix(&grant.rule, grant.prefix.address());
-            // Of a grant to more addresses than those of the rule now, nobody knows which of them knocked.
-            if policy.has_grants(&grant.rule) && prefix.length() <= grant.prefix.length() {
-                let elements = policy.size(&grant.rule, grant.address);
-                // In the order of their ends: of several that become one, the longest stays.
-                ledger.insert(Grant { prefix, elements, ..grant.clone() });
-            } else {
-                ended.push((grant.clone(), Cause::Reload));
+            let present = policy.carried_over(&grant.rule, grant.prefix, grant.key.as_ref());
+            match present.filter(|_| policy.has_grants(&grant.rule)) {
+                Some(prefix) => {
+                    let elements = policy.size(&grant.rule, grant.address);
+                    // In the order of their ends: of several that become one, the longest stays.
+                    ledger.insert(Grant { prefix, elements, ..grant.clone() });
+                }
+                None => ended.push((grant.clone(), Cause::Reload)),
             }
         }
         ended.extend(ledger.shed(policy.limit).into_iter().map(|grant| (grant, Cause::Limit)));

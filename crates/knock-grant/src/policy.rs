@@ -6,6 +6,9 @@ use std::net::IpAddr;
 
 use knock_nft::TableSpec;
 use knock_proto::{Access, Prefix, RuleId, SetName};
+use knock_spa::Fingerprint;
+
+use crate::signer::{Signers, parts};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct Policy {
     pub rules: HashMap<RuleId, Opens>,
     /// The lengths of the prefixes, IPv4 and IPv6, of rules whose grants are for the prefix of a source.
     pub prefixes: HashMap<RuleId, (u8, u8)>,
+    /// Who may ask for grants with signed packets.
+    pub signers: Signers,
     /// The managed table; `None` where no rule guards a port.
     pub table: Option<TableSpec>,
     /// The elements that all grants to one IP version may have.
@@ -75,9 +80,40 @@ impl Policy {
         Prefix::new(source, if source.is_ipv4() { v4 } else { v6 })
     }
 
-    /// The rule that an element with this comment belongs to. Its id is that of the policy, which all grants share.
+    /// All that a grant of that rule to an address can be for: the prefix, and for a rule that accepts signed packets the
+    /// address alone too.
+    pub(crate) fn prefixes(&self, rule: &RuleId, address: IpAddr) -> impl Iterator<Item = Prefix> + use<> {
+        let prefix = self.prefix(rule, address);
+        let alone = Some(Prefix::from(address)).filter(|alone| *alone != prefix && self.signers.rules.contains(rule));
+        [Some(prefix), alone].into_iter().flatten()
+    }
+
+    /// What a grant of that rule to `prefix` is for under this policy, where the key asked for it, if one did. `None`: it
+    /// ends.
+    pub(crate) fn carried_over(&self, rule: &RuleId, prefix: Prefix, key: Option<&Fingerprint>) -> Option<Prefix> {
+        let present = self.prefix(rule, prefix.address());
+        match key {
+            // A grant to fewer addresses than the rule's grants are for now is widened. Of a grant to more addresses,
+            // nobody knows which of them knocked.
+            None => (present.length() <= prefix.length()).then_some(present),
+            // A key gets what it asked for, or nothing.
+            Some(key) if self.signers.may_ask(key, rule) => {
+                self.prefixes(rule, prefix.address()).find(|possible| *possible == prefix)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The rule that an element with this comment belongs to, and the key that asked for it. The rule's id is that of the
+    /// policy, which all grants share.
+    pub(crate) fn owner_of(&self, comment: &str) -> Option<(&RuleId, Option<Fingerprint>)> {
+        let (rule, key) = parts(comment)?;
+        self.rules.get_key_value(rule).map(|(rule, _)| (rule, key))
+    }
+
+    /// The rule that an element with this comment belongs to.
     pub(crate) fn rule_of(&self, comment: &str) -> Option<&RuleId> {
-        self.rules.get_key_value(comment).map(|(rule, _)| rule)
+        self.owner_of(comment).map(|(rule, _)| rule)
     }
 
     /// Whether the rule can be granted.

@@ -69,7 +69,7 @@ pub use keyring::{Keyring, Opened, Refusal, Unopened};
 pub use packet::{NONCE_LENGTH, PAYLOAD_MAX, PAYLOAD_MIN, UnsignedPacket};
 pub use packet_keys::{KeyId, PacketKeys};
 pub use private_key::{PrivateKey, PrivateKeyError};
-pub use public_key::{Fingerprint, KeyType, PublicKey, PublicKeyError};
+pub use public_key::{Fingerprint, FingerprintError, KeyType, PublicKey, PublicKeyError};
 pub use realm::{Realm, RealmError};
 pub use request::{BodyError, Operation, Request, RuleName, RuleNameError};
 pub use signature::{AgentSignatureError, Presence, Signature, SignatureError};

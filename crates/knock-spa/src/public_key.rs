@@ -1,6 +1,7 @@
 //! Public keys of ssh: RFC 4253, section 6.6, RFC 8709, and OpenSSH's PROTOCOL.u2f.
 
 use std::fmt;
+use std::str::FromStr;
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use ed25519_dalek::VerifyingKey;
@@ -117,6 +118,21 @@ impl Fingerprint {
         &self.0
     }
 }
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Fingerprint, FingerprintError> {
+        let base64 = text.strip_prefix("SHA256:").ok_or(FingerprintError)?;
+        let bytes = Base64Unpadded::decode_vec(base64).map_err(|_| FingerprintError)?;
+        bytes.try_into().map(Fingerprint).map_err(|_| FingerprintError)
+    }
+}
+
+/// The text is not a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is `SHA256:` and 43 characters of base64, as `ssh-keygen -l` prints it")]
+pub struct FingerprintError;
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use knock_nft::Lifetime;
 use knock_proto::Time;
 
 use super::GrantManager;
+use crate::signer::comment;
 use crate::{Element, Enforcer, Grant, Key, Ledger, Policy, Store};
 
 impl<E: Enforcer> GrantManager<E> {
@@ -44,5 +45,5 @@ pub(super) fn elements(ledger: &Ledger, policy: &Policy, now: Time) -> Vec<Eleme
 fn element(key: Key, grant: &Grant, now: Time) -> Element {
     let remaining = grant.expires.since(now);
     let lifetime = Lifetime { timeout: grant.timeout.max(remaining), remaining };
-    Element { key, comment: grant.rule.to_string(), lifetime: Some(lifetime) }
+    Element { key, comment: comment(&grant.rule, grant.key.as_ref()), lifetime: Some(lifetime) }
 }

@@ -74,27 +74,32 @@ impl<E: Enforcer> GrantManager<E> {
         self.policy.places(rule, prefix.address()).into_iter().map(|place| Key { prefix, place }).collect()
     }
 
-    /// Ends the grant of a rule to an address, or to the prefix of it that the policy says, and deletes its elements whatever
+    /// Ends the grant of a rule to an address, or to the prefix of it that the policy says or both, and deletes its elements whatever
     /// the record says.
     ///
     /// # Errors
     ///
     /// Where the enforcer fails; a grant that there was is live then.
     pub fn revoke(&mut self, now: Time, rule: &RuleId, address: IpAddr, cause: Cause) -> Result<Revoked, Error> {
-        let prefix = self.policy.prefix(rule, address);
-        let grant = self.ledger.take(rule, prefix);
-        let deleted = self.carry_out(now, rule, prefix).inspect_err(|error| {
-            grant.clone().into_iter().for_each(|grant| self.ledger.insert(grant));
-            self.events.push_back(GrantEvent::NotRevoked { rule: rule.clone(), address, error: error.clone() });
-        })?;
-        let revoked =
-            Revoked { grants: usize::from(grant.is_some()), strays: if grant.is_some() { 0 } else { deleted } };
-        match grant {
-            Some(grant) => self.events.push_back(GrantEvent::Revoked { grant, cause }),
-            None if deleted == 0 => {
-                self.events.push_back(GrantEvent::NothingToRevoke { rule: rule.clone(), address, cause });
+        let mut revoked = Revoked::default();
+        for prefix in self.policy.prefixes(rule, address) {
+            let grant = self.ledger.take(rule, prefix);
+            let deleted = self.carry_out(now, rule, prefix).inspect_err(|error| {
+                grant.clone().into_iter().for_each(|grant| self.ledger.insert(grant));
+                self.events.push_back(GrantEvent::NotRevoked { rule: rule.clone(), address, error: error.clone() });
+            })?;
+            match grant {
+                Some(grant) => {
+                    revoked.grants += 1;
+                    self.events.push_back(GrantEvent::Revoked { grant, cause: cause.clone() });
+                }
+                None => revoked.strays += deleted,
             }
-            None => self.revoked_strays(deleted, Some(rule.clone()), Some(address), cause),
+        }
+        if revoked == Revoked::default() {
+            self.events.push_back(GrantEvent::NothingToRevoke { rule: rule.clone(), address, cause });
+        } else if revoked.strays > 0 {
+            self.revoked_strays(revoked.strays, Some(rule.clone()), Some(address), cause);
         }
         Ok(revoked)
     }
@@ -107,7 +112,8 @@ impl<E: Enforcer> GrantManager<E> {
     pub fn revoke_address(&mut self, address: IpAddr, cause: Cause) -> Result<Revoked, Error> {
         let grants: Vec<Grant> = self.ledger.of_address(address).cloned().collect();
         let explained: HashSet<Key> = grants.iter().flat_map(|grant| self.keys(&grant.rule, grant.prefix)).collect();
-        let of_rule = |rule| self.keys(rule, self.policy.prefix(rule, address));
+        let manager = &*self;
+        let of_rule = |rule| manager.policy.prefixes(rule, address).flat_map(move |prefix| manager.keys(rule, prefix));
         let keys: HashSet<Key> = self.policy.rules.keys().flat_map(of_rule).collect();
         let mut strays = 0;
         for (store, keys) in by_store(keys.into_iter().collect(), |key| key) {

@@ -1,16 +1,17 @@
 //! The manager, with memory in the place of the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use knock_nft::{Lifetime, TableSpec};
 use knock_proto::{Port, SetName, Time};
+use knock_spa::Fingerprint;
 
 use super::*;
 use crate::memory::Memory;
-use crate::{Changes, Opens, Place};
+use crate::{Changes, Opens, Place, Signer, Signers, User};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: Time = Time::from_millis(1_000_000_000);
@@ -34,6 +35,7 @@ fn policy() -> Policy {
     Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
         prefixes: HashMap::new(),
+        signers: Signers::default(),
         table: Some(TableSpec { name, guarded, grants: Vec::new(), exempt_interfaces, owner: true, max_grants: 100 }),
         limit: 100,
     }
@@ -359,4 +361,91 @@ fn a_start_adopts_the_grants_of_the_elements_it_finds_and_deletes_the_rest() {
     assert_eq!(keys(&mut manager), [port(1, 22), in_set(5)]);
     let grants: Vec<_> = manager.ledger().iter().map(|grant| (grant.rule.to_string(), grant.since)).collect();
     assert_eq!(grants, [("ssh".to_owned(), START.before(HOUR)), ("set".to_owned(), START.before(HOUR))]);
+}
+
+fn key(number: u8) -> Fingerprint {
+    format!("SHA256:{}", char::from(b'A' + number).to_string().repeat(42) + "A").parse().expect("a fingerprint")
+}
+
+/// Rule `ssh` accepts packets of these keys, `wide` ones for /24.
+fn signed(keys: &[u8]) -> Rc<Policy> {
+    let signer =
+        |&number: &u8| (key(number), Signer { name: "alice".into(), rules: Some(HashSet::from(["ssh".into()])) });
+    let signers =
+        Signers { rules: HashSet::from(["ssh".into(), "set".into()]), keys: keys.iter().map(signer).collect() };
+    Rc::new(Policy { signers, ..(*wide(24, 64)).clone() })
+}
+
+fn ask(manager: &mut GrantManager<Memory>, rule: &str, number: u8, wide: bool) {
+    let cause = Cause::Packet { user: User { name: "alice".into(), key: key(number) }, wide };
+    manager.grant(START, &rule.into(), client(number), HOUR, cause).expect("granted");
+}
+
+#[test]
+fn a_signed_packet_asks_for_an_address_or_for_its_prefix() {
+    let mut manager = GrantManager::open(START, signed(&[1, 2]), Memory::default()).expect("opened");
+    ask(&mut manager, "ssh", 1, false);
+    ask(&mut manager, "ssh", 2, true);
+    assert_eq!(live(&manager), ["ssh 192.0.2.0/24", "ssh 192.0.2.1"]);
+    assert_eq!(
+        events(&mut manager),
+        [
+            "rule ssh: granted to 192.0.2.1, 3600 s (signed by alice)",
+            "rule ssh: granted to 192.0.2.0/24, 3600 s (signed by alice)"
+        ]
+    );
+    // An end of the rule for the address ends both.
+    assert_eq!(manager.revoke(START, &"ssh".into(), client(1), OPERATOR), Ok(Revoked { grants: 2, strays: 0 }));
+    assert!(keys(&mut manager).is_empty());
+    ask(&mut manager, "ssh", 1, false);
+    assert_eq!(manager.revoke_address(client(1), OPERATOR), Ok(Revoked { grants: 1, strays: 0 }));
+    assert!(keys(&mut manager).is_empty());
+}
+
+#[test]
+fn a_key_that_may_not_ask_any_more_loses_its_grants_and_no_others() {
+    let mut manager = GrantManager::open(START, signed(&[1, 2]), Memory::default()).expect("opened");
+    ask(&mut manager, "ssh", 1, false);
+    ask(&mut manager, "ssh", 2, false);
+    ask(&mut manager, "set", 1, false);
+    grant(&mut manager, "both", 1, HOUR).expect("granted");
+    events(&mut manager);
+    // At a reload. Key 1 is gone, and key 2 may ask for `ssh` alone.
+    manager.apply(START, signed(&[2])).expect("applied");
+    assert_eq!(live(&manager), ["both 192.0.2.1", "ssh 192.0.2.2"]);
+    assert_eq!(
+        events(&mut manager),
+        [
+            "rule set: the grant to 192.0.2.1 is revoked (reload)",
+            "rule ssh: the grant to 192.0.2.1 is revoked (reload)"
+        ]
+    );
+    // At a start after one.
+    let enforcer = std::mem::take(manager.parts().1);
+    let mut manager = GrantManager::open(START, signed(&[1]), enforcer).expect("opened");
+    assert_eq!(live(&manager), ["both 192.0.2.1"]);
+    assert_eq!(keys(&mut manager).len(), 2);
+}
+
+#[test]
+fn a_restart_keeps_the_key_of_a_grant_and_for_how_many_addresses_it_is() {
+    let mut manager = GrantManager::open(START, signed(&[1, 2]), Memory::default()).expect("opened");
+    ask(&mut manager, "ssh", 1, false);
+    ask(&mut manager, "ssh", 2, true);
+    let enforcer = std::mem::take(manager.parts().1);
+    let manager = GrantManager::open(START, signed(&[1, 2]), enforcer).expect("opened");
+    assert_eq!(live(&manager), ["ssh 192.0.2.0/24", "ssh 192.0.2.1"]);
+    let mut keys: Vec<_> = manager.ledger().iter().map(|grant| grant.key).collect();
+    keys.sort_by_key(|key| key.map(|key| *key.as_bytes()));
+    assert_eq!(keys, [Some(key(1)), Some(key(2))]);
+}
+
+#[test]
+fn a_knock_that_extends_a_signed_grant_makes_it_independent_of_the_key() {
+    let mut manager = GrantManager::open(START, signed(&[1]), Memory::default()).expect("opened");
+    ask(&mut manager, "ssh", 1, true);
+    grant(&mut manager, "ssh", 1, 2 * HOUR).expect("extended");
+    manager.apply(START, signed(&[])).expect("applied");
+    assert_eq!(live(&manager), ["ssh 192.0.2.0/24"]);
+    assert_eq!(manager.ledger().iter().map(|grant| grant.key).collect::<Vec<_>>(), [None]);
 }

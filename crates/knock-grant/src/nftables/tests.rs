@@ -40,7 +40,13 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
     let grants = opens.into_iter().map(GrantKind::from).collect();
     let table = TableSpec { name, guarded, grants, exempt_interfaces, owner, max_grants: limit };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
-    Rc::new(Policy { rules, prefixes: HashMap::new(), table: Some(table), limit: limit as usize })
+    Rc::new(Policy {
+        rules,
+        prefixes: HashMap::new(),
+        signers: crate::Signers::default(),
+        table: Some(table),
+        limit: limit as usize,
+    })
 }
 
 /// The rules `ssh` and `both`, which share a port, and `set`, which adds to user sets.

@@ -9,6 +9,7 @@ use knock_proto::{RuleId, SetName};
 use log::Level;
 
 use super::table::by_key;
+use crate::signer::parts;
 use crate::{Element, Error, GrantEvent, Key, Opens, Place, Policy};
 
 /// The sets that the policy names. One that is not there is waited for.
@@ -144,24 +145,25 @@ impl UserSets {
             // Grants in user sets are for single addresses.
             let address = prefix.address();
             let Some(lifetime) = *lifetime else { continue };
+            let rule = parts(comment).map_or(comment.as_str(), |(rule, _)| rule);
             let mut note = |level, text| {
-                events.push_back(GrantEvent::Note { level, rule: RuleId::from(comment.as_str()), text });
+                events.push_back(GrantEvent::Note { level, rule: RuleId::from(rule), text });
             };
             match connection.grant(set, address, comment, lifetime, &is_ours) {
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::LastsLonger) => {
                     let text = format!(
-                        "{address} is an element of set {set} that knockd did not add and that lasts longer; rule {comment} \
+                        "{address} is an element of set {set} that knockd did not add and that lasts longer; rule {rule} \
                          changes nothing"
                     );
                     note(Level::Info, text);
                 }
                 Ok(Outcome::Permanent) => {
-                    let text = format!("{address} is a permanent element of set {set}; rule {comment} changes nothing");
+                    let text = format!("{address} is a permanent element of set {set}; rule {rule} changes nothing");
                     note(Level::Info, text);
                 }
                 Err(error) if error.is_missing() => {
-                    note(Level::Warn, format!("{error}; the grant of rule {comment} to {address} waits for the set"));
+                    note(Level::Warn, format!("{error}; the grant of rule {rule} to {address} waits for the set"));
                 }
                 Err(error) => result = Err(error.into()),
             }
