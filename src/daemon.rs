@@ -10,6 +10,7 @@ pub(crate) mod packet_source;
 pub(crate) mod plan;
 mod reload;
 mod reload_thread;
+mod signed;
 pub(crate) mod startup;
 mod trial;
 mod watching;
@@ -29,7 +30,7 @@ use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
 use crate::daemon::observer::RuleCounters;
-use crate::daemon::packet_source::PacketSource;
+use crate::daemon::packet_source::{PacketSource, Wanted};
 use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::trial::InForce;
@@ -41,6 +42,7 @@ use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::triggers::sequences::Sequences;
+use crate::triggers::signed_packets::{Outcome, SignedPackets};
 
 /// Packets that are taken from one interface before the others have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
@@ -102,6 +104,8 @@ pub(crate) struct Daemon {
     pub(crate) config: Rc<ActiveConfig>,
     pub(crate) in_force: InForce,
     pub(crate) sequences: Sequences,
+    /// `None` where the configuration has no `spa`.
+    pub(crate) signed: Option<SignedPackets>,
     pub(crate) cooldowns: Cooldowns,
     pub(crate) packets: PacketSource,
     pub(crate) grants: GrantManager<Nftables>,
@@ -200,7 +204,8 @@ impl Daemon {
             return;
         }
         let names = exempt.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt))) {
+        let signers = self.grants.policy().signers.clone();
+        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt, signers))) {
             Ok(()) => log::info!("the exempt interfaces are now: {names}"),
             Err(error) => log::error!("cannot change the exempt interfaces to {names}: {error}"),
         }
@@ -224,12 +229,24 @@ impl Daemon {
     /// Takes packets from an interface, and does at once what they ask for.
     fn drain(&mut self, socket: usize, completions: &mut Vec<Completion>) {
         for _ in 0..PACKETS_IN_A_ROW {
-            let Some(bytes) = self.packets.next(socket) else { return };
+            let Some((bytes, links)) = self.packets.next(socket) else { return };
             self.counters.packets += 1;
             match knock_proto::parse(bytes) {
                 Ok(packet) => {
                     let now = now();
-                    let local = self.packets.is_local(packet.destination);
+                    let local = links.is_local(packet.destination);
+                    if let Some(signed) = self.signed.as_mut().filter(|signed| local && signed.concerns(packet.knock))
+                        && let Some(payload) = knock_proto::udp_payload(bytes)
+                    {
+                        match signed.handle(clock_reading(), payload, packet.source) {
+                            Outcome::Foreign => {}
+                            Outcome::Dropped => continue,
+                            Outcome::Signed(signed) => {
+                                self.follow_signed(now, packet.source, *signed);
+                                continue;
+                            }
+                        }
+                    }
                     let knocked = self.sequences.handle(now, &packet, local, completions);
                     self.note_packet(now, &packet, local, knocked);
                     if !completions.is_empty() {
@@ -242,6 +259,15 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// The packets that are received: more of them while somebody watches.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let watches = match self.watching.is_active() {
+            true => self.sequences.watches_of_mistakes(),
+            false => self.sequences.watches(),
+        };
+        Wanted { watches, whole: self.signed.as_ref().map(SignedPackets::datagrams) }
     }
 
     /// What `systemctl status` shows.
@@ -324,6 +350,9 @@ impl Daemon {
             && let Err(error) = stops.flush()
         {
             log::error!("{error}");
+        }
+        if let Some(Err(error)) = self.signed.take().map(SignedPackets::close) {
+            log::error!("signed packets will be refused for some time after the next start: {error}");
         }
         hooks::run(&self.commands, &hooks::teardowns(&self.config));
         self.grants.close(hand_over || self.config.nftables.on_stop == OnStop::Keep)

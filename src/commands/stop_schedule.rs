@@ -189,6 +189,16 @@ impl StopSchedule {
         jobs
     }
 
+    /// Makes the stop commands of a rule for an address due now.
+    pub(crate) fn bring_forward(&self, at: ClockReading, rule: &str, source: IpAddr) {
+        let mut entries = self.entries();
+        let is_meant = |entry: &Entry| &*entry.record.rule == rule && entry.record.source == source && !entry.in_flight;
+        let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| *id).collect();
+        for id in ids {
+            entries.put_off(id, |record| record.set_due(at, Duration::ZERO));
+        }
+    }
+
     /// When [`StopSchedule::due`] has something to do.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let entries = self.entries();

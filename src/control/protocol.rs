@@ -187,8 +187,24 @@ pub(crate) struct Status {
     /// The rules, in the order of the configuration.
     #[serde(default)]
     pub(crate) by_rule: Vec<RuleState>,
+    /// How signed packets are received; `null` where the configuration has no `spa`.
+    #[serde(default)]
+    pub(crate) signed_packets: Option<SignedPackets>,
     /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
+}
+
+/// How signed packets are received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedPackets {
+    /// The UDP ports.
+    pub(crate) ports: Vec<u16>,
+    /// The number of ssh keys.
+    pub(crate) keys: usize,
+    /// The accepted packets that are remembered.
+    pub(crate) remembered: usize,
+    /// Why no packet can be accepted now.
+    pub(crate) problem: Option<String>,
 }
 
 /// A configuration that is tried.
@@ -294,6 +310,12 @@ pub(crate) struct Grant {
     /// How long ago it was granted, extensions apart.
     pub(crate) age_seconds: f64,
     pub(crate) remaining_seconds: f64,
+    /// The user whose signed packet asked for it last; nothing where it was something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// The fingerprint of the key of that user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
 }
 
 /// A grant was made.
@@ -384,6 +406,8 @@ pub(crate) enum What {
     OtherDestination,
     /// The rule was completed and did nothing, in its cooldown.
     Cooldown,
+    /// A signed packet of a user was refused.
+    Refused,
     /// The gate dropped a packet of an address without a grant.
     TurnedAway,
     /// Something happened to a grant.

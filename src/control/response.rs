@@ -118,7 +118,10 @@ impl Response {
 impl Listing {
     fn entry(&self, grant: &knock_grant::Grant) -> Grant {
         let opens = self.policy.places(&grant.rule, grant.address);
+        let signer = grant.key.and_then(|key| self.policy.signers.keys.get(&key));
         Grant {
+            user: signer.map(|signer| signer.name.to_string()),
+            key: grant.key.map(|key| key.to_string()),
             rule: grant.rule.to_string(),
             address: grant.prefix.to_string(),
             opens: opens.iter().map(ToString::to_string).collect(),

@@ -71,6 +71,7 @@ fn advice(step: &Step) -> Option<String> {
         What::Retransmission | What::Repeated => "The next knock did not come",
         What::Cooldown => "Wait for the end of the cooldown",
         What::TurnedAway => "The address has no grant: it has to knock first",
+        What::Refused => "The packet was authentic, and a rule for it or the key said no: knockctl spa keys",
         What::Failed => "The log has the whole error: journalctl -u knockd",
         What::Completed | What::Grant | What::Command => return None,
     };
@@ -95,6 +96,7 @@ fn meaning(step: &Step) -> (Style, String) {
         }
         What::OtherDestination => (BAD, format!("{dots} the next knock went to another address: does not count")),
         What::Cooldown | What::Failed => (BAD, more.to_owned()),
+        What::Refused => (BAD, format!("signed packet refused: {more}")),
         What::TurnedAway => (BAD, format!("turned away at {more}")),
     }
 }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use knock_config::{Config, ConfigError, Interfaces, Loaded};
+use knock_proto::Time;
 
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::daemon::config_copies::{ConfigCopies, Copy};
 use crate::logging::events::EventLog;
-use crate::os::clock::clock_reading;
+use crate::os::clock::{clock_reading, now};
 use crate::os::trusted::{Owners, Untrusted};
+use crate::triggers::signed_packets::ReplayPlace;
 
 /// Where the configuration comes from: the file, and what the command line says instead.
 #[derive(Clone, Debug)]
@@ -159,6 +161,17 @@ pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopS
         log::info!("{pending} stop commands are pending from an earlier run");
     }
     (has_stop_command(config) || pending > 0).then_some(stops)
+}
+
+/// Where the accepted packets are remembered.
+pub(crate) fn replay_place(config: &Config, owners: Owners) -> ReplayPlace {
+    ReplayPlace { directory: state_directory(config).join("replays"), owners, boot: boot_bytes(&boot_id()) }
+}
+
+/// The 16 bytes of the id of this boot. Where there is none, one that no other daemon has.
+fn boot_bytes(id: &str) -> [u8; 16] {
+    let digits = id.replace('-', "");
+    u128::from_str_radix(&digits, 16).unwrap_or_else(|_| now().since(Time::default()).as_nanos()).to_be_bytes()
 }
 
 /// Whether a rule has a stop command, or some may be pending from an earlier run.

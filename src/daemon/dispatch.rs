@@ -1,8 +1,9 @@
 //! What the daemon does when a rule is completed.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use knock_config::{Rule, Trigger};
+use knock_config::{Allow, Rule, Trigger};
 use knock_grant::Cause;
 use knock_proto::{Completion, RuleId, Time};
 use log::Level;
@@ -10,33 +11,20 @@ use log::Level;
 use crate::commands::{Job, Kind};
 use crate::control::protocol::What;
 use crate::daemon::Daemon;
+use crate::daemon::observer::user_fields;
 use crate::logging::events::Event;
 use crate::os::clock::clock_reading;
 
 impl Daemon {
-    /// Does what follows when rules are completed, and leaves no completion: first what is used up by it, then the grant
-    /// that ends, then the one that begins, then the command.
+    /// Does what follows when rules are completed, and leaves no completion. What is used up by it comes first.
     pub(crate) fn carry_out(&mut self, now: Time, completions: &mut Vec<Completion>) {
         let config = self.config.clone();
         let mut used = false;
         for Completion { rule, source } in completions.drain(..) {
             let Some(rule) = config.rule(&rule) else { continue };
-            if !self.cooldowns.begin(now, &rule.name, source) {
-                self.counters.in_cooldown += 1;
-                let name = rule.name.as_str();
-                let message =
-                    format_args!("rule {name}: {source} has knocked again in the cooldown, which does nothing");
-                self.events.line(now, Level::Debug, name, message);
-                self.note_outcome(
-                    now,
-                    source,
-                    Some(name),
-                    What::Cooldown,
-                    "the rule does nothing in its cooldown".to_owned(),
-                );
+            if !self.begin_cooldown(now, rule, source) {
                 continue;
             }
-            let mut done = true;
             let mut cause = Cause::Knock;
             if matches!(rule.trigger, Some(Trigger::OneTime(_))) {
                 (used, cause) = (true, Cause::OneTime);
@@ -47,22 +35,44 @@ impl Daemon {
                     continue;
                 }
             }
-            // Errors are in the log; a knock has no other answer.
-            if let Some(revoked) = &rule.revoke {
-                done &= self.grants.revoke(now, revoked, source, Cause::Rule(rule.name.clone())).is_ok();
-            }
-            if let Some(allow) = &rule.allow {
-                done &= self.grants.grant(now, &rule.name, source, allow.timeout(), cause).is_ok();
-            }
-            self.observe_grants(now);
-            done &= self.run_command(now, rule, source);
-            if !done {
-                // The client may try again at once.
-                self.cooldowns.end(&rule.name, source);
-            }
+            let timeout = rule.allow.as_ref().map(Allow::timeout).unwrap_or_default();
+            self.complete(now, rule, source, timeout, cause);
         }
         if used {
             self.follow_next_sequences(now);
+        }
+    }
+
+    /// Begins the cooldown of a rule that was triggered. Returns whether the rule does what it does, so that it was not in one.
+    pub(super) fn begin_cooldown(&mut self, now: Time, rule: &Rule, source: IpAddr) -> bool {
+        if self.cooldowns.begin(now, &rule.name, source) {
+            return true;
+        }
+        self.counters.in_cooldown += 1;
+        let name = rule.name.as_str();
+        let message = format_args!("rule {name}: {source} has knocked again in the cooldown, which does nothing");
+        self.events.line(now, Level::Debug, name, message);
+        let text = "the rule does nothing in its cooldown".to_owned();
+        self.note_outcome(now, source, Some(name), What::Cooldown, text);
+        false
+    }
+
+    /// Does what a rule does for an address: first the grant that ends, then the one that begins, for `timeout`, then the
+    /// command.
+    pub(super) fn complete(&mut self, now: Time, rule: &Rule, address: IpAddr, timeout: Duration, cause: Cause) {
+        let mut done = true;
+        // Errors are in the log; a knock has no other answer.
+        if let Some(revoked) = &rule.revoke {
+            done &= self.grants.revoke(now, revoked, address, Cause::Rule(rule.name.clone())).is_ok();
+        }
+        if rule.allow.is_some() {
+            done &= self.grants.grant(now, &rule.name, address, timeout, cause.clone()).is_ok();
+        }
+        self.observe_grants(now);
+        done &= self.run_command(now, rule, address, &cause);
+        if !done {
+            // The client may try again at once.
+            self.cooldowns.end(&rule.name, address);
         }
     }
 
@@ -88,23 +98,22 @@ impl Daemon {
     /// Follows the one-time sequences that are next.
     fn follow_next_sequences(&mut self, now: Time) {
         self.sequences.follow_next(now);
-        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
+        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
             log::error!("cannot receive the packets of the next one-time sequence: {error}");
         }
         self.rules_have_changed();
     }
 
     /// Hands the rule's command, if it has one, to a worker. Returns whether that was done, or was not needed.
-    fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr) -> bool {
+    fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr, cause: &Cause) -> bool {
         let Some(command) = &rule.command else { return true };
         let name = rule.name.as_str();
-        self.events.report(
-            now,
-            Event::Knocked,
-            Some(name),
-            Some(source),
-            format_args!("rule {name}: {source} has knocked"),
-        );
+        let by = match cause {
+            Cause::Packet { user, .. } => format!(" with a signed packet of {}", user.name),
+            _ => String::new(),
+        };
+        let message = format_args!("rule {name}: {source} has knocked{by}");
+        self.events.report_with(now, Event::Knocked, Some(name), Some(source), &user_fields(cause), message);
         self.note_outcome(now, source, Some(name), What::Command, "its command is to run".to_owned());
         let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
         let job = match (&rule.stop, &self.stops) {

@@ -22,6 +22,7 @@ use crate::daemon::trial::not_for_the_group;
 use crate::logging;
 use crate::os::clock::now;
 use crate::os::privileges::Protections;
+use crate::triggers::signed_packets::SignedPackets;
 
 impl Daemon {
     /// Serves the control socket and its connections.
@@ -167,6 +168,7 @@ impl Daemon {
             commands_running: commands.running,
             commands_queued: commands.queued,
             by_rule: self.rule_states(now),
+            signed_packets: self.signed.as_ref().map(signed_state),
             counters: self.all_counters(),
         }
     }
@@ -213,6 +215,7 @@ impl Daemon {
     fn all_counters(&mut self) -> Counters {
         let (engine, kernel, own) = (self.sequences.counters(), self.packets.statistics(), self.counters);
         let commands = self.commands.counters();
+        let signed = self.signed.as_ref().map(SignedPackets::counters).unwrap_or_default();
         Counters {
             kernel_received: kernel.received,
             kernel_dropped: kernel.dropped,
@@ -225,6 +228,12 @@ impl Daemon {
             evicted: engine.evicted,
             completed: engine.completed,
             in_cooldown: own.in_cooldown,
+            signed_received: signed.received,
+            signed_foreign: signed.foreign,
+            signed_over_budget: signed.over_budget,
+            signed_wrong_signature: signed.wrong_signature,
+            signed_refused: signed.refused,
+            signed_accepted: signed.accepted,
             granted: own.grants,
             grants_failed: own.failed_grants,
             revoked: own.revoked,
@@ -358,4 +367,13 @@ fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
 
 fn failed(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Failed, error.to_string())
+}
+
+fn signed_state(signed: &SignedPackets) -> protocol::SignedPackets {
+    protocol::SignedPackets {
+        ports: signed.datagrams().ports,
+        keys: signed.keyring().keys().len(),
+        remembered: signed.remembered(),
+        problem: signed.problem().map(str::to_owned),
+    }
 }

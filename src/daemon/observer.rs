@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use knock_grant::GrantEvent;
+use knock_grant::{Cause, GrantEvent};
 use knock_proto::{RuleId, Time};
+use knock_spa::Fingerprint;
 use log::Level;
 use time::OffsetDateTime;
 
@@ -55,6 +56,19 @@ fn in_utc(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);
     let (hour, minute, second) = time.to_hms();
     format!("{}T{hour:02}:{minute:02}:{second:02}Z", time.date())
+}
+
+/// The fields of the journal that name the user of a signed packet; none for other causes.
+pub(super) fn user_fields(cause: &Cause) -> Vec<(&'static str, String)> {
+    match cause {
+        Cause::Packet { user, .. } => fields_of_user(&user.name, &user.key).into(),
+        _ => Vec::new(),
+    }
+}
+
+/// The fields of the journal that name a user.
+pub(super) fn fields_of_user(name: &str, key: &Fingerprint) -> [(&'static str, String); 2] {
+    [("KNOCK_USER", name.to_owned()), ("KNOCK_KEY", key.to_string())]
 }
 
 impl Daemon {
@@ -119,6 +133,16 @@ impl Daemon {
             }
         }
         fields.extend(event.cause().map(|cause| ("KNOCK_BY", cause.label())));
+        match (event.cause(), event.grant().and_then(|grant| grant.key)) {
+            (Some(cause @ Cause::Packet { .. }), _) => fields.extend(user_fields(cause)),
+            (_, Some(key)) => {
+                let signer = self.grants.policy().signers.keys.get(&key);
+                // The user of a key that is gone has no name.
+                let name = signer.map_or_else(|| key.to_string(), |signer| signer.name.to_string());
+                fields.extend(fields_of_user(&name, &key));
+            }
+            (_, None) => {}
+        }
         fields
     }
 
@@ -143,7 +167,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
-    use knock_grant::{Cause, Grant};
+    use knock_grant::Grant;
 
     use super::*;
 
@@ -157,6 +181,7 @@ mod tests {
             since,
             expires,
             timeout: Duration::from_secs(1),
+            key: None,
             elements: 1,
         };
         GrantEvent::Granted { grant, cause: Cause::Knock }

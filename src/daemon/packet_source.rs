@@ -3,14 +3,22 @@
 mod socket;
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
-use knock_capture::{FilterClass, FilterSpec, LinkChange, Links, Program, Statistics};
+use knock_capture::{FilterClass, FilterSpec, LinkChange, Links, Program, Statistics, WholeDatagrams};
 use knock_config::Interfaces;
 use knock_proto::{InterfaceName, Watch};
 
 pub(crate) use socket::{InterfaceState, PacketSocket};
 use socket::{meant, state};
+
+/// The packets that are received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Knocks, and what disturbs them.
+    pub(crate) watches: Vec<Watch>,
+    /// Datagrams whose payload is looked at.
+    pub(crate) whole: Option<WholeDatagrams>,
+}
 
 /// The packet sockets, each bound to its interface for as long as there is one.
 #[derive(Debug)]
@@ -34,10 +42,10 @@ impl PacketSource {
     /// # Errors
     ///
     /// Where packet sockets are not permitted, or the kernel refuses the filter.
-    pub(crate) fn open(interfaces: &Interfaces, watches: &[Watch]) -> Result<PacketSource, Error> {
+    pub(crate) fn open(interfaces: &Interfaces, wanted: &Wanted) -> Result<PacketSource, Error> {
         let mut packets = PacketSource {
             links: Links::open()?,
-            program: program(watches),
+            program: wanted.program(),
             sockets: Vec::new(),
             changes: Vec::new(),
             next_number: 0,
@@ -53,8 +61,8 @@ impl PacketSource {
     /// # Errors
     ///
     /// As [`PacketSource::open`]; everything stays as it was then.
-    pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, watches: &[Watch]) -> Result<(), Error> {
-        let program = program(watches);
+    pub(crate) fn reconfigure(&mut self, interfaces: &Interfaces, wanted: &Wanted) -> Result<(), Error> {
+        let program = wanted.program();
         // The steps that can fail come first, and are undone where one fails.
         let added = self.missing(interfaces, &program)?;
         for index in 0..self.sockets.len() {
@@ -165,18 +173,13 @@ impl PacketSource {
         &self.sockets
     }
 
-    /// Whether the address is one of this host.
-    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
-        self.links.is_local(address)
-    }
-
-    /// The next packet of the socket with that number, from its IP header on.
+    /// The next packet of the socket with that number, from its IP header on, and the addresses of this host.
     ///
     /// `None` where nothing is queued. [`PacketSource::follow`] logs an interface that went down or was deleted.
-    pub(crate) fn next(&mut self, socket: usize) -> Option<&[u8]> {
+    pub(crate) fn next(&mut self, socket: usize) -> Option<(&[u8], &Links)> {
         let socket = self.sockets.iter_mut().find(|other| other.number == socket)?;
         match socket.capture.next() {
-            Ok(packet) => packet,
+            Ok(packet) => packet.map(|packet| (packet, &self.links)),
             Err(error) if error.is_link_state() => {
                 log::debug!("{}: {error}", socket.name.as_deref().unwrap_or("any"));
                 None
@@ -281,7 +284,10 @@ fn names(interfaces: &Interfaces) -> Vec<Option<InterfaceName>> {
     }
 }
 
-fn program(watches: &[Watch]) -> Program {
-    let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
-    Program::new(&FilterSpec { classes: watches.iter().map(class).collect(), interfaces: None, whole: None })
+impl Wanted {
+    fn program(&self) -> Program {
+        let class = |watch: &Watch| FilterClass { tcp_flags: watch.tcp_flags, ports: watch.ports.clone() };
+        let classes = self.watches.iter().map(class).collect();
+        Program::new(&FilterSpec { classes, interfaces: None, whole: self.whole.clone() })
+    }
 }

@@ -5,9 +5,17 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
-use knock_grant::{Opens, Policy};
+use knock_grant::{Opens, Policy, Signers};
 use knock_nft::{GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
+
+use crate::daemon::packet_source::Wanted;
+use crate::os::clock::clock_reading;
+use crate::os::trusted::Owners;
+use crate::triggers::one_time::OneTimeError;
+use crate::triggers::sequences::SequencePlan;
+use crate::triggers::signed_packets::plan::{SignedPlan, SpaError};
+use crate::triggers::signed_packets::unix_time;
 
 /// The configuration that is in force, with its rules by their names.
 #[derive(Debug)]
@@ -75,8 +83,8 @@ fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
 }
 
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
-/// by an alternative name, which nftables does not know.
-pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
+/// by an alternative name, which nftables does not know. `signers`: who may ask with signed packets.
+pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signers) -> Policy {
     let rules: HashMap<RuleId, Opens> = config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect();
     let prefixes: HashMap<RuleId, (u8, u8)> = config.rules.iter().filter_map(prefix).collect();
     let kinds = rules.iter().flat_map(|(rule, opens)| {
@@ -84,8 +92,12 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
             Opens::Ports(accesses) => accesses.as_slice(),
             _ => &[],
         };
-        let (prefix4, prefix6) = prefixes.get(rule).copied().unwrap_or(WHOLE);
-        accesses.iter().map(move |&access| GrantKind { access, prefix4, prefix6 })
+        let prefix = prefixes.get(rule).copied().unwrap_or(WHOLE);
+        // Signed packets may ask for the address alone.
+        let alone = Some(WHOLE).filter(|_| signers.rules.contains(rule) && prefix != WHOLE);
+        let lengths = [Some(prefix), alone].into_iter().flatten();
+        lengths
+            .flat_map(|(prefix4, prefix6)| accesses.iter().map(move |&access| GrantKind { access, prefix4, prefix6 }))
     });
     let guarded = guarded_ports(config);
     let table = (!guarded.is_empty()).then(|| TableSpec {
@@ -96,7 +108,47 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>) -> Policy {
         owner: config.nftables.owner,
         max_grants: config.limits.grants,
     });
-    Policy { table, limit: config.limits.grants as usize, rules, prefixes }
+    Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers }
+}
+
+/// What the triggers need of the configuration, and of the files that it names.
+pub(crate) struct Plans {
+    pub(crate) sequences: SequencePlan,
+    pub(crate) signed: Option<SignedPlan>,
+}
+
+/// A file that the configuration names can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// It holds one-time sequences.
+    #[error(transparent)]
+    OneTime(#[from] OneTimeError),
+    /// It is one for signed packets.
+    #[error(transparent)]
+    Spa(#[from] SpaError),
+}
+
+impl Plans {
+    /// Reads the files, which must be of these owners.
+    ///
+    /// # Errors
+    ///
+    /// Where one can't be used or trusted.
+    pub(crate) fn load(config: &Config, owners: Owners) -> Result<Plans, PlanError> {
+        let sequences = SequencePlan::load(config, engine_settings(config), owners)?;
+        let signed = SignedPlan::load(config, owners, unix_time(clock_reading().wall))?;
+        Ok(Plans { sequences, signed })
+    }
+
+    /// The packets that the triggers have to see.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted { watches: self.sequences.watches(), whole: self.signed.as_ref().map(SignedPlan::datagrams) }
+    }
+
+    /// Who may ask with signed packets.
+    pub(crate) fn signers(&self) -> Signers {
+        self.signed.as_ref().map(|plan| plan.signers(unix_time(clock_reading().wall))).unwrap_or_default()
+    }
 }
 
 /// The cooldown of each rule that has one.

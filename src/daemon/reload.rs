@@ -140,8 +140,10 @@ impl Daemon {
     }
 
     fn apply_configuration(&mut self, prepared: Prepared) -> Result<Applied, NotReloaded> {
-        let Prepared { loaded, sequences, watches, copy, differs_from_file } = prepared;
-        for warning in &loaded.warnings {
+        let Prepared { loaded, plans, copy, differs_from_file } = prepared;
+        let of_files = plans.signed.as_ref().map(|plan| plan.warnings.clone()).unwrap_or_default();
+        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).chain(of_files).collect();
+        for warning in &warnings {
             log::warn!("{warning}");
         }
         let config = Rc::new(ActiveConfig::new(loaded.config));
@@ -150,10 +152,10 @@ impl Daemon {
         let now = now();
 
         // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
-        self.packets.reconfigure(&config.interfaces, &watches).map_err(NotReloaded::failed)?;
-        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces));
+        self.packets.reconfigure(&config.interfaces, &plans.wanted()).map_err(NotReloaded::failed)?;
+        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces), plans.signers());
         if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
-            if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.sequences.watches()) {
+            if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
                 log::error!("{error}");
             }
             return Err(match error.is_configuration() {
@@ -162,7 +164,8 @@ impl Daemon {
             });
         }
         self.observe_grants(now);
-        self.sequences.apply(now, sequences);
+        self.sequences.apply(now, plans.sequences);
+        self.apply_signed(&config, plans.signed);
         self.cooldowns.reconfigure(cooldowns(&config), config.limits.sources);
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has changed, but a reload does not apply it; restart knockd");
@@ -193,7 +196,6 @@ impl Daemon {
             },
             (None, _) => {}
         }
-        let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
         Ok(Applied { text: loaded.text, warnings, copy, differs_from_file })
     }
 

@@ -9,13 +9,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use knock_config::Loaded;
-use knock_proto::Watch;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::daemon::config_copies::{ConfigCopies, Copy, Staged};
 use crate::daemon::config_source::{ConfigSource, is_state_directory_named};
-use crate::daemon::plan::engine_settings;
-use crate::triggers::sequences::SequencePlan;
+use crate::daemon::plan::Plans;
 
 /// The reasons why a reload failed, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +55,7 @@ pub(super) enum Job {
 /// A configuration, and what the triggers need of it and of the files that it names.
 pub(super) struct Prepared {
     pub(super) loaded: Loaded,
-    pub(super) sequences: SequencePlan,
-    pub(super) watches: Vec<Watch>,
+    pub(super) plans: Plans,
     /// The copy to keep once it is in force.
     pub(super) copy: Option<Staged>,
     /// Whether the configuration file has another text.
@@ -73,9 +70,7 @@ impl Prepared {
             Job::GoBack { text } => source.load_text(&source.file, text),
         };
         let loaded = loaded.map_err(NotReloaded::invalid)?;
-        let settings = engine_settings(&loaded.config);
-        let sequences = SequencePlan::load(&loaded.config, settings, source.owners).map_err(NotReloaded::invalid)?;
-        let watches = sequences.watches();
+        let plans = Plans::load(&loaded.config, source.owners).map_err(NotReloaded::invalid)?;
         let copies = source.copies(&loaded.config);
         let copy = match job {
             Job::Reload => keep_last_valid(&copies, &loaded),
@@ -85,7 +80,7 @@ impl Prepared {
         };
         let differs_from_file = !matches!(job, Job::Reload)
             && std::fs::read(&source.file).is_ok_and(|bytes| bytes != loaded.text.as_bytes());
-        Ok(Prepared { loaded, sequences, watches, copy, differs_from_file })
+        Ok(Prepared { loaded, plans, copy, differs_from_file })
     }
 }
 

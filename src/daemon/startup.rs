@@ -16,10 +16,10 @@ use crate::commands::Commands;
 use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
-use crate::daemon::config_source::{ConfigSource, Unusable, open_stops};
+use crate::daemon::config_source::{ConfigSource, Unusable, open_stops, replay_place};
 use crate::daemon::observer::RuleCounters;
 use crate::daemon::packet_source::PacketSource;
-use crate::daemon::plan::{ActiveConfig, cooldowns, engine_settings, policy};
+use crate::daemon::plan::{ActiveConfig, Plans, cooldowns, policy};
 use crate::daemon::reload::put_in_place;
 use crate::daemon::reload_thread::{Reloads, keep_last_valid};
 use crate::daemon::trial::InForce;
@@ -27,12 +27,13 @@ use crate::daemon::watching::Watching;
 use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
-use crate::os::clock::now;
+use crate::os::clock::{clock_reading, now};
 use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::os::trusted::Owners;
-use crate::triggers::sequences::{SequencePlan, Sequences};
+use crate::triggers::sequences::Sequences;
+use crate::triggers::signed_packets::SignedPackets;
 
 /// The configuration is not valid: `EX_CONFIG` of sysexits.h(3head).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -132,12 +133,16 @@ fn check(args: &Args, source: &ConfigSource) -> Result<(), Failure> {
 }
 
 /// Logs the warnings of a configuration, and reads the files that it names.
-fn prepare(source: &ConfigSource, loaded: &Loaded) -> Result<SequencePlan, Failure> {
+fn prepare(source: &ConfigSource, loaded: &Loaded) -> Result<Plans, Failure> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    SequencePlan::load(&loaded.config, engine_settings(&loaded.config), source.owners)
-        .map_err(|error| Failure::Configuration(error.to_string()))
+    let plans = Plans::load(&loaded.config, source.owners);
+    let plans = plans.map_err(|error| Failure::Configuration(error.to_string()))?;
+    for warning in plans.signed.iter().flat_map(|plan| &plan.warnings) {
+        log::warn!("{warning}");
+    }
+    Ok(plans)
 }
 
 /// Starts with the copy of the last valid configuration, so that a mistake in the file neither locks its owner out nor opens
@@ -196,7 +201,7 @@ fn interfaces(args: &Args) -> Option<Interfaces> {
 /// Brings everything up, in the order in which it can be taken down again. `file_problem`: why the configuration is not that
 /// of the file.
 fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) -> Result<Daemon, Failure> {
-    let sequences = prepare(source, &loaded)?;
+    let plans = prepare(source, &loaded)?;
     let other = |error: std::io::Error| Failure::new(false, format!("cannot handle signals: {error}"));
     let (stop, reload) = (Signal::stop().map_err(other)?, Signal::reload().map_err(other)?);
     let hand_over = Signal::hand_over().map_err(other)?;
@@ -206,13 +211,14 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let copy = if file_problem.is_none() { keep_last_valid(&copies, &loaded) } else { None };
     let in_force = InForce { text: loaded.text, file_problem, trial: None };
     let config = Rc::new(ActiveConfig::new(loaded.config));
-    let sequences = Sequences::new(sequences);
+    let (wanted, signers) = (plans.wanted(), plans.signers());
+    let sequences = Sequences::new(plans.sequences);
     let cooldowns = Cooldowns::new(cooldowns(&config), config.limits.sources);
     let control = open_control(&config)?;
-    let packets = PacketSource::open(&config.interfaces, &sequences.watches())
-        .map_err(|error| Failure::new(error.is_permission(), error))?;
+    let packets =
+        PacketSource::open(&config.interfaces, &wanted).map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
-    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces)));
+    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces), signers));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
@@ -228,6 +234,8 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         }
     };
     let stops = open_stops(&config, &events);
+    let signed =
+        plans.signed.map(|plan| SignedPackets::new(clock_reading(), plan, replay_place(&config, source.owners)));
     let notifier = Notifier::new(now());
     let setups = hooks::setups(&config);
     if !setups.is_empty() {
@@ -257,6 +265,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         config,
         in_force,
         sequences,
+        signed,
         cooldowns,
         packets,
         grants,

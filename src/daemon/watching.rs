@@ -177,11 +177,7 @@ impl Daemon {
 
     /// The packets that are received beside knocks while somebody watches.
     fn widen_capture(&mut self) {
-        let watches = match self.watching.is_active() {
-            true => self.sequences.watches_of_mistakes(),
-            false => self.sequences.watches(),
-        };
-        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &watches) {
+        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
             log::warn!("knockctl watch shows less: {error}");
         }
     }

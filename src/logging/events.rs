@@ -67,6 +67,8 @@ events! {
     GrantFailed = "grant-failed", "bfbf22879c39435e83a69dd97157e43b", Error;
     /// A rule's sequence was knocked, and its command is about to run.
     Knocked = "knocked", "f0ab7b3c068b43cea165c2a5b4944e48", Info;
+    /// A packet of a user was refused.
+    Refused = "refused", "8d0f2a5be6b94c32a1d75c0f94e6b217", Warn;
     /// Another program changed the managed table or a set, and it was restored.
     Restored = "restored", "7078171a7e4d421da5d5f85d44c75b31", Warn;
     /// A stray element was found in the kernel, and deleted.

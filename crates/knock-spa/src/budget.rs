@@ -6,6 +6,8 @@ use std::time::Duration;
 const CHECKS_OF_KEY: u64 = 200;
 /// The signatures of all keys that are checked in a second.
 const CHECKS: u64 = 2_000;
+/// The signatures of packets that can't be accepted, and that are checked in a second to say whose they are.
+const STALE_CHECKS: u64 = 20;
 /// The requests of one key that are followed in a second.
 const REQUESTS_OF_KEY: u64 = 10;
 
@@ -44,6 +46,7 @@ impl Rate {
 #[derive(Clone, Debug)]
 pub struct Budgets {
     checks: Rate,
+    stale: Rate,
     /// Checks and requests of each key.
     keys: Vec<(Rate, Rate)>,
 }
@@ -53,6 +56,7 @@ impl Budgets {
     pub fn new(keys: usize) -> Budgets {
         Budgets {
             checks: Rate::full(CHECKS),
+            stale: Rate::full(STALE_CHECKS),
             keys: vec![(Rate::full(CHECKS_OF_KEY), Rate::full(REQUESTS_OF_KEY)); keys],
         }
     }
@@ -68,6 +72,17 @@ impl Budgets {
         if may {
             of_key.take_one();
             self.checks.take_one();
+        }
+        may
+    }
+
+    /// Whether the signature of a packet may be checked now that was accepted before or is not of this time: 20 in a second.
+    /// Who has recorded a packet can send it again at any rate, and must not use up the checks of its key.
+    pub fn may_check_stale(&mut self, now: Duration) -> bool {
+        self.stale.refill(STALE_CHECKS, nanoseconds(now));
+        let may = self.stale.has_one();
+        if may {
+            self.stale.take_one();
         }
         may
     }
@@ -112,6 +127,15 @@ mod tests {
         let mut budgets = Budgets::new(20);
         let all: usize = (0..20).map(|key| checks(&mut budgets, key, 1_000, Duration::ZERO)).sum();
         assert_eq!(all, 2_000);
+    }
+
+    #[test]
+    fn packets_that_cannot_be_accepted_use_up_checks_of_their_own() {
+        let mut budgets = Budgets::new(1);
+        let now = Duration::from_secs(5);
+        assert_eq!((0..1_000).filter(|_| budgets.may_check_stale(now)).count(), 20);
+        assert_eq!(checks(&mut budgets, 0, 1_000, now), 200);
+        assert!(budgets.may_check_stale(now + Duration::from_millis(50)));
     }
 
     #[test]

@@ -178,6 +178,13 @@ impl AuthorizedKey {
     }
 }
 
+impl Terms {
+    /// Whether the time of a packet is in the window.
+    pub fn is_in_window(&self, time: UnixTime, now: UnixTime) -> bool {
+        check_clock(time, now, self.window).is_ok()
+    }
+}
+
 fn check_clock(time: UnixTime, now: UnixTime, window: Duration) -> Result<(), Denial> {
     let (ahead, behind) = (time.since(now), now.since(time));
     if ahead > window {

@@ -7,7 +7,7 @@ use crate::cover::Cover;
 use crate::packet::{NONCE_LENGTH, Payload, Plain};
 use crate::packet_keys::{KeyId, PacketKeys};
 use crate::realm::Realm;
-use crate::request::{BodyError, Request};
+use crate::request::{BodyError, Request, claimed_time};
 use crate::signature::{Signature, SignatureError, to_be_signed};
 use crate::time::UnixTime;
 
@@ -55,6 +55,11 @@ impl Opened {
     /// The nonce, by which a packet that comes a second time is known.
     pub fn nonce(&self) -> &[u8; NONCE_LENGTH] {
         &self.plain.nonce
+    }
+
+    /// The time in the packet: its sealer knew the cover, which is all that is known of it.
+    pub fn claimed_time(&self) -> UnixTime {
+        claimed_time(&self.plain.body)
     }
 
     /// The index of the key among those that the keyring was made of.

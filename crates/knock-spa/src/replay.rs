@@ -137,13 +137,23 @@ impl Replays {
         (replays, gap)
     }
 
+    /// Whether the nonce is of an accepted packet that is remembered.
+    pub fn has_seen(&self, nonce: &[u8; NONCE_LENGTH]) -> bool {
+        self.current.nonces.contains(nonce) || self.previous.nonces.contains(nonce)
+    }
+
+    /// Changes to another window. What was forgotten before stays refused.
+    pub fn set_window(&mut self, window: Duration) {
+        self.span = window.saturating_mul(2);
+    }
+
     /// Whether a packet was not accepted before.
     ///
     /// # Errors
     ///
     /// If it was, or may have been.
     pub fn check(&self, nonce: &[u8; NONCE_LENGTH], time: UnixTime, now: UnixTime) -> Result<(), Replayed> {
-        if self.current.nonces.contains(nonce) || self.previous.nonces.contains(nonce) {
+        if self.has_seen(nonce) {
             return Err(Replayed::Seen);
         }
         if let Some(floor) = self.floor.filter(|&floor| time <= floor) {

@@ -158,6 +158,11 @@ impl Request {
     }
 }
 
+/// The time in a body that may break other rules of the format.
+pub(crate) fn claimed_time(body: &[u8; BODY_LENGTH]) -> UnixTime {
+    UnixTime::from_millis(u64::from_be_bytes(part(body, 8)))
+}
+
 /// `N` bytes of the body from the byte `at` on.
 fn part<const N: usize>(body: &[u8; BODY_LENGTH], at: usize) -> [u8; N] {
     let mut part = [0; N];

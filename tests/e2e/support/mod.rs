@@ -6,6 +6,7 @@ mod daemon;
 mod docker;
 mod nft;
 mod siege;
+pub(crate) mod spa;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};

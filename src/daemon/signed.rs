@@ -1,0 +1,83 @@
+//! What the daemon does with a signed packet.
+
+use std::net::IpAddr;
+
+use knock_config::{Config, Rule};
+use knock_grant::{Cause, User};
+use knock_proto::Time;
+use knock_spa::{Action, Decision};
+
+use crate::control::protocol::What;
+use crate::daemon::Daemon;
+use crate::daemon::config_source::replay_place;
+use crate::daemon::observer::fields_of_user;
+use crate::logging::events::Event;
+use crate::os::clock::clock_reading;
+use crate::triggers::signed_packets::plan::SignedPlan;
+use crate::triggers::signed_packets::{Denied, Signed, SignedPackets};
+
+impl Daemon {
+    /// Does what a user asks for with a packet that came from `source`, or logs why not.
+    pub(crate) fn follow_signed(&mut self, now: Time, source: IpAddr, signed: Signed) {
+        let Signed { user, result } = signed;
+        match result {
+            Err(denied) => self.deny(now, source, &user, denied),
+            Ok(Decision { rule, address, wide, action }) => {
+                let config = self.config.clone();
+                // The rules of packets are those of the configuration.
+                let Some(rule) = config.rule(rule.as_str()) else { return };
+                let cause = Cause::Packet { user, wide };
+                match action {
+                    Action::Open { lifetime } => {
+                        if self.begin_cooldown(now, rule, address) {
+                            self.complete(now, rule, address, lifetime, cause);
+                        }
+                    }
+                    Action::Close => self.close_for(now, rule, address, cause),
+                }
+            }
+        }
+    }
+
+    /// Ends what a rule did for an address.
+    fn close_for(&mut self, now: Time, rule: &Rule, address: IpAddr, cause: Cause) {
+        self.cooldowns.end(&rule.name, address);
+        if rule.allow.is_some() {
+            // An error is in the log.
+            let _ = self.grants.revoke(now, &rule.name, address, cause);
+            self.observe_grants(now);
+        }
+        if let Some(stops) = &self.stops {
+            stops.bring_forward(clock_reading(), rule.name.as_str(), address);
+        }
+    }
+
+    fn deny(&mut self, now: Time, source: IpAddr, user: &User, denied: Denied) {
+        let Denied { rule, reason, logged } = denied;
+        self.note_outcome(now, source, rule.as_deref(), What::Refused, format!("{}: {reason}", user.name));
+        let Some(left_out) = logged else { return };
+        let more = match left_out {
+            0 => String::new(),
+            number => format!(" ({number} more packets of this user were refused and not logged)"),
+        };
+        let message = format_args!("a signed packet of {} from {source} is refused: {reason}{more}", user.name);
+        let fields = fields_of_user(&user.name, &user.key);
+        self.events.report_with(now, Event::Refused, rule.as_deref(), Some(source), &fields, message);
+    }
+
+    /// Applies another configuration of signed packets.
+    pub(super) fn apply_signed(&mut self, config: &Config, plan: Option<SignedPlan>) {
+        match (plan, &mut self.signed) {
+            (Some(plan), Some(signed)) => signed.apply(plan),
+            (Some(plan), None) => {
+                let place = replay_place(config, self.source.owners);
+                self.signed = Some(SignedPackets::new(clock_reading(), plan, place));
+            }
+            (None, _) => {
+                if let Some(Err(error)) = self.signed.take().map(SignedPackets::close) {
+                    log::error!("{error}");
+                }
+            }
+        }
+    }
+}
