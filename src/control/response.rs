@@ -178,6 +178,7 @@ mod tests {
             since: now.before(Duration::from_secs(30)),
             expires,
             timeout: Duration::from_secs(90),
+            key: None,
             elements: 2,
         };
         Response::grants(policy, now, (0..count).map(grant).collect())

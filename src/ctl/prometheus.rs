@@ -114,6 +114,7 @@ mod tests {
             commands_running: 0,
             commands_queued: 0,
             by_rule: vec![rule("ssh", 7), rule("run", 0)],
+            signed_packets: None,
             counters,
         }
     }

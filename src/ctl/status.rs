@@ -203,6 +203,7 @@ pub(super) mod tests {
                 RuleState { revoke: Some("ssh".to_owned()), udp_knocks: 0, ..rule("close", &[]) },
                 RuleState { command: true, commands_failed: 1, tcp_knocks: 0, udp_knocks: 0, ..rule("notify", &[]) },
             ],
+            signed_packets: None,
             counters: Counters { granted: 14, grants_failed: 3, knocks: 70, packets: 90, ..Counters::default() },
         }
     }
