@@ -5,7 +5,7 @@
     signed_packet.py serve            for each line of JSON on standard input, one on standard output
 
 A line of `serve` has `command`: `seal` (the inputs of a test vector, and possibly `raw_body` in place of a request,
-`padding_bytes`, `reserved` and `key_id_day` to make what is not valid) or `open` (`realm`, `cover`, `blob`,
+`padding_bytes`, `reserved`, `key_id_day` and `greater_s` to make what is not valid) or `open` (`realm`, `cover`, `blob`,
 `today`, `packet`). The answer to `open` has the request, or `refused`.
 
 Needs the package `cryptography` (Debian: python3-cryptography), version 38 or later. It has no XChaCha20, so HChaCha20
@@ -21,13 +21,18 @@ import struct
 import sys
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 PROTOCOL = b"knockd-spa/1"
-PLAIN = "ssh-ed25519"
-FIDO = "sk-ssh-ed25519@openssh.com"
+ED25519, FIDO_ED25519 = "ssh-ed25519", "sk-ssh-ed25519@openssh.com"
+P256, FIDO_P256 = "ecdsa-sha2-nistp256", "sk-ecdsa-sha2-nistp256@openssh.com"
+CURVE = b"nistp256"
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 SOURCE, WIDEN = 1, 2
 DAY = 86_400_000
 
@@ -88,9 +93,45 @@ class Blob:
             (length,) = struct.unpack(">I", rest[:4])
             parts.append(rest[4 : 4 + length])
             rest = rest[4 + length :]
-        self.blob, self.kind, self.key = blob, parts[0].decode(), parts[1]
-        assert self.kind in (PLAIN, FIDO) and len(parts) == (2 if self.kind == PLAIN else 3)
-        self.application = parts[2] if self.kind == FIDO else None
+        self.blob, self.kind = blob, parts.pop(0).decode()
+        assert self.kind in (ED25519, FIDO_ED25519, P256, FIDO_P256)
+        if self.kind in (P256, FIDO_P256):
+            assert parts.pop(0) == CURVE
+        self.key = parts.pop(0)
+        self.application = parts.pop(0) if self.kind in (FIDO_ED25519, FIDO_P256) else None
+        assert not parts
+
+    def verify(self, signature, signed):
+        if self.kind in (ED25519, FIDO_ED25519):
+            Ed25519PublicKey.from_public_bytes(self.key).verify(signature, signed)
+            return
+        r, smaller = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:]))
+        if not 0 < r < ORDER or not 0 < smaller <= ORDER // 2:
+            raise InvalidSignature
+        assert self.key[0] == 4
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.key)
+        key.verify(encode_dss_signature(r, smaller), signed, ec.ECDSA(hashes.SHA256()))
+
+
+class Ed25519Signer:
+    def __init__(self, seed):
+        self.private = Ed25519PrivateKey.from_private_bytes(seed)
+        self.key = s(self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def sign(self, signed, greater_s):
+        return self.private.sign(signed)
+
+
+class P256Signer:
+    def __init__(self, number):
+        self.private = ec.derive_private_key(int.from_bytes(number, "big"), ec.SECP256R1())
+        point = self.private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        self.key = s(CURVE) + s(point)
+
+    def sign(self, signed, greater_s):
+        r, either = decode_dss_signature(self.private.sign(signed, ec.ECDSA(hashes.SHA256())))
+        smaller = min(either, ORDER - either)
+        return r.to_bytes(32, "big") + (ORDER - smaller if greater_s else smaller).to_bytes(32, "big")
 
 
 class Secrets:
@@ -167,13 +208,9 @@ def decode_body(body):
 
 def seal(given):
     """All values of a test vector, from its inputs."""
-    signer = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(given["seed"]))
-    key = signer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    application = given["application"]
-    if application is None:
-        blob = Blob(s(PLAIN.encode()) + s(key))
-    else:
-        blob = Blob(s(FIDO.encode()) + s(key) + s(application.encode()))
+    kind, application = given["type"], given["application"]
+    signer = {ED25519: Ed25519Signer, FIDO_ED25519: Ed25519Signer}.get(kind, P256Signer)(bytes.fromhex(given["seed"]))
+    blob = Blob(s(kind.encode()) + signer.key + (b"" if application is None else s(application.encode())))
     secrets = Secrets(given["realm"], bytes.fromhex(given["cover"]), blob)
     nonce = bytes.fromhex(given["nonce"])
     body = bytes.fromhex(given["raw_body"]) if "raw_body" in given else encode_body(given)
@@ -184,7 +221,12 @@ def seal(given):
     flags, counter = given["fido_flags"], given["fido_counter"]
     signed = tbs if application is None else fido_signed(application.encode(), flags, counter, tbs)
     reserved = bytes.fromhex(given.get("reserved", "000000"))
-    signature = signer.sign(signed) + bytes([flags]) + u32(counter) + reserved
+    if "signature" in given and kind in (P256, FIDO_P256):
+        # ECDSA draws a random number, so the signature of a test vector is one of its inputs.
+        signature = bytes.fromhex(given["signature"])
+    else:
+        signed_by_key = signer.sign(signed, given.get("greater_s", False))
+        signature = signed_by_key + bytes([flags]) + u32(counter) + reserved
     padding = bytes.fromhex(given["padding_bytes"]) if "padding_bytes" in given else bytes(given["padding"])
     cipher, short_nonce = xchacha20poly1305(secrets.packet_key, nonce)
     sealed = cipher.encrypt(short_nonce, body + signature + padding, secrets.associated_data(key_id))
@@ -214,14 +256,14 @@ def open_packet(given):
     body, signature, padding = plain[:96], plain[96:168], plain[168:]
     flags, counter, reserved = struct.unpack(">BI3s", signature[64:])
     tbs = to_be_signed(secrets.message(nonce, body))
-    if any(reserved) or blob.kind == PLAIN and (flags or counter):
+    if any(reserved) or blob.application is None and (flags or counter):
         raise Refused("signature")
-    signed = tbs if blob.kind == PLAIN else fido_signed(blob.application, flags, counter, tbs)
+    signed = tbs if blob.application is None else fido_signed(blob.application, flags, counter, tbs)
     try:
-        Ed25519PublicKey.from_public_bytes(blob.key).verify(signature[:64], signed)
+        blob.verify(signature[:64], signed)
     except InvalidSignature:
         raise Refused("signature") from None
-    if blob.kind == FIDO and not flags & 1:
+    if blob.application is not None and not flags & 1:
         raise Refused("touch")
     if any(padding):
         raise Refused("padding")

@@ -1,7 +1,9 @@
 //! The protocol of the ssh agent (draft-miller-ssh-agent): requests and answers as bytes. Who sends them is not decided
 //! here.
 
-use crate::public_key::{PublicKey, PublicKeyError};
+use crate::key_type::PublicKeyError;
+use crate::proof::Presence;
+use crate::public_key::PublicKey;
 use crate::signature::{AgentSignatureError, Signature};
 use crate::wire::{Reader, put_string};
 
@@ -112,7 +114,7 @@ pub fn read_signature(answer: &[u8], key: &PublicKey, to_be_signed: &[u8]) -> Re
     let signature = reader.string().ok_or(invalid("its signature is cut off"))?;
     reader.end().ok_or(invalid("something follows its signature"))?;
     let signature = Signature::from_agent(signature, key)?;
-    let verified = signature.verify(key, to_be_signed, crate::signature::Presence::Nothing);
+    let verified = signature.verify(key, to_be_signed, Presence::Nothing);
     verified.map_err(|_| invalid("the signature is wrong"))?;
     Ok(signature)
 }

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::excerpt::is_plain;
-use crate::public_key::{Fingerprint, KeyType, PublicKey, PublicKeyError};
+use crate::key_type::{KeyType, PublicKeyError};
+use crate::public_key::{Fingerprint, PublicKey};
 
 pub use options::{AddressPolicy, KeyOptions, OptionError};
 

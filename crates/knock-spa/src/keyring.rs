@@ -6,9 +6,10 @@ use crate::authorized_keys::AuthorizedKey;
 use crate::cover::Cover;
 use crate::packet::{NONCE_LENGTH, Payload, Plain};
 use crate::packet_keys::{KeyId, PacketKeys};
+use crate::proof::SignatureError;
 use crate::realm::Realm;
 use crate::request::{BodyError, Request, claimed_time};
-use crate::signature::{Signature, SignatureError, to_be_signed};
+use crate::signature::{Signature, to_be_signed};
 use crate::time::UnixTime;
 
 /// A payload is not a packet of any key. This is what strangers send: it is counted, and not logged.

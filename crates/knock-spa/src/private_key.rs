@@ -3,13 +3,14 @@
 use std::fmt;
 
 use base64ct::{Base64, Encoding};
-use ed25519_dalek::{Signer, SigningKey};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::excerpt::{excerpt, is_plain};
-use crate::public_key::{KeyType, PublicKey, PublicKeyError};
+use crate::key_type::{KeyType, PublicKeyError};
+use crate::public_key::PublicKey;
 use crate::signature::Signature;
+use crate::signing_key::SigningKey;
 use crate::wire::Reader;
 
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
@@ -33,8 +34,11 @@ pub enum PrivateKeyError {
     /// A public key.
     #[error("this is a public key; name the file of the private key, which has the same name without `.pub`")]
     Public,
-    /// A key in PEM or PKCS#8, which OpenSSH does not write for ed25519.
-    #[error("this is a private key in the format {format}; make a key with `ssh-keygen -t ed25519`")]
+    /// A key in PEM, PKCS#8, or PuTTY's format.
+    #[error(
+        "this is a private key in the format {format}; convert it with `ssh-keygen -p -f FILE` (a key of PuTTY with \
+         `puttygen FILE -O private-openssh-new -o NEW_FILE`)"
+    )]
     OtherFormat {
         /// The name of the format.
         format: String,
@@ -56,7 +60,7 @@ fn damaged(what: &'static str) -> PrivateKeyError {
     PrivateKeyError::Damaged { what }
 }
 
-/// A private key of the type `ssh-ed25519`. It is overwritten when it is dropped.
+/// A private key of the type `ssh-ed25519` or `ecdsa-sha2-nistp256`. It is overwritten when it is dropped.
 pub struct PrivateKey {
     signing: SigningKey,
     public: PublicKey,
@@ -64,10 +68,17 @@ pub struct PrivateKey {
 }
 
 impl PrivateKey {
-    /// The key of that seed: RFC 8032, section 5.1.5.
+    /// The `ssh-ed25519` key of that seed: RFC 8032, section 5.1.5.
     pub fn from_seed(seed: [u8; 32], comment: &str) -> PrivateKey {
-        let seed = Zeroizing::new(seed);
-        let signing = SigningKey::from_bytes(&seed);
+        PrivateKey::new(SigningKey::ed25519(&Zeroizing::new(seed)), comment)
+    }
+
+    /// The `ecdsa-sha2-nistp256` key of that number; `None` if it is 0, or not less than the order of the group.
+    pub fn from_p256(number: [u8; 32], comment: &str) -> Option<PrivateKey> {
+        SigningKey::p256(&Zeroizing::new(number)).map(|signing| PrivateKey::new(signing, comment))
+    }
+
+    fn new(signing: SigningKey, comment: &str) -> PrivateKey {
         let public = PublicKey::from_verifying(signing.verifying_key());
         PrivateKey { signing, public, comment: comment.to_owned() }
     }
@@ -83,7 +94,9 @@ impl PrivateKey {
         let text = text.strip_suffix(END).ok_or(damaged("the line `-----END OPENSSH PRIVATE KEY-----` is missing"))?;
         let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
         base64.extend(text.split_ascii_whitespace());
-        let bytes = Zeroizing::new(Base64::decode_vec(&base64).map_err(|_| damaged("it is not base64"))?);
+        // More than what it is decoded to: an allocation of the decoder's own would not be overwritten after an error.
+        let mut buffer = Zeroizing::new(vec![0; base64.len()]);
+        let bytes = Base64::decode(&*base64, &mut buffer).map_err(|_| damaged("it is not base64"))?;
         let bytes = bytes.strip_prefix(MAGIC).ok_or(damaged("it does not begin with `openssh-key-v1`"))?;
         container(bytes)
     }
@@ -100,7 +113,7 @@ impl PrivateKey {
 
     /// Signs.
     pub fn sign(&self, to_be_signed: &[u8]) -> Signature {
-        Signature { ed25519: self.signing.sign(to_be_signed).to_bytes(), fido_flags: 0, fido_counter: 0 }
+        Signature { bytes: self.signing.sign(to_be_signed), fido_flags: 0, fido_counter: 0 }
     }
 }
 
@@ -122,14 +135,14 @@ fn container(bytes: &[u8]) -> Result<PrivateKey, PrivateKeyError> {
     };
     // First the type: an RSA key is of no use with its passphrase either.
     let key_type = key_type_of(public)?;
-    if key_type == KeyType::FidoEd25519 {
+    if key_type.is_fido() {
         return Err(PrivateKeyError::Fido);
     }
     if cipher != b"none" || kdf != b"none" {
         return Err(PrivateKeyError::Encrypted);
     }
     reader.end().ok_or(damaged("something follows the key"))?;
-    let key = private_section(private, short)?;
+    let key = private_section(private, key_type, short)?;
     if key.public.blob() != public {
         return Err(damaged("its public key is of another private key"));
     }
@@ -142,8 +155,8 @@ fn key_type_of(blob: &[u8]) -> Result<KeyType, PrivateKeyError> {
     Ok(KeyType::from_name(name.ok_or(damaged("its public key has no type"))?)?)
 }
 
-/// PROTOCOL.key, section 3, with an `ssh-ed25519` key.
-fn private_section(bytes: &[u8], short: PrivateKeyError) -> Result<PrivateKey, PrivateKeyError> {
+/// PROTOCOL.key, section 3.
+fn private_section(bytes: &[u8], key_type: KeyType, short: PrivateKeyError) -> Result<PrivateKey, PrivateKeyError> {
     if !bytes.len().is_multiple_of(BLOCK) {
         return Err(damaged("its length is not a multiple of 8"));
     }
@@ -153,27 +166,17 @@ fn private_section(bytes: &[u8], short: PrivateKeyError) -> Result<PrivateKey, P
     if !bool::from(first.ct_eq(&second)) {
         return Err(damaged("its check numbers differ"));
     }
-    if reader.string() != Some(KeyType::Ed25519.name().as_bytes()) {
+    if reader.string() != Some(key_type.name().as_bytes()) {
         return Err(damaged("its private key is of another type than its public key"));
     }
-    let (Some(point), Some(secret)) = (reader.string_array::<32>(), reader.string_array::<64>().map(Zeroizing::new))
-    else {
-        return Err(damaged("its private key has another length"));
-    };
+    let signing = SigningKey::read(key_type, &mut reader).map_err(damaged)?;
     let comment = reader.string().ok_or(short)?;
     let padding = reader.rest();
     if padding.len() >= BLOCK || padding.iter().zip(1..).any(|(&byte, expected)| byte != expected) {
         return Err(damaged("its padding is not 1, 2, 3 …"));
     }
-    let (seed, repeated) = secret.split_at(32);
-    let seed = seed.try_into().map_err(|_| damaged("its private key has another length"))?;
     let comment: String = String::from_utf8_lossy(comment).chars().filter(|&character| is_plain(character)).collect();
-    let key = PrivateKey::from_seed(seed, &comment);
-    let own = key.public.verifying.as_bytes();
-    if own != &point || own.as_slice() != repeated {
-        return Err(damaged("its private key and its public key do not belong together"));
-    }
-    Ok(key)
+    Ok(PrivateKey::new(signing, &comment))
 }
 
 /// What the text is, if not a key in OpenSSH's format.

@@ -1,63 +1,18 @@
-//! Signatures of ssh keys, and the rules by which they are verified.
+//! Signatures of ssh keys: as agents answer, as packets hold them, and their verification.
 
-use ed25519_dalek::Signature as Ed25519Signature;
+use p256::ecdsa::Signature as EcdsaSignature;
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::public_key::{KeyType, PublicKey};
+use crate::key_type::KeyType;
+use crate::proof::{Presence, SignatureError};
+use crate::public_key::PublicKey;
+use crate::verifying_key::normalized;
 use crate::wire::{Reader, put_string};
 
 /// The length of a signature in a packet.
 pub(crate) const LENGTH: usize = 72;
 /// The namespace of PROTOCOL.sshsig: a signature for it is valid for nothing else.
 const NAMESPACE: &[u8] = b"spa-1@knockd";
-
-/// Somebody touched the authenticator: the bit UP of WebAuthn's authenticator data.
-const TOUCHED: u8 = 0x01;
-/// The authenticator checked a PIN or a finger: the bit UV.
-const USER_VERIFIED: u8 = 0x04;
-
-/// What a FIDO key has to prove beside its signature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Presence {
-    /// Nothing: the option `no-touch-required`.
-    Nothing,
-    /// That somebody touched it.
-    #[default]
-    Touch,
-    /// That it checked a PIN or a finger: the option `verify-required`. A touch too, unless `touch` is false.
-    Verification {
-        /// Whether somebody has to touch it as well.
-        touch: bool,
-    },
-}
-
-impl Presence {
-    fn required_flags(self) -> u8 {
-        match self {
-            Presence::Nothing => 0,
-            Presence::Touch => TOUCHED,
-            Presence::Verification { touch: false } => USER_VERIFIED,
-            Presence::Verification { touch: true } => TOUCHED | USER_VERIFIED,
-        }
-    }
-}
-
-/// A signature does not prove what it has to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SignatureError {
-    /// The key did not make it for this packet.
-    #[error("the signature is wrong")]
-    Wrong,
-    /// Bytes that have to be zero are not.
-    #[error("the signature has bytes that must be zero and are not")]
-    Reserved,
-    /// Nobody touched the FIDO key.
-    #[error("nobody touched the FIDO key; touch it when it blinks, or give the key the option `no-touch-required`")]
-    NotTouched,
-    /// The FIDO key did not check a PIN or a finger.
-    #[error("the FIDO key did not check a PIN; make the key with `ssh-keygen -t ed25519-sk -O verify-required`")]
-    NotVerified,
-}
 
 /// The answer of an agent is not a signature of that key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,14 +25,16 @@ pub struct AgentSignatureError {
 /// A signature as it is in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
-    pub(crate) ed25519: [u8; 64],
+    /// R and S of Ed25519, or r and s of ECDSA.
+    pub(crate) bytes: [u8; 64],
     /// 0 for a key that is not a FIDO key.
     pub(crate) fido_flags: u8,
     pub(crate) fido_counter: u32,
 }
 
 impl Signature {
-    /// Reads the answer of an agent that was asked to sign with `key`: RFC 8709, section 6, and PROTOCOL.u2f.
+    /// Reads the answer of an agent that was asked to sign with `key`: RFC 8709, section 6, RFC 5656,
+    /// section 3.1.2, and PROTOCOL.u2f.
     ///
     /// # Errors
     ///
@@ -92,25 +49,28 @@ impl Signature {
         if reader.string()? != expected.name().as_bytes() {
             return None;
         }
-        let ed25519 = reader.string_array()?;
-        let (fido_flags, fido_counter) = match expected {
-            KeyType::Ed25519 => (0, 0),
-            KeyType::FidoEd25519 => {
-                let [flags] = reader.array()?;
-                (flags, reader.u32()?)
-            }
+        let signature = reader.string()?;
+        let bytes = match expected {
+            KeyType::Ed25519 | KeyType::FidoEd25519 => signature.try_into().ok()?,
+            KeyType::EcdsaP256 | KeyType::FidoEcdsaP256 => ecdsa(signature)?,
+        };
+        let (fido_flags, fido_counter) = if expected.is_fido() {
+            let [flags] = reader.array()?;
+            (flags, reader.u32()?)
+        } else {
+            (0, 0)
         };
         reader.end()?;
-        Some(Signature { ed25519, fido_flags, fido_counter })
+        Some(Signature { bytes, fido_flags, fido_counter })
     }
 
     /// Writes the 72 bytes of a packet.
     pub fn encode(&self) -> [u8; LENGTH] {
-        let mut bytes = [0; LENGTH];
-        bytes[..64].copy_from_slice(&self.ed25519);
-        bytes[64] = self.fido_flags;
-        bytes[65..69].copy_from_slice(&self.fido_counter.to_be_bytes());
-        bytes
+        let mut encoded = [0; LENGTH];
+        encoded[..64].copy_from_slice(&self.bytes);
+        encoded[64] = self.fido_flags;
+        encoded[65..69].copy_from_slice(&self.fido_counter.to_be_bytes());
+        encoded
     }
 
     /// Reads the 72 bytes of a packet.
@@ -118,12 +78,12 @@ impl Signature {
     /// # Errors
     ///
     /// If reserved bytes are not zero.
-    pub fn decode(bytes: &[u8; LENGTH]) -> Result<Signature, SignatureError> {
-        let mut reader = Reader::new(bytes);
+    pub fn decode(encoded: &[u8; LENGTH]) -> Result<Signature, SignatureError> {
+        let mut reader = Reader::new(encoded);
         let read = (reader.array(), reader.array(), reader.u32());
         match (read, reader.rest()) {
-            ((Some(ed25519), Some([fido_flags]), Some(fido_counter)), [0, 0, 0]) => {
-                Ok(Signature { ed25519, fido_flags, fido_counter })
+            ((Some(bytes), Some([fido_flags]), Some(fido_counter)), [0, 0, 0]) => {
+                Ok(Signature { bytes, fido_flags, fido_counter })
             }
             _ => Err(SignatureError::Reserved),
         }
@@ -131,30 +91,28 @@ impl Signature {
 
     /// Verifies that `key` made this signature over `to_be_signed`.
     ///
-    /// `verify_strict` of ed25519-dalek refuses what has more than one encoding, and keys and R of small order.
-    ///
     /// # Errors
     ///
     /// What it does not prove.
     pub fn verify(&self, key: &PublicKey, to_be_signed: &[u8], presence: Presence) -> Result<(), SignatureError> {
-        let signature = Ed25519Signature::from_bytes(&self.ed25519);
         let Some(application) = &key.application else {
             if (self.fido_flags, self.fido_counter) != (0, 0) {
                 return Err(SignatureError::Reserved);
             }
-            return key.verifying.verify_strict(to_be_signed, &signature).map_err(|_| SignatureError::Wrong);
+            return key.verifying.verify(to_be_signed, &self.bytes);
         };
         let signed = fido_signed(application, self.fido_flags, self.fido_counter, to_be_signed);
-        key.verifying.verify_strict(&signed, &signature).map_err(|_| SignatureError::Wrong)?;
-        let missing = presence.required_flags() & !self.fido_flags;
-        if missing & TOUCHED != 0 {
-            return Err(SignatureError::NotTouched);
-        }
-        if missing != 0 {
-            return Err(SignatureError::NotVerified);
-        }
-        Ok(())
+        key.verifying.verify(&signed, &self.bytes)?;
+        presence.check(self.fido_flags)
     }
+}
+
+/// The signature of a packet for the r and s of an agent.
+fn ecdsa(signature: &[u8]) -> Option<[u8; 64]> {
+    let mut reader = Reader::new(signature);
+    let (r, s): ([u8; 32], [u8; 32]) = (reader.positive_integer()?, reader.positive_integer()?);
+    reader.end()?;
+    EcdsaSignature::from_scalars(r, s).ok().as_ref().map(normalized)
 }
 
 /// What an authenticator signs: PROTOCOL.u2f, "SSH U2F signatures".

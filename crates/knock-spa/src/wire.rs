@@ -32,6 +32,23 @@ impl<'b> Reader<'b> {
         self.string()?.try_into().ok()
     }
 
+    /// A positive `mpint` below 256 to the power of N, in N bytes.
+    ///
+    /// Some agents of security chips write zeros in front that do not belong there. OpenSSH accepts them too
+    /// (`sshbuf_get_bignum2_bytes_direct`).
+    pub(crate) fn positive_integer<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = self.string()?;
+        // A negative number begins with that bit.
+        if bytes.first().is_some_and(|first| first & 0x80 != 0) {
+            return None;
+        }
+        let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+        let digits = &bytes[zeros..];
+        let mut number = [0; N];
+        number[N.checked_sub(digits.len())?..].copy_from_slice(digits);
+        Some(number)
+    }
+
     pub(crate) fn rest(&self) -> &'b [u8] {
         self.0
     }

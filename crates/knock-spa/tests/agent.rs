@@ -82,29 +82,33 @@ fn run(command: &mut Command, askpass: Option<&Path>) {
 fn a_packet_that_an_agent_signs_is_accepted() {
     let agent = Agent::start();
     assert_eq!(agent.list(), Ok(Vec::new()));
-    let rsa = agent.with_key("rsa");
-    let public = agent.with_key("ed25519");
+    agent.with_key("rsa");
+    let public = [agent.with_key("ed25519"), agent.with_key("ecdsa")].concat();
     let keys = agent.list().expect("a list");
-    assert_eq!(keys.len(), 2, "{rsa}");
+    assert_eq!(keys.len(), 3);
     assert_eq!(keys[0].key, Err(PublicKeyError::Rsa));
-    assert_eq!(keys[1].comment, "alice");
-    let key = keys[1].key.clone().expect("a usable key");
-
-    let packet_keys = PacketKeys::new(&cover(), &key, &realm());
-    let unsigned = UnsignedPacket::new(&packet_keys, [9; 24], &request(NOW)).expect("a valid request");
-    let to_be_signed = unsigned.to_be_signed();
-    let answer = agent.ask(&agent::sign_request(&key, &to_be_signed));
-    let signature = agent::read_signature(&answer, &key, &to_be_signed).expect("a signature");
-    let packet = unsigned.seal(&signature, 0);
     let keyring = knock_spa::Keyring::new(&realm(), &[cover()], authorized(&public), NOW);
-    assert_eq!(keyring.verify(&keyring.open(&packet).expect("sealed")), Ok(request(NOW)));
+    for AgentKey { key, comment } in &keys[1..] {
+        assert_eq!(comment, "alice");
+        let key = key.clone().expect("a usable key");
+        let packet_keys = PacketKeys::new(&cover(), &key, &realm());
+        // In 40 signatures of ECDSA there are both halves of s, and numbers of all usual lengths.
+        for nonce in 0..40 {
+            let unsigned = UnsignedPacket::new(&packet_keys, [nonce; 24], &request(NOW)).expect("a valid request");
+            let to_be_signed = unsigned.to_be_signed();
+            let answer = agent.ask(&agent::sign_request(&key, &to_be_signed));
+            let signature = agent::read_signature(&answer, &key, &to_be_signed).expect("a signature");
+            let packet = unsigned.seal(&signature, 0);
+            assert_eq!(keyring.verify(&keyring.open(&packet).expect("sealed")), Ok(request(NOW)), "{key:?}");
 
-    // The same answer is not a signature over anything else.
-    let wrong = AgentError::Invalid { what: "the signature is wrong" };
-    assert_eq!(agent::read_signature(&answer, &key, b"else"), Err(wrong));
+            // The same answer is not a signature over anything else.
+            let wrong = AgentError::Invalid { what: "the signature is wrong" };
+            assert_eq!(agent::read_signature(&answer, &key, b"else"), Err(wrong));
+        }
+    }
     // A key that the agent does not have.
-    let refused = agent.ask(&agent::sign_request(alice().public_key(), &to_be_signed));
-    assert_eq!(agent::read_signature(&refused, alice().public_key(), &to_be_signed), Err(AgentError::Refused));
+    let refused = agent.ask(&agent::sign_request(alice().public_key(), b"x"));
+    assert_eq!(agent::read_signature(&refused, alice().public_key(), b"x"), Err(AgentError::Refused));
 }
 
 #[test]

@@ -3,14 +3,13 @@
 mod support;
 
 use knock_spa::{
-    AddressPolicy, AuthorizedKey, AuthorizedKeys, KeyOptions, LineError, OptionError, Presence, PrivateKey,
+    AddressPolicy, AuthorizedKey, AuthorizedKeys, KeyOptions, LineError, OptionError, Presence, PrivateKey, PublicKey,
     PublicKeyError,
 };
-use support::{Device, alice, authorized};
+use support::{Device, Signer, alice, authorized, hex, p256, string, unhex};
 
 fn fido() -> String {
-    let device = Device(ed25519_dalek::SigningKey::from_bytes(&[3; 32]));
-    knock_spa::PublicKey::from_blob(&device.blob()).expect("a key").to_string()
+    Device::ed25519([3; 32]).public_key().to_string()
 }
 
 fn key() -> String {
@@ -65,6 +64,49 @@ fn a_line_is_options_type_key_and_comment() {
         ("verify-required,no-touch-required", Presence::Verification { touch: false }),
     ] {
         assert_eq!(line(&format!("{options} {}", fido())).options.presence, presence);
+        assert_eq!(line(&format!("{options} {}", Device::p256([4; 32]).public_key())).options.presence, presence);
+    }
+}
+
+#[test]
+fn a_key_of_each_type_is_read_as_it_is_written() {
+    for signer in Signer::of_each_type() {
+        let key = signer.public_key();
+        let read = line(&format!("{key} alice"));
+        assert_eq!(read.key, key);
+        assert_eq!(key.to_string().split(' ').next(), Some(key.key_type().name()));
+        assert_eq!(key.key_type().is_fido(), matches!(signer, Signer::Device(_)));
+    }
+}
+
+#[test]
+fn a_key_of_ecdsa_is_a_point_of_the_curve_in_one_encoding() {
+    let key = p256().public_key().clone();
+    let point = &key.blob()[key.blob().len() - 65..];
+    let blob = |curve: &[u8], point: &[u8]| {
+        PublicKey::from_blob(&[&b"ecdsa-sha2-nistp256"[..], curve, point].map(string).concat())
+    };
+    assert_eq!(blob(b"nistp256", point), Ok(key.clone()));
+    let compressed = [&[2 + (point[64] & 1)], &point[1..33]].concat();
+    let hybrid = [&[6 + (point[64] & 1)], &point[1..]].concat();
+    let other_y = [&point[..33], &[1; 32]].concat();
+    // The prime of the curve: as a coordinate it would be another zero. 5.. is y of the point whose x is zero.
+    let prime = unhex("ffffffff00000001000000000000000000000000ffffffffffffffffffffffff");
+    let y = unhex("66485c780e2f83d72433bd5d84a06bb6541c2af31dae871728bf856a174f93f4");
+    let zero = [&[4][..], &[0; 32], &y].concat();
+    assert!(blob(b"nistp256", &zero).is_ok());
+    let not_reduced = [&[4][..], &prime, &y].concat();
+    let mut cut = point.to_vec();
+    cut.pop();
+    for point in [&compressed, &hybrid, &other_y, &not_reduced, &cut, &vec![0], &vec![0; 65], &Vec::new()] {
+        assert_eq!(blob(b"nistp256", point), Err(PublicKeyError::Malformed), "{}", hex(point));
+    }
+    for curve in [&b"nistp384"[..], b"nistp25", b"nistp256\0", b""] {
+        assert_eq!(blob(curve, point), Err(PublicKeyError::Malformed));
+    }
+    assert_eq!(PublicKey::from_blob(&[key.blob(), &[0]].concat()), Err(PublicKeyError::Malformed));
+    for length in 0..key.blob().len() {
+        assert!(PublicKey::from_blob(&key.blob()[..length]).is_err(), "{length} bytes");
     }
 }
 
@@ -146,10 +188,9 @@ fn a_key_that_cannot_be_used_is_named_with_what_to_do() {
     };
     says("ssh-rsa AAAA alice", "make a key with `ssh-keygen -t ed25519`");
     says("wide ssh-rsa AAAA alice", "make a key with `ssh-keygen -t ed25519`");
-    says("ecdsa-sha2-nistp256 AAAA alice", "do not support `ecdsa-sha2-nistp256` keys");
+    says("ecdsa-sha2-nistp384 AAAA alice", "do not support `ecdsa-sha2-nistp384` keys");
     says("ecdsa-sha2-nistp521 AAAA alice", "`ssh-keygen -t ed25519`");
     says("ssh-dss AAAA alice", "do not support `ssh-dss` keys");
-    says("sk-ecdsa-sha2-nistp256@openssh.com AAAA alice", "`ssh-keygen -t ed25519-sk`");
     says("ssh-ed25519-cert-v01@openssh.com AAAA alice", "this is a certificate");
     says("sh-ed25519 AAAA alice", "`sh-ed25519` is not a type of ssh keys");
     says("from=\"192.0.2.1\" sh-ed25519 AAAA alice", "`sh-ed25519` is not a type of ssh keys");
@@ -157,6 +198,7 @@ fn a_key_that_cannot_be_used_is_named_with_what_to_do() {
     says("ssh-ed25519 AAA! alice", "not base64");
     says(&key().replace("AAAA", "AAA"), "not base64");
     says(&key()[..40], "cut off");
+    says(&p256().public_key().to_string()[..100], "cut off");
     says(&fido().replace("sk-ssh-ed25519@openssh.com ", "ssh-ed25519 "), "the key inside is of another type");
     says(&format!("{} {}", key(), "a".repeat(129)), "more than 128 characters");
     says(&format!("{} a\u{1b}[31m", key()), "can't be shown");

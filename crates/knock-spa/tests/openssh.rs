@@ -9,9 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use base64ct::{Base64, Encoding};
-use ed25519_dalek::SigningKey;
 use knock_spa::{PacketKeys, PrivateKey, PrivateKeyError, PublicKey, PublicKeyError, Signature, UnsignedPacket};
-use support::{Device, NOW, alice, authorized, cover, realm, request, string};
+use support::{Device, NOW, alice, authorized, cover, mpints, p256, realm, request, string};
 
 fn ssh_keygen(arguments: &[&str], input: &[u8]) -> Output {
     let piped = Stdio::piped;
@@ -52,41 +51,49 @@ fn verifies(key: &PublicKey, message: &[u8], answer_of_agent: &[u8]) -> bool {
 
 #[test]
 fn ssh_keygen_verifies_the_signature_of_a_packet() {
-    let key = alice();
-    let keys = PacketKeys::new(&cover(), key.public_key(), &realm());
-    let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
-    let signature = key.sign(&unsigned.to_be_signed()).encode();
-    let answer = [string(b"ssh-ed25519"), string(&signature[..64])].concat();
-    assert!(verifies(key.public_key(), &unsigned.message(), &answer));
-    assert!(!verifies(key.public_key(), b"another message", &answer));
-    // What an agent answers is what the packet holds.
-    assert_eq!(Signature::from_agent(&answer, key.public_key()).expect("a signature").encode(), signature);
+    for key in [alice(), p256()] {
+        let keys = PacketKeys::new(&cover(), key.public_key(), &realm());
+        let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
+        let signature = key.sign(&unsigned.to_be_signed()).encode();
+        let answer = answer(key.public_key(), &signature[..64]);
+        assert!(verifies(key.public_key(), &unsigned.message(), &answer));
+        assert!(!verifies(key.public_key(), b"another message", &answer));
+        // What an agent answers is what the packet holds.
+        assert_eq!(Signature::from_agent(&answer, key.public_key()).expect("a signature").encode(), signature);
+    }
+}
+
+/// What an agent answers for a key that is not in a FIDO device.
+fn answer(key: &PublicKey, signature: &[u8]) -> Vec<u8> {
+    let name = key.key_type().name();
+    let signature = if name == "ssh-ed25519" { signature.to_vec() } else { mpints(signature) };
+    [string(name.as_bytes()), string(&signature)].concat()
 }
 
 #[test]
 fn ssh_keygen_verifies_what_is_taken_for_a_signature_of_a_fido_key() {
-    let device = Device(SigningKey::from_bytes(&[3; 32]));
-    let key = PublicKey::from_blob(&device.blob()).expect("a key");
-    let keys = PacketKeys::new(&cover(), &key, &realm());
-    let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
-    let answer = device.answer(&unsigned.to_be_signed(), 1, 258);
-    assert!(verifies(&key, &unsigned.message(), &answer));
-    let presence = knock_spa::Presence::Touch;
-    let signature = Signature::from_agent(&answer, &key).expect("a signature");
-    assert_eq!(signature.verify(&key, &unsigned.to_be_signed(), presence), Ok(()));
+    for device in [Device::ed25519([3; 32]), Device::p256([4; 32])] {
+        let key = device.public_key();
+        let keys = PacketKeys::new(&cover(), &key, &realm());
+        let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
+        let answer = device.answer(&unsigned.to_be_signed(), 1, 258);
+        assert!(verifies(&key, &unsigned.message(), &answer));
+        let signature = Signature::from_agent(&answer, &key).expect("a signature");
+        assert_eq!(signature.verify(&key, &unsigned.to_be_signed(), knock_spa::Presence::Touch), Ok(()));
+    }
 }
 
 #[test]
 fn an_answer_of_an_agent_is_of_the_type_of_the_key_and_ends_where_it_should() {
-    let device = Device(SigningKey::from_bytes(&[3; 32]));
-    let fido = PublicKey::from_blob(&device.blob()).expect("a key");
-    let plain = alice().public_key().clone();
-    let fido_answer = device.answer(b"x", 1, 1);
-    let plain_answer = [string(b"ssh-ed25519"), string(&[5; 64])].concat();
-    for (key, answer, other) in [(&fido, &fido_answer, &plain_answer), (&plain, &plain_answer, &fido_answer)] {
+    let device = |device: Device| (device.public_key(), device.answer(b"x", 1, 1));
+    let key = |key: PrivateKey| (key.public_key().clone(), answer(key.public_key(), &key.sign(b"x").encode()[..64]));
+    let pairs = [key(alice()), key(p256()), device(Device::ed25519([3; 32])), device(Device::p256([4; 32]))];
+    for (key, answer) in &pairs {
         assert!(Signature::from_agent(answer, key).is_ok());
-        let error = Signature::from_agent(other, key).expect_err("another type").to_string();
-        assert!(error.contains(key.key_type().name()), "{error}");
+        for (_, other) in pairs.iter().filter(|(other, _)| other != key) {
+            let error = Signature::from_agent(other, key).expect_err("another type").to_string();
+            assert!(error.contains(key.key_type().name()), "{error}");
+        }
         assert!(Signature::from_agent(&[answer, &b"x"[..]].concat(), key).is_err());
         for length in 0..answer.len() {
             assert!(Signature::from_agent(&answer[..length], key).is_err(), "{length} bytes");
@@ -95,11 +102,33 @@ fn an_answer_of_an_agent_is_of_the_type_of_the_key_and_ends_where_it_should() {
 }
 
 #[test]
+fn the_numbers_of_an_agent_are_positive_and_of_32_bytes() {
+    let key = p256();
+    let signature = key.sign(b"x").encode();
+    let (r, s) = (&signature[..32], &signature[32..64]);
+    let read = |r: &[u8], s: &[u8]| {
+        let answer = [string(b"ecdsa-sha2-nistp256"), string(&[string(r), string(s)].concat())].concat();
+        Signature::from_agent(&answer, key.public_key()).map(|signature| signature.encode()).ok()
+    };
+    let zeros = |number: &[u8], count: usize| [&vec![0; count], number].concat();
+    assert_eq!(read(&zeros(r, 1), &zeros(s, 1)), Some(signature));
+    // As some agents do, and OpenSSH accepts.
+    assert_eq!(read(&zeros(r, 7), &zeros(s, 2)), Some(signature));
+    let negative = [&[0x80], &r[1..]].concat();
+    let long = [&[1], r].concat();
+    for wrong in [&negative[..], &long, &[], &[0], &zeros(&[0xff; 32], 1)] {
+        assert_eq!((read(wrong, &zeros(s, 1)), read(&zeros(r, 1), wrong)), (None, None), "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_key_that_ssh_keygen_made_signs() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (number, comment) in ["", "a", "alice@host", "Ålice with blanks"].into_iter().enumerate() {
-        let (private, public) =
-            made(folder.path(), &format!("key{number}"), &["-t", "ed25519", "-N", "", "-C", comment]);
+    let comments = ["", "a", "alice@host", "Ålice with blanks"];
+    // A number of ECDSA has 31 to 33 bytes.
+    let kinds = std::iter::repeat_n("ed25519", 4).chain(std::iter::repeat_n("ecdsa", 20));
+    for (number, (kind, comment)) in kinds.zip(comments.into_iter().cycle()).enumerate() {
+        let (private, public) = made(folder.path(), &format!("key{number}"), &["-t", kind, "-N", "", "-C", comment]);
         let key = PrivateKey::from_openssh(&private).expect("a usable key");
         assert_eq!(key.comment(), comment);
         assert_eq!(format!("{} {comment}", key.public_key()).trim_end(), public.trim_end());
@@ -132,10 +161,18 @@ fn a_key_that_cannot_sign_packets_is_refused_with_what_to_do() {
     ] {
         assert_eq!(refused(name, arguments), PrivateKeyError::Type(PublicKeyError::Rsa));
     }
-    let error = refused("ecdsa", &["-t", "ecdsa", "-b", "256", "-N", ""]).to_string();
-    assert!(error.contains("`ecdsa-sha2-nistp256`") && error.contains("ssh-keygen -t ed25519"), "{error}");
-    let error = refused("pkcs8", &["-t", "ecdsa", "-m", "PKCS8", "-N", ""]).to_string();
-    assert!(error.contains("`ssh-keygen -t ed25519`"), "{error}");
+    let error = refused("p384", &["-t", "ecdsa", "-b", "384", "-N", ""]).to_string();
+    assert!(error.contains("`ecdsa-sha2-nistp384`") && error.contains("`ssh-keygen -t ed25519`"), "{error}");
+    for (name, format) in [("pkcs8", "PKCS8"), ("pem", "PEM")] {
+        let error = refused(name, &["-t", "ecdsa", "-m", format, "-N", ""]).to_string();
+        assert!(error.contains("convert it with `ssh-keygen -p -f FILE`"), "{error}");
+        // That is true.
+        let path = folder.path().join(name);
+        let path_text = path.to_str().expect("a text");
+        assert!(ssh_keygen(&["-q", "-p", "-N", "", "-f", path_text], b"").status.success());
+        assert!(PrivateKey::from_openssh(&fs::read(&path).expect("the private key")).is_ok());
+    }
+    assert_eq!(refused("ecdsa-encrypted", &["-t", "ecdsa", "-N", "passphrase"]), PrivateKeyError::Encrypted);
     assert_eq!(refused("pkcs8-e", &["-t", "ecdsa", "-m", "PKCS8", "-N", "passphrase"]), PrivateKeyError::Encrypted);
 
     let (_, public) = made(folder.path(), "public", &["-t", "ed25519", "-N", ""]);
@@ -149,7 +186,13 @@ fn a_key_that_cannot_sign_packets_is_refused_with_what_to_do() {
 #[test]
 fn a_damaged_private_key_is_refused_and_not_shown() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (private, _) = made(folder.path(), "key", &["-t", "ed25519", "-N", ""]);
+    for kind in ["ed25519", "ecdsa"] {
+        let (private, _) = made(folder.path(), kind, &["-t", kind, "-N", ""]);
+        damages(private);
+    }
+}
+
+fn damages(private: Vec<u8>) {
     let text = String::from_utf8(private).expect("a text");
     let lines: Vec<&str> = text.lines().collect();
     let bytes = Base64::decode_vec(&lines[1..lines.len() - 1].concat()).expect("base64");

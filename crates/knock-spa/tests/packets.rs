@@ -2,12 +2,15 @@
 
 mod support;
 
-use ed25519_dalek::SigningKey;
 use knock_spa::{
-    Cover, Keyring, PAYLOAD_MAX, PAYLOAD_MIN, PacketKeys, PrivateKey, Refusal, Signature, SignatureError, UnixTime,
-    Unopened, UnsignedPacket,
+    Cover, Keyring, PAYLOAD_MAX, PAYLOAD_MIN, PacketKeys, Presence, PrivateKey, Refusal, Signature, SignatureError,
+    UnixTime, Unopened, UnsignedPacket,
 };
-use support::{Device, NOW, alice, authorized, cover, keyring, packet, realm, request, seal};
+use support::sealer::Sealer;
+use support::{
+    Device, NOW, Signer, alice, authorized, cover, hex, keyring, mpints, p256, packet, realm, request, seal, string,
+    unhex,
+};
 
 const DAY: u64 = 86_400_000;
 
@@ -22,35 +25,109 @@ fn a_packet_has_216_to_471_bytes() {
     assert_eq!((PAYLOAD_MIN, PAYLOAD_MAX), (216, 471));
 }
 
+/// A server that knows that key, and a packet of it.
+fn server_and_packet(signer: &Signer) -> (Keyring, Vec<u8>) {
+    let key = signer.public_key();
+    let keys = PacketKeys::new(&cover(), &key, &realm());
+    let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
+    let packet = unsigned.seal(&signer.sign(&unsigned.to_be_signed()), 20);
+    (Keyring::new(&realm(), &[cover()], authorized(&key.to_string()), NOW), packet)
+}
+
 #[test]
 fn every_packet_with_one_other_bit_is_refused() {
-    let (keyring, packet) = (keyring(NOW), packet(NOW));
-    assert!(keyring.open(&packet).is_ok());
-    for bit in 0..packet.len() * 8 {
-        let mut other = packet.clone();
-        other[bit / 8] ^= 1 << (bit % 8);
-        let expected = if bit < 64 { Unopened::UnknownKey } else { Unopened::Sealed };
-        assert_eq!(keyring.open(&other).map(|_| ()), Err(expected), "bit {bit}");
+    for signer in Signer::of_each_type() {
+        let (keyring, packet) = server_and_packet(&signer);
+        assert!(keyring.open(&packet).is_ok());
+        for bit in 0..packet.len() * 8 {
+            let mut other = packet.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 64 { Unopened::UnknownKey } else { Unopened::Sealed };
+            assert_eq!(keyring.open(&other).map(|_| ()), Err(expected), "{:?}, bit {bit}", signer.public_key());
+        }
     }
 }
 
 #[test]
-fn every_signature_with_one_other_bit_is_refused() {
-    let keyring = keyring(NOW);
-    let keys = PacketKeys::new(&cover(), alice().public_key(), &realm());
-    let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
-    let signature = alice().sign(&unsigned.to_be_signed()).encode();
-    let mut checked = 0;
-    for bit in 0..signature.len() * 8 {
-        let mut other = signature;
-        other[bit / 8] ^= 1 << (bit % 8);
-        // What can't be decoded can't be sealed by this crate; the implementation in Python seals it.
-        let Ok(other) = Signature::decode(&other) else { continue };
-        let opened = keyring.open(&unsigned.seal(&other, 0)).expect("sealed by somebody who knows the cover");
-        assert!(matches!(keyring.verify(&opened), Err(Refusal::Signature(_))), "bit {bit}");
-        checked += 1;
+fn a_holder_of_the_cover_can_change_no_bit_of_what_is_sealed() {
+    for signer in Signer::of_each_type() {
+        let key = signer.public_key();
+        let (keyring, _) = server_and_packet(&signer);
+        let sealer = Sealer::new("example.com", &[7; 32], key.blob());
+        let (nonce, body) = ([9; 24], request(NOW).encode().expect("a valid request"));
+        let signature = signer.sign(&sealer.to_be_signed(&nonce, &body)).encode();
+        let plain = [&nonce[..], &body, &signature, &[0; 5]].concat();
+        let verified = |plain: &[u8]| {
+            let (nonce, plain) = plain.split_first_chunk().expect("a nonce");
+            let packet = sealer.seal(NOW.day(), nonce, plain);
+            keyring.verify(&keyring.open(&packet).expect("sealed by somebody who knows the cover"))
+        };
+        assert_eq!(verified(&plain), Ok(request(NOW)), "{key:?}");
+        for bit in 0..plain.len() * 8 {
+            let mut other = plain.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            let refused = verified(&other).expect_err("another bit");
+            let expected = match bit / 8 {
+                ..184 => matches!(refused, Refusal::Signature(SignatureError::Wrong | SignatureError::GreaterS)),
+                184..189 if key.key_type().is_fido() => refused == Refusal::Signature(SignatureError::Wrong),
+                184..192 => refused == Refusal::Signature(SignatureError::Reserved),
+                _ => refused == Refusal::Padding,
+            };
+            assert!(expected, "{key:?}, bit {bit}: {refused}");
+        }
     }
-    assert_eq!(checked, 69 * 8);
+}
+
+#[test]
+fn of_the_two_signatures_of_ecdsa_one_is_accepted() {
+    for (signer, tail) in
+        [(Signer::Key(p256()), [0; 8]), (Signer::Device(Device::p256([4; 32])), [1, 0, 0, 1, 2, 0, 0, 0])]
+    {
+        let key = signer.public_key();
+        let verify = |signature: &p256::ecdsa::Signature| {
+            let encoded: [u8; 72] = [&signature.to_bytes()[..], &tail].concat().try_into().expect("72 bytes");
+            Signature::decode(&encoded).expect("nothing reserved").verify(&key, b"text", Presence::Touch)
+        };
+        let accepted = p256::ecdsa::Signature::from_slice(&signer.sign(b"text").encode()[..64]).expect("a signature");
+        assert_eq!(verify(&accepted), Ok(()));
+        let other = p256::ecdsa::Signature::from_scalars(accepted.r(), -accepted.s()).expect("a signature");
+        assert_eq!(verify(&other), Err(SignatureError::GreaterS));
+        // An agent gives either; the packet has the same.
+        for signature in [accepted, other] {
+            let fido: &[u8] = if key.key_type().is_fido() { &tail[..5] } else { &[] };
+            let answer =
+                [string(key.key_type().name().as_bytes()), string(&mpints(&signature.to_bytes())), fido.to_vec()];
+            let read = Signature::from_agent(&answer.concat(), &key).expect("a signature");
+            assert_eq!(read.encode()[..64], accepted.to_bytes()[..]);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_signature_of_ecdsa_is_refused() {
+    let (key, good) = (p256(), p256().sign(b"text").encode());
+    let order = unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let one = [&[0; 31][..], &[1]].concat();
+    let (r, s) = (&good[..32], &good[32..64]);
+    for (r, s) in [
+        (&[0; 32][..], s),
+        (r, &[0; 32]),
+        (&[0; 32], &[0; 32]),
+        (&order, s),
+        (r, &order),
+        (&order, &order),
+        (&[0xff; 32], s),
+        (&one, &one),
+        (s, r),
+    ] {
+        let mut signature = [0; 72];
+        signature[..32].copy_from_slice(r);
+        signature[32..64].copy_from_slice(s);
+        let signature = Signature::decode(&signature).expect("nothing reserved");
+        let refused = signature.verify(key.public_key(), b"text", Presence::Touch);
+        assert!(matches!(refused, Err(SignatureError::Wrong | SignatureError::GreaterS)), "{}, {}", hex(r), hex(s));
+    }
+    assert_eq!(p256().sign(b"text").verify(key.public_key(), b"other", Presence::Touch), Err(SignatureError::Wrong));
 }
 
 #[test]
@@ -195,10 +272,13 @@ fn a_keyring_without_keys_or_covers_opens_nothing() {
     }
 }
 
+fn devices() -> [Device; 2] {
+    [Device::ed25519([3; 32]), Device::p256([4; 32])]
+}
+
 /// What a server says to a packet of a FIDO key with these flags, and with these options.
-fn fido(options: &str, flags: u8, change: impl Fn(&mut [u8; 72])) -> Result<(), Refusal> {
-    let device = Device(SigningKey::from_bytes(&[3; 32]));
-    let key = knock_spa::PublicKey::from_blob(&device.blob()).expect("a key");
+fn fido(device: &Device, options: &str, flags: u8, change: impl Fn(&mut [u8; 72])) -> Result<(), Refusal> {
+    let key = device.public_key();
     let keys = PacketKeys::new(&cover(), &key, &realm());
     let unsigned = UnsignedPacket::new(&keys, [9; 24], &request(NOW)).expect("a valid request");
     let mut signature = device.sign(&unsigned.to_be_signed(), flags, 7).encode();
@@ -219,7 +299,9 @@ fn a_fido_key_has_to_be_touched_unless_its_options_say_otherwise() {
         ("verify-required,no-touch-required", not_verified, not_verified, Ok(()), Ok(())),
     ] {
         for (flags, expected) in [(0, neither), (1, touched), (4, verified), (5, both), (0xc5, both), (0xfa, neither)] {
-            assert_eq!(fido(options, flags, |_| ()), expected, "`{options}`, flags {flags:#04x}");
+            for device in devices() {
+                assert_eq!(fido(&device, options, flags, |_| ()), expected, "`{options}`, flags {flags:#04x}");
+            }
         }
     }
 }
@@ -227,10 +309,12 @@ fn a_fido_key_has_to_be_touched_unless_its_options_say_otherwise() {
 #[test]
 fn flags_and_counter_of_a_fido_key_are_signed() {
     let wrong = Err(Refusal::Signature(SignatureError::Wrong));
-    assert_eq!(fido("", 1, |_| ()), Ok(()));
-    assert_eq!(fido("", 0, |signature| signature[64] = 1), wrong);
-    for byte in 65..69 {
-        assert_eq!(fido("", 1, |signature| signature[byte] ^= 1), wrong);
+    for device in devices() {
+        assert_eq!(fido(&device, "", 1, |_| ()), Ok(()));
+        assert_eq!(fido(&device, "", 0, |signature| signature[64] = 1), wrong);
+        for byte in 65..69 {
+            assert_eq!(fido(&device, "", 1, |signature| signature[byte] ^= 1), wrong);
+        }
     }
 }
 

@@ -9,13 +9,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use ed25519_dalek::SigningKey;
 use knock_spa::{
     AuthorizedKey, BodyError, Cover, Keyring, Operation, PacketKeys, PrivateKey, PublicKey, Refusal, Request,
     Signature, SignatureError, UnixTime, UnsignedPacket,
 };
 use serde_json::{Value, json};
-use support::{Device, NOW, alice, authorized, cover, hex, realm, request, root, seal, string, unhex};
+use support::{Device, NOW, Signer, alice, authorized, cover, hex, realm, request, root, seal, string, unhex};
 
 /// A Python that has `cryptography`: the one of the path, or that of the distribution.
 fn python() -> Command {
@@ -68,18 +67,37 @@ impl Drop for Other {
     }
 }
 
-/// The inputs of a packet of alice, in the terms of a test vector.
-fn inputs(request: &Request) -> Value {
+/// The inputs of a packet of a key, in the terms of a test vector.
+fn inputs_of(signer: &Signer, seed: u8, request: &Request) -> Value {
+    let fido = matches!(signer, Signer::Device(_));
     json!({
-        "realm": realm().as_str(), "cover": "07".repeat(32), "seed": "01".repeat(32), "application": null,
+        "realm": realm().as_str(), "cover": "07".repeat(32), "type": signer.public_key().key_type().name(),
+        "seed": hex(&[seed; 32]), "application": fido.then_some(Device::APPLICATION),
         "operation": if request.operation == Operation::Open { "open" } else { "close" },
         "address": request.address.map(|address| address.to_string()),
         "widen": request.widen,
         "lifetime": request.lifetime.map_or(0, NonZeroU32::get),
         "time": request.time.as_millis(),
         "rule": request.rule.as_ref().map(|rule| rule.as_str()),
-        "nonce": "09".repeat(24), "padding": 20, "fido_flags": 0, "fido_counter": 0,
+        "nonce": "09".repeat(24), "padding": 20, "fido_flags": u8::from(fido), "fido_counter": if fido { 258 } else { 0 },
     })
+}
+
+/// The inputs of a packet of alice.
+fn inputs(request: &Request) -> Value {
+    inputs_of(&Signer::Key(alice()), 1, request)
+}
+
+/// What Python opens packets of that key with.
+fn receiver(key: &PublicKey) -> Value {
+    json!({
+        "realm": realm().as_str(), "cover": "07".repeat(32), "blob": hex(key.blob()), "today": NOW.day(),
+    })
+}
+
+/// A key of each type, with the byte that its seed consists of.
+fn signers() -> impl Iterator<Item = (Signer, u8)> {
+    Signer::of_each_type().into_iter().zip([1, 3, 2, 4])
 }
 
 /// The request of a test vector or of an answer.
@@ -118,20 +136,20 @@ fn the_vectors_of_the_document_are_what_this_crate_computes() {
     let document = std::fs::read_to_string(root().join("docs/spa-protocol.md")).expect("the document");
     let block = document.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("vectors");
     let vectors: Vec<Value> = serde_json::from_str(block).expect("vectors");
-    assert!(vectors.len() >= 3);
+    assert!(vectors.len() >= 4);
     for vector in &vectors {
         let bytes = |name: &str| unhex(vector[name].as_str().unwrap_or_else(|| panic!("{name} of {vector}")));
         let seed: [u8; 32] = bytes("seed").try_into().expect("32 bytes");
         let cover = Cover::from_bytes(bytes("cover").try_into().expect("32 bytes"));
         let realm = vector["realm"].as_str().expect("a text").parse().expect("a realm");
-        let (key, device) = match vector["application"].as_str() {
-            None => (PrivateKey::from_seed(seed, "").public_key().clone(), None),
-            Some(application) => {
-                assert_eq!(application, Device::APPLICATION);
-                let device = Device(SigningKey::from_bytes(&seed));
-                (PublicKey::from_blob(&device.blob()).expect("a key"), Some(device))
-            }
+        let signer = match vector["type"].as_str().expect("a type") {
+            "ssh-ed25519" => Signer::Key(PrivateKey::from_seed(seed, "")),
+            "ecdsa-sha2-nistp256" => Signer::Key(PrivateKey::from_p256(seed, "").expect("a number of the group")),
+            "sk-ssh-ed25519@openssh.com" => Signer::Device(Device::ed25519(seed)),
+            "sk-ecdsa-sha2-nistp256@openssh.com" => Signer::Device(Device::p256(seed)),
+            other => panic!("{other}"),
         };
+        let key = signer.public_key();
         assert_eq!(hex(key.blob()), vector["blob"]);
         assert_eq!(hex(key.fingerprint().as_bytes()), vector["fingerprint"]);
 
@@ -144,9 +162,10 @@ fn the_vectors_of_the_document_are_what_this_crate_computes() {
         let to_be_signed = unsigned.to_be_signed();
         assert_eq!(hex(&to_be_signed), vector["to_be_signed"]);
         let number = |name: &str| vector[name].as_u64().expect("a number");
-        let signature = match device {
-            None => PrivateKey::from_seed(seed, "").sign(&to_be_signed),
-            Some(device) => {
+        let signature = match signer {
+            Signer::Key(key) => key.sign(&to_be_signed),
+            Signer::Device(device) => {
+                assert_eq!(vector["application"], Device::APPLICATION);
                 let flags = u8::try_from(number("fido_flags")).expect("a byte");
                 device.sign(&to_be_signed, flags, u32::try_from(number("fido_counter")).expect("a counter"))
             }
@@ -163,22 +182,24 @@ fn the_vectors_of_the_document_are_what_this_crate_computes() {
 #[test]
 fn python_opens_what_this_crate_seals() {
     let mut other = Other::start();
-    let given = json!({
-        "realm": realm().as_str(), "cover": "07".repeat(32), "blob": hex(alice().public_key().blob()), "today": NOW.as_millis() / 86_400_000,
-    });
-    for request in requests() {
-        for padding in [0, 1, 255] {
-            let mut given = given.clone();
-            given["packet"] = json!(hex(&seal(&alice(), &cover(), &realm(), &request, padding)));
-            assert_eq!(request_of(&other.ask(given, "open")), request);
+    for (signer, _) in signers() {
+        let key = signer.public_key();
+        let packet_keys = PacketKeys::new(&cover(), &key, &realm());
+        for (request, nonce) in requests().into_iter().zip(0..) {
+            for padding in [0, 1, 255] {
+                let unsigned = UnsignedPacket::new(&packet_keys, [nonce; 24], &request).expect("a valid request");
+                let mut given = receiver(&key);
+                given["packet"] = json!(hex(&unsigned.seal(&signer.sign(&unsigned.to_be_signed()), padding)));
+                assert_eq!(request_of(&other.ask(given, "open")), request, "{key:?}");
+            }
         }
     }
     for (changed, refusal) in [
         (json!({"realm": "example.org"}), "key id"),
         (json!({"cover": "08".repeat(32)}), "key id"),
-        (json!({"today": NOW.as_millis() / 86_400_000 + 2}), "key id"),
+        (json!({"today": NOW.day() + 2}), "key id"),
     ] {
-        let mut given = given.clone();
+        let mut given = receiver(alice().public_key());
         given["packet"] = json!(hex(&support::packet(NOW)));
         for (key, value) in changed.as_object().expect("an object") {
             given[key] = value.clone();
@@ -190,14 +211,43 @@ fn python_opens_what_this_crate_seals() {
 #[test]
 fn this_crate_opens_what_python_seals() {
     let mut other = Other::start();
-    let keyring = support::keyring(NOW);
-    for request in requests() {
-        for padding in [0, 1, 255] {
-            let mut inputs = inputs(&request);
-            inputs["padding"] = json!(padding);
+    for (signer, seed) in signers() {
+        let key = signer.public_key();
+        let keyring = Keyring::new(&realm(), &[cover()], authorized(&key.to_string()), NOW);
+        for request in requests() {
+            for padding in [0, 1, 255] {
+                let mut inputs = inputs_of(&signer, seed, &request);
+                inputs["padding"] = json!(padding);
+                let packet = other.seal(inputs);
+                if seed == 1 {
+                    let own = seal(&alice(), &cover(), &realm(), &request, padding);
+                    assert_eq!(packet, own, "Ed25519 has one signature");
+                }
+                assert_eq!(keyring.verify(&keyring.open(&packet).expect("sealed")), Ok(request.clone()), "{key:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_refuse_the_greater_s_of_ecdsa_and_an_untouched_device() {
+    let mut other = Other::start();
+    for (signer, seed) in signers() {
+        let key = signer.public_key();
+        let (ecdsa, fido) = (seed == 2 || seed == 4, key.key_type().is_fido());
+        let keyring = Keyring::new(&realm(), &[cover()], authorized(&key.to_string()), NOW);
+        for (field, value, expected) in [
+            ("greater_s", json!(true), ecdsa.then_some(SignatureError::GreaterS)),
+            ("fido_flags", json!(0), fido.then_some(SignatureError::NotTouched)),
+        ] {
+            let mut inputs = inputs_of(&signer, seed, &request(NOW));
+            inputs[field] = value;
             let packet = other.seal(inputs);
-            assert_eq!(packet, seal(&alice(), &cover(), &realm(), &request, padding), "Ed25519 has one signature");
-            assert_eq!(keyring.verify(&keyring.open(&packet).expect("sealed")), Ok(request.clone()));
+            let verified = keyring.verify(&keyring.open(&packet).expect("sealed"));
+            assert_eq!(verified.err(), expected.map(Refusal::Signature), "{key:?}");
+            let mut given = receiver(&key);
+            given["packet"] = json!(hex(&packet));
+            assert_eq!(other.ask(given, "open")["refused"].is_null(), expected.is_none(), "{key:?}, {field}");
         }
     }
 }
@@ -212,7 +262,7 @@ fn damage_that_was_signed_and_sealed_is_refused() {
         body[at] = byte;
         json!({ "raw_body": hex(&body) })
     };
-    let today = NOW.as_millis() / 86_400_000;
+    let today = NOW.day();
     let reserved = || Refusal::Signature(SignatureError::Reserved);
     let flags = |flags| Refusal::Body(BodyError::Flags { flags });
     for (damage, expected) in [
@@ -244,10 +294,8 @@ fn damage_that_was_signed_and_sealed_is_refused() {
         assert_eq!(keyring.verify(&opened).err(), expected, "{damage}");
 
         // Python refuses the same.
-        let given = json!({
-            "realm": realm().as_str(), "cover": "07".repeat(32), "blob": hex(alice().public_key().blob()), "today": today,
-            "packet": hex(&packet),
-        });
+        let mut given = receiver(alice().public_key());
+        given["packet"] = json!(hex(&packet));
         assert_eq!(other.ask(given, "open")["refused"].is_null(), expected.is_none(), "{damage}");
     }
 }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use super::expiry;
 use crate::address::{AddressList, AddressListError};
 use crate::excerpt::excerpt;
-use crate::public_key::KeyType;
+use crate::key_type::KeyType;
+use crate::proof::Presence;
 use crate::request::{RuleName, RuleNameError};
-use crate::signature::Presence;
 use crate::time::UnixTime;
 
 /// Which addresses a key may open a rule for.
@@ -107,7 +107,7 @@ pub enum OptionError {
         text: String,
     },
     /// A key that no device holds can't prove a touch.
-    #[error("option `{name}` is for keys of FIDO devices only (sk-ssh-ed25519@openssh.com); delete it")]
+    #[error("option `{name}` is for keys of FIDO devices only, whose type begins with `sk-`; delete it")]
     NotFido {
         /// Its name.
         name: &'static str,
@@ -200,7 +200,7 @@ impl Options {
 
     fn finish(self, key_type: KeyType) -> Result<KeyOptions, OptionError> {
         for (name, option) in [("no-touch-required", self.no_touch), ("verify-required", self.verify)] {
-            if option.is_some() && key_type != KeyType::FidoEd25519 {
+            if option.is_some() && !key_type.is_fido() {
                 return Err(OptionError::NotFido { name });
             }
         }
