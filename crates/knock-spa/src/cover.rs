@@ -4,10 +4,12 @@ use std::fmt;
 
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The length of a cover in bytes.
 const LENGTH: usize = 32;
+/// The length of its line in a file, with the end of the line.
+const LINE_LENGTH: usize = 45;
 
 /// 32 secret bytes that all users of a realm share. They hide packets; they open nothing.
 ///
@@ -39,8 +41,10 @@ pub enum CoverError {
 
 impl Cover {
     /// The cover of these bytes, which should be random.
-    pub fn from_bytes(bytes: [u8; LENGTH]) -> Cover {
-        Cover(Zeroizing::new(bytes))
+    pub fn from_bytes(mut bytes: [u8; LENGTH]) -> Cover {
+        let cover = Cover(Zeroizing::new(bytes));
+        bytes.zeroize();
+        cover
     }
 
     /// Reads the content of a cover file: one line of base64.
@@ -57,19 +61,21 @@ impl Cover {
         if line.contains(&b'\n') {
             return Err(CoverError::Lines);
         }
-        let line = std::str::from_utf8(line).map_err(|_| CoverError::Encoding)?;
-        Cover::decode(Base64::decode_vec(line))
+        Cover::decode::<Base64>(std::str::from_utf8(line).map_err(|_| CoverError::Encoding)?)
     }
 
     /// The line of a cover file, with its end.
     pub fn to_file(&self) -> Zeroizing<String> {
-        let mut line = Zeroizing::new(Base64::encode_string(self.as_bytes()));
+        let encoded = Zeroizing::new(Base64::encode_string(self.as_bytes()));
+        // With room for all of it: a text that grows leaves a copy behind.
+        let mut line = Zeroizing::new(String::with_capacity(LINE_LENGTH));
+        line.push_str(&encoded);
         line.push('\n');
         line
     }
 
     pub(crate) fn from_url(text: &str) -> Result<Cover, CoverError> {
-        Cover::decode(Base64UrlUnpadded::decode_vec(text))
+        Cover::decode::<Base64UrlUnpadded>(text)
     }
 
     pub(crate) fn to_url(&self) -> Zeroizing<String> {
@@ -80,10 +86,16 @@ impl Cover {
         &self.0
     }
 
-    fn decode<E>(decoded: Result<Vec<u8>, E>) -> Result<Cover, CoverError> {
-        let decoded = Zeroizing::new(decoded.map_err(|_| CoverError::Encoding)?);
-        let bytes = decoded.as_slice().try_into().map_err(|_| CoverError::Length { length: decoded.len() })?;
-        Ok(Cover::from_bytes(bytes))
+    fn decode<E: Encoding>(text: &str) -> Result<Cover, CoverError> {
+        // More than what it is decoded to: an allocation of the decoder's own would not be overwritten after an error.
+        let mut buffer = Zeroizing::new(vec![0; text.len()]);
+        let bytes = E::decode(text, &mut buffer).map_err(|_| CoverError::Encoding)?;
+        let mut cover = Cover(Zeroizing::new([0; LENGTH]));
+        if bytes.len() != LENGTH {
+            return Err(CoverError::Length { length: bytes.len() });
+        }
+        cover.0.copy_from_slice(bytes);
+        Ok(cover)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::cover::Cover;
 use crate::public_key::{Fingerprint, PublicKey};
@@ -30,8 +30,10 @@ impl PacketKeys {
     pub fn new(cover: &Cover, key: &PublicKey, realm: &Realm) -> PacketKeys {
         let audience = realm.audience();
         let input = Zeroizing::new([cover.as_bytes().as_slice(), key.blob()].concat());
-        let (extracted, _) = Hkdf::<Sha256>::extract(Some(PROTOCOL), &input);
-        let derivation = Zeroizing::new(extracted.into());
+        let (mut extracted, _) = Hkdf::<Sha256>::extract(Some(PROTOCOL), &input);
+        let mut derivation = Zeroizing::new([0; 32]);
+        derivation.copy_from_slice(&extracted);
+        extracted.as_mut_slice().zeroize();
         let packet_key = Zeroizing::new(expand(&derivation, &[b"gate", &audience]));
         PacketKeys { derivation, packet_key, audience, fingerprint: key.fingerprint() }
     }

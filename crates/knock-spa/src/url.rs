@@ -126,6 +126,7 @@ impl KnockUrl {
     pub fn to_secret_text(&self) -> Zeroizing<String> {
         let cover = self.cover.to_url();
         let KnockUrl { host, port, realm, .. } = self;
+        // The cover comes last: a text that grows after it would leave a copy behind.
         Zeroizing::new(format!("{SCHEME}{host}:{port}/?realm={realm}&cover={}", cover.as_str()))
     }
 }
