@@ -102,7 +102,7 @@ impl SignedPackets {
     /// Begins to accept packets. Where the files of accepted packets can't be used, none is accepted until they can.
     pub(crate) fn new(at: ClockReading, plan: SignedPlan, place: ReplayPlace) -> SignedPackets {
         let mut packets = SignedPackets {
-            budgets: Budgets::new(plan.keyring.keys().len()),
+            budgets: Budgets::new(plan.keyring.keys()),
             ports: plan.ports,
             keyring: plan.keyring,
             terms: plan.terms,
@@ -117,7 +117,7 @@ impl SignedPackets {
 
     /// Changes to other keys, covers and rules. What was accepted stays remembered.
     pub(crate) fn apply(&mut self, plan: SignedPlan) {
-        self.budgets = Budgets::new(plan.keyring.keys().len());
+        self.budgets = Budgets::new(plan.keyring.keys());
         (self.ports, self.keyring, self.terms) = (plan.ports, plan.keyring, plan.terms);
         self.users.keep_only(&self.keyring);
         if let Ok(replays) = &mut self.replays {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-/// The signatures of one key that are checked in a second.
+use crate::authorized_keys::AuthorizedKey;
+use crate::key_type::KeyType;
+
+/// The signatures of one key that are checked in a second, where a check costs 1.
 const CHECKS_OF_KEY: u64 = 200;
-/// The signatures of all keys that are checked in a second.
+/// The signatures of all keys that are checked in a second, where a check costs 1.
 const CHECKS: u64 = 2_000;
 /// The signatures of packets that can't be accepted, and that are checked in a second to say whose they are.
 const STALE_CHECKS: u64 = 20;
@@ -33,12 +36,12 @@ impl Rate {
         self.since = self.since.max(now);
     }
 
-    fn has_one(&self) -> bool {
-        self.left >= SECOND
+    fn has(&self, things: u64) -> bool {
+        self.left >= things * SECOND
     }
 
-    fn take_one(&mut self) {
-        self.left -= SECOND;
+    fn take(&mut self, things: u64) {
+        self.left -= things * SECOND;
     }
 }
 
@@ -47,31 +50,40 @@ impl Rate {
 pub struct Budgets {
     checks: Rate,
     stale: Rate,
-    /// Checks and requests of each key.
-    keys: Vec<(Rate, Rate)>,
+    keys: Vec<OfKey>,
+}
+
+#[derive(Clone, Debug)]
+struct OfKey {
+    /// What a check of a signature costs.
+    cost: u64,
+    checks: Rate,
+    requests: Rate,
 }
 
 impl Budgets {
-    /// For so many keys.
-    pub fn new(keys: usize) -> Budgets {
-        Budgets {
-            checks: Rate::full(CHECKS),
-            stale: Rate::full(STALE_CHECKS),
-            keys: vec![(Rate::full(CHECKS_OF_KEY), Rate::full(REQUESTS_OF_KEY)); keys],
-        }
+    /// For these keys, in the order of the keyring.
+    pub fn new(keys: &[AuthorizedKey]) -> Budgets {
+        Budgets::with_costs(keys.iter().map(|key| cost(key.key.key_type())))
     }
 
-    /// Whether a signature of the key with that index may be checked now: 200 in a second for each key, 2,000 for all. `now`
-    /// is the time on a monotonic clock, since any epoch.
+    fn with_costs(costs: impl Iterator<Item = u64>) -> Budgets {
+        let (checks, requests) = (Rate::full(CHECKS_OF_KEY), Rate::full(REQUESTS_OF_KEY));
+        let keys = costs.map(|cost| OfKey { cost, checks, requests }).collect();
+        Budgets { checks: Rate::full(CHECKS), stale: Rate::full(STALE_CHECKS), keys }
+    }
+
+    /// Whether a signature of the key with that index may be checked now: 200 in a second for each key, 2,000 for all; 25 and
+    /// 250 where they are of ECDSA. `now` is the time on a monotonic clock, since any epoch.
     pub fn may_check(&mut self, key: usize, now: Duration) -> bool {
         let now = nanoseconds(now);
-        let Some((of_key, _)) = self.keys.get_mut(key) else { return false };
-        of_key.refill(CHECKS_OF_KEY, now);
+        let Some(OfKey { cost, checks, .. }) = self.keys.get_mut(key) else { return false };
+        checks.refill(CHECKS_OF_KEY, now);
         self.checks.refill(CHECKS, now);
-        let may = of_key.has_one() && self.checks.has_one();
+        let may = checks.has(*cost) && self.checks.has(*cost);
         if may {
-            of_key.take_one();
-            self.checks.take_one();
+            checks.take(*cost);
+            self.checks.take(*cost);
         }
         may
     }
@@ -80,22 +92,30 @@ impl Budgets {
     /// Who has recorded a packet can send it again at any rate, and must not use up the checks of its key.
     pub fn may_check_stale(&mut self, now: Duration) -> bool {
         self.stale.refill(STALE_CHECKS, nanoseconds(now));
-        let may = self.stale.has_one();
+        let may = self.stale.has(1);
         if may {
-            self.stale.take_one();
+            self.stale.take(1);
         }
         may
     }
 
     /// Whether a request that the key has signed may be followed now: 10 in a second.
     pub fn may_request(&mut self, key: usize, now: Duration) -> bool {
-        let Some((_, of_key)) = self.keys.get_mut(key) else { return false };
-        of_key.refill(REQUESTS_OF_KEY, nanoseconds(now));
-        let may = of_key.has_one();
+        let Some(OfKey { requests, .. }) = self.keys.get_mut(key) else { return false };
+        requests.refill(REQUESTS_OF_KEY, nanoseconds(now));
+        let may = requests.has(1);
         if may {
-            of_key.take_one();
+            requests.take(1);
         }
         may
+    }
+}
+
+/// A check of ECDSA takes up to eight times as long as one of Ed25519, of which 2,000 take a tenth of a second.
+fn cost(key_type: KeyType) -> u64 {
+    match key_type {
+        KeyType::Ed25519 | KeyType::FidoEd25519 => 1,
+        KeyType::EcdsaP256 | KeyType::FidoEcdsaP256 => 8,
     }
 }
 
@@ -113,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_key_that_uses_up_its_checks_leaves_the_others_theirs() {
-        let mut budgets = Budgets::new(3);
+        let mut budgets = Budgets::with_costs(std::iter::repeat_n(1, 3));
         let start = Duration::from_secs(5);
         assert_eq!(checks(&mut budgets, 0, 10_000, start), 200);
         assert_eq!(checks(&mut budgets, 1, 10_000, start), 200);
@@ -124,14 +144,14 @@ mod tests {
 
     #[test]
     fn all_keys_together_have_two_thousand_checks() {
-        let mut budgets = Budgets::new(20);
+        let mut budgets = Budgets::with_costs(std::iter::repeat_n(1, 20));
         let all: usize = (0..20).map(|key| checks(&mut budgets, key, 1_000, Duration::ZERO)).sum();
         assert_eq!(all, 2_000);
     }
 
     #[test]
     fn packets_that_cannot_be_accepted_use_up_checks_of_their_own() {
-        let mut budgets = Budgets::new(1);
+        let mut budgets = Budgets::with_costs(std::iter::once(1));
         let now = Duration::from_secs(5);
         assert_eq!((0..1_000).filter(|_| budgets.may_check_stale(now)).count(), 20);
         assert_eq!(checks(&mut budgets, 0, 1_000, now), 200);
@@ -139,8 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn a_check_of_ecdsa_costs_eight() {
+        let p256 = |number| crate::PrivateKey::from_p256([number; 32], "").expect("a number of the group");
+        let keys = (1..=12).map(|number| match number {
+            1 => crate::PrivateKey::from_seed([1; 32], ""),
+            _ => p256(number),
+        });
+        let file: String = keys.map(|key| format!("{}\n", key.public_key())).collect();
+        let keys = crate::AuthorizedKeys::parse(file.as_bytes()).keys;
+        let mut budgets = Budgets::new(&keys);
+        let all: Vec<usize> = (0..12).map(|key| checks(&mut budgets, key, 1_000, Duration::ZERO)).collect();
+        assert_eq!(all, [200, 25, 25, 25, 25, 25, 25, 25, 25, 25, 0, 0]);
+        // A part of what a check costs is kept for the next.
+        let mut budgets = Budgets::new(&keys);
+        checks(&mut budgets, 1, 1_000, Duration::ZERO);
+        assert_eq!(checks(&mut budgets, 1, 1_000, Duration::from_millis(39)), 0);
+        assert_eq!(checks(&mut budgets, 1, 1_000, Duration::from_millis(40)), 1);
+    }
+
+    #[test]
     fn a_key_has_ten_requests_a_second() {
-        let mut budgets = Budgets::new(1);
+        let mut budgets = Budgets::with_costs(std::iter::once(1));
         let requests = |budgets: &mut Budgets, now| (0..100).filter(|_| budgets.may_request(0, now)).count();
         assert_eq!(requests(&mut budgets, Duration::ZERO), 10);
         assert_eq!(requests(&mut budgets, Duration::from_millis(99)), 0);
