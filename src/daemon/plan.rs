@@ -106,7 +106,6 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
         grants: kinds.collect(),
         exempt_interfaces: exempt,
         owner: config.nftables.owner,
-        max_grants: config.limits.grants,
     });
     Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers }
 }

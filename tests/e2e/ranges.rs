@@ -197,7 +197,16 @@ fn under_a_flood_ranges_come_change_and_go_and_grants_follow_their_rule() {
     knock_both(&network, &network.clients[1], &[7000, 9000, 8000], sets);
     let siege = Siege::begin(&network, 2500, &[1]);
     let any = rule("all", &[7100, 9100, 8100], &json!("any"));
+    let of = |nftables: Value| {
+        let mut configuration = with(ftp.clone(), &[]);
+        configuration["nftables"] = nftables;
+        configuration
+    };
     let changes = [
+        ("the table is not owned", of(json!({ "owner": false }))),
+        ("and has another name", of(json!({ "owner": false, "table": "gate" }))),
+        ("and is owned again", of(json!({ "table": "gate" }))),
+        ("and has its own name again", of(json!({}))),
         ("another range comes", with(ftp.clone(), &[mosh()])),
         (
             "one that overlaps it",

@@ -33,9 +33,9 @@ pub enum Operation {
     FlushChain,
     /// Adding a rule.
     AddRule,
-    /// Emptying the set of guarded ports.
-    FlushSet,
-    /// Filling the set of guarded ports.
+    /// Deleting guarded ports.
+    DeleteGuarded,
+    /// Adding guarded ports.
     AddGuarded,
     /// Adding an element.
     AddElement,
@@ -67,8 +67,8 @@ impl fmt::Display for Operation {
             Operation::AddChain => "add a chain to",
             Operation::FlushChain => "empty a chain of",
             Operation::AddRule => "add a rule to",
-            Operation::FlushSet => "empty the set of guarded ports of",
-            Operation::AddGuarded => "fill the set of guarded ports of",
+            Operation::DeleteGuarded => "delete guarded ports of",
+            Operation::AddGuarded => "add guarded ports to",
             Operation::AddElement => "add an element to",
             Operation::DeleteElement => "delete an element of",
             Operation::ReadTable => "read",

@@ -29,7 +29,7 @@ pub(crate) struct TableState {
     pub(crate) flags: u32,
     /// The netlink port of the process that owns it and lives.
     pub(crate) owner: Option<u32>,
-    comment: String,
+    pub(crate) comment: String,
 }
 
 impl TableState {
@@ -81,16 +81,23 @@ struct SetState {
 
 impl SetState {
     fn is(&self, kind: &SetKind) -> bool {
-        (self.flags, self.key_type, self.key_length, self.size)
-            == (kind.flags, kind.key_type, kind.key_length, kind.size)
+        // Sets have no size: the record of grants has the limit, and a set keeps the size that it was made with.
+        (self.flags, self.key_type, self.key_length, self.size) == (kind.flags, kind.key_type, kind.key_length, 0)
     }
 }
 
-/// What is to happen to the sets of a table.
+/// What is to happen to the sets of a table, and to the guarded ports.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SetChanges {
     pub(crate) delete: Vec<CString>,
     pub(crate) add: Vec<(CString, SetKind)>,
+    /// Elements of the set of guarded ports, which those that stay are not: on older kernels a lookup while they are
+    /// replaced may find neither the old one nor the new one.
+    pub(crate) unguard: Vec<PortRange>,
+    pub(crate) guard: Vec<PortRange>,
+    /// Whether a port may be unguarded for a moment. The elements of a set of intervals come into force all together, some
+    /// microseconds after the rest of their transaction (`nft_set_commit_update`).
+    pub(crate) has_gap: bool,
 }
 
 /// The whole table but for its grants and what others added beside.
@@ -134,8 +141,8 @@ impl Layout {
         &self.table
     }
 
-    /// How the sets become those of `spec`, where only they, rules and guarded ports need replacing. `None`: chains are
-    /// others, or a set that may hold grants.
+    /// How sets and guarded ports become those of `spec`, where only they and rules need replacing. `None`: chains are
+    /// others, or a set that may hold grants, or another program has added to the guarded ports.
     pub(crate) fn changes_to(&self, spec: &TableSpec) -> Option<SetChanges> {
         let chains = self.chains.iter().map(|chain| (chain.name.as_str(), chain.hook, chain.policy));
         let accept = libc::NF_ACCEPT.cast_unsigned();
@@ -157,19 +164,32 @@ impl Layout {
         if other.iter().copied().filter(holds_grants).any(is_replaced) {
             return None;
         }
-        Some(SetChanges { delete: other.iter().map(|set| c_name(&set.name)).collect(), add })
-    }
-
-    /// Whether sets and chains are those that `spec` asks for.
-    fn fits(&self, spec: &TableSpec) -> bool {
-        self.changes_to(spec).is_some_and(|changes| changes.delete.is_empty() && changes.add.is_empty())
+        let new = spec.guarded_ranges();
+        let is_new_set = add.iter().any(|(name, _)| name.as_c_str() == GUARDED);
+        let old = if is_new_set { &[][..] } else { &self.guarded };
+        if old.iter().any(|ports| ports.first == 0) {
+            return None;
+        }
+        let without = |these: &[PortRange], those: &[PortRange]| {
+            // Both are sorted.
+            these.iter().filter(|ports| those.binary_search(ports).is_err()).copied().collect::<Vec<_>>()
+        };
+        let (unguard, guard) = (without(old, &new), without(&new, old));
+        let has_gap = spec.guards_intervals() && (is_new_set || !unguard.is_empty() && !guard.is_empty());
+        Some(SetChanges { delete: other.iter().map(|set| c_name(&set.name)).collect(), add, unguard, guard, has_gap })
     }
 
     /// Whether this is the table that was just made of `spec`, with as many rules as it has and its guarded ports.
     pub(crate) fn is_made_of(&self, spec: &TableSpec) -> bool {
         let made = rules(spec);
         let counts = CHAINS.iter().map(|kind| made.iter().filter(|(chain, _)| *chain == kind.name).count());
-        self.fits(spec) && self.guarded == spec.guarded_ranges() && self.rules.iter().map(Vec::len).eq(counts)
+        let is_wanted = |changes: SetChanges| {
+            changes.delete.is_empty()
+                && changes.add.is_empty()
+                && changes.unguard.is_empty()
+                && changes.guard.is_empty()
+        };
+        self.changes_to(spec).is_some_and(is_wanted) && self.rules.iter().map(Vec::len).eq(counts)
     }
 }
 

@@ -1,8 +1,9 @@
 //! nftables for knockd, over netlink: the managed table with its gate and its grants, the sets of the administrator, and
 //! notice of what others change.
 //!
-//! Nothing here runs `nft`, waits, or starts a thread: the kernel has answered when a call to it returns. Everything
-//! works on the network namespace in which the calling thread is when the socket is opened.
+//! Nothing here runs `nft` or starts a thread, and the kernel has answered when a call to it returns. Only where the
+//! managed table is made again, it waits some milliseconds. Everything works on the network namespace in which the calling
+//! thread is when the socket is opened.
 
 #![expect(unsafe_code, reason = "the C libraries libnftnl and libmnl, and the socket options of netlink(7)")]
 

@@ -1,5 +1,5 @@
-//! The messages for which nftnl's safe types lack something: tables with flags, sets with flags and a size, elements
-//! with a timeout.
+//! The messages for which nftnl's safe types lack something: tables with flags, sets with flags, elements with a
+//! timeout.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -106,8 +106,6 @@ pub(crate) struct SetKind {
     pub(crate) flags: u32,
     pub(crate) key_type: u32,
     pub(crate) key_length: u32,
-    /// The most elements; 0: no bound.
-    pub(crate) size: u32,
     /// The length of each field of a concatenation of intervals, in bytes; empty otherwise.
     pub(crate) fields: &'static [u8],
 }
@@ -140,9 +138,6 @@ impl SetMessage {
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_FLAGS), kind.flags);
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_KEY_TYPE), kind.key_type);
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_KEY_LEN), kind.key_length);
-            if kind.size > 0 {
-                sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_DESC_SIZE), kind.size);
-            }
             if !kind.fields.is_empty() {
                 let (data, length) = (kind.fields.as_ptr().cast(), length(kind.fields));
                 sys::nftnl_set_set_data(set, index(sys::NFTNL_SET_DESC_CONCAT), data, length);
@@ -200,10 +195,6 @@ impl ElementsMessage {
     /// Whether the next element belongs into another message.
     pub(crate) fn is_full(&self) -> bool {
         self.count >= ElementsMessage::CAPACITY
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// Appends an element. `userdata` is a record of [`crate::element::comment_record`], or empty.

@@ -20,8 +20,6 @@ pub struct TableSpec {
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
     pub owner: bool,
-    /// The most grants at a time, to each IP version; 0: no bound.
-    pub max_grants: u32,
 }
 
 /// A kind of grants: what they open, and to how many addresses.
@@ -51,6 +49,11 @@ impl TableSpec {
     /// The elements of the set of guarded ports.
     pub(crate) fn guarded_ranges(&self) -> Vec<PortRange> {
         PortRange::disjoint(self.guarded.iter().copied())
+    }
+
+    /// Whether the set of guarded ports has to hold intervals.
+    pub(crate) fn guards_intervals(&self) -> bool {
+        self.guarded.iter().any(|ports| ports.single().is_none())
     }
 
     /// The sets of grants. Those for single ports are always there.

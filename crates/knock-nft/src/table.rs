@@ -1,7 +1,9 @@
 //! The managed table: set up or adopted, changed, watched, restored and removed.
 
+mod shield;
+
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -11,9 +13,8 @@ use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::grant_set::GrantSet;
 use crate::layout::{Layout, SetChanges, TableState, object, read_grants, read_remaining_grants};
-use crate::set::IpVersion;
 use crate::spec::TableSpec;
-use crate::writer::{FLAG_OWNER, FLAG_PERSIST, Writer};
+use crate::writer::{COMMENT, FLAG_OWNER, FLAG_PERSIST, Writer};
 
 /// How often a transaction is tried again without the elements that had expired before they could be deleted.
 pub(crate) const REVOKE_ATTEMPTS: usize = 8;
@@ -47,6 +48,17 @@ enum Plan {
     Rebuild,
 }
 
+impl Plan {
+    /// Whether a port may be unguarded for a moment though it was guarded before and is guarded afterwards.
+    fn has_gap(&self) -> bool {
+        match self {
+            Plan::Create => false,
+            Plan::Replace { sets, .. } => sets.has_gap,
+            Plan::Rebuild => true,
+        }
+    }
+}
+
 impl ManagedTable {
     /// How many answers surely fit the socket's buffer. Of more keys that are missing only the first are reported.
     pub const FEW_KEYS: usize = 128;
@@ -55,8 +67,7 @@ impl ManagedTable {
     /// open or a grant missing. (In a user namespace, thousands of grants may follow in further ones, within
     /// milliseconds; net.core.wmem_max decides.) Returns the grants that were found in it, with what remains of their time.
     ///
-    /// An adopted table of another layout or size is rebuilt. Where there are more grants than `max_grants`, those
-    /// that last longest stay.
+    /// An adopted table of another layout is rebuilt.
     ///
     /// # Errors
     /// [`Error::Foreign`] where another program has a
@@ -76,19 +87,19 @@ impl ManagedTable {
         let name = spec.c_name();
         let mut table = ManagedTable { connection, spec, name, owned: false, adopted: false, layout: None };
         let Some(layout) = table.read_own()? else {
-            let initial = truncate_to_limit(initial.to_vec(), table.spec.max_grants);
-            table.build(None, Plan::Create, &initial)?;
+            table.build(None, Plan::Create, initial)?;
+            table.remove_leftover_shield();
             return Ok((table, Vec::new()));
         };
         let mut grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
         keep_openable(&mut grants, &table.spec);
-        let grants = truncate_to_limit(grants, table.spec.max_grants);
         table.build(Some(&layout), Plan::Rebuild, &grants)?;
+        table.remove_leftover_shield();
         table.adopted = true;
         Ok((table, grants))
     }
 
-    /// Replaces rules, guarded ports and size, and makes the grants of `add`, in one transaction: a source that is granted a
+    /// Replaces rules, guarded ports and owner, and makes the grants of `add`, in one transaction: a source that is granted a
     /// port that was not guarded before notices nothing. Then deletes the grants of `remove`, which are others; a failure to
     /// delete is logged, and the grant lasts its time. All other grants stay. Keys without a grant do no harm.
     ///
@@ -113,47 +124,53 @@ impl ManagedTable {
     }
 
     fn apply_current(&mut self, sets: Option<SetChanges>, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
-        if let Some(sets) = sets {
-            let stay = self.spec.grant_sets();
-            let remove: Vec<ElementKey> =
-                remove.iter().filter(|key| stay.contains(&GrantSet::of(key))).copied().collect();
-            let replace_and_grant = |writer: &mut Writer<'_>, spec: &TableSpec| {
-                writer.replace(spec, &sets);
-                add.iter().for_each(|element| writer.grant(element));
-            };
-            match self.delete_existing(&[], replace_and_grant) {
-                // A packet may meet the old guarded ports and the new grants: grants are deleted after their
-                // ports are no longer guarded, or a granted packet would be dropped.
-                Ok(_) => {
-                    if let Err(error) = self.revoke(&remove) {
-                        log::error!(
-                            "cannot delete grants that the new configuration does not have; they expire at their time: {error}"
-                        );
+        match sets {
+            Some(sets) if !sets.has_gap => self.replace_in_place(&sets, remove, add),
+            sets => {
+                let others = remove.iter().chain(add.iter().map(|element| &element.key));
+                let others: HashSet<ElementKey> = others.copied().collect();
+                let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
+                grants.retain(|grant| !others.contains(&grant.key));
+                keep_openable(&mut grants, &self.spec);
+                grants.extend_from_slice(add);
+                match sets {
+                    Some(sets) => {
+                        let flags = if self.owned { FLAG_OWNER | FLAG_PERSIST } else { 0 };
+                        self.behind_shield(flags, &grants, |table| table.replace_in_place(&sets, remove, add))
                     }
+                    None => self.build(None, Plan::Rebuild, &grants),
                 }
-                // Only what goes makes room for what comes.
-                Err(error) if error.is_full() && !remove.is_empty() => {
-                    self.delete_existing(&remove, replace_and_grant)?;
-                }
-                // As in `transact`: the grants that do not fit follow.
-                Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
-                    self.delete_existing(&[], |writer, spec| writer.replace(spec, &sets))?;
-                    self.revoke(&remove)?;
-                    add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
-                }
-                Err(error) => return Err(error),
             }
-            self.snapshot_layout();
-            return Ok(());
         }
-        let others = remove.iter().chain(add.iter().map(|element| &element.key));
-        let others: HashSet<ElementKey> = others.copied().collect();
-        let mut grants = read_remaining_grants(&mut self.connection, &self.spec.name)?;
-        grants.retain(|grant| !others.contains(&grant.key));
-        keep_openable(&mut grants, &self.spec);
-        grants.extend_from_slice(add);
-        let grants = truncate_to_limit(grants, self.spec.max_grants);
-        self.build(None, Plan::Rebuild, &grants)
+    }
+
+    fn replace_in_place(&mut self, sets: &SetChanges, remove: &[ElementKey], add: &[Element]) -> Result<(), Error> {
+        let stay = self.spec.grant_sets();
+        let remove: Vec<ElementKey> = remove.iter().filter(|key| stay.contains(&GrantSet::of(key))).copied().collect();
+        let replace_and_grant = |writer: &mut Writer<'_>, spec: &TableSpec| {
+            writer.replace(spec, sets);
+            add.iter().for_each(|element| writer.grant(element));
+        };
+        match self.delete_existing(&[], replace_and_grant) {
+            // A packet may meet the old guarded ports and the new grants: grants are deleted after their
+            // ports are no longer guarded, or a granted packet would be dropped.
+            Ok(_) => {
+                if let Err(error) = self.revoke(&remove) {
+                    log::error!(
+                        "cannot delete grants that the new configuration does not have; they expire at their time: {error}"
+                    );
+                }
+            }
+            // As in `transact`: the grants that do not fit follow.
+            Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
+                self.delete_existing(&[], |writer, spec| writer.replace(spec, sets))?;
+                self.revoke(&remove)?;
+                add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.snapshot_layout();
+        Ok(())
     }
 
     /// Restores the whole table, with these grants and no others, after it was deleted or changed. It may exist, and
@@ -164,9 +181,9 @@ impl ManagedTable {
     /// kernel refuses.
     pub fn restore(&mut self, elements: &[Element]) -> Result<(), Error> {
         let plan = if self.read_state()?.is_some() { Plan::Rebuild } else { Plan::Create };
-        let alive = elements.iter().filter(|element| element.remaining > Duration::ZERO).cloned().collect();
-        let elements = truncate_to_limit(alive, self.spec.max_grants);
-        self.build(None, plan, &elements)
+        let alive: Vec<Element> =
+            elements.iter().filter(|element| element.remaining > Duration::ZERO).cloned().collect();
+        self.build(None, plan, &alive)
     }
 
     /// Whether table, chains, rules, set definitions and guarded ports are as this process left them. Grants are not looked at.
@@ -241,10 +258,25 @@ impl ManagedTable {
         if self.read_state()?.is_none() {
             return Ok(());
         }
+        let name = self.name.clone();
+        self.delete(&name).map_err(|refusal| refusal.into_error(object(&self.spec.name)))
+    }
+
+    /// As [`ManagedTable::remove`], behind another table that has just begun to guard the ports.
+    ///
+    /// # Errors
+    /// As [`ManagedTable::remove`].
+    pub fn give_way(self) -> Result<(), Error> {
+        shield::let_packets_pass();
+        self.remove()
+    }
+
+    /// Deletes a table. It may be gone.
+    fn delete(&mut self, name: &CStr) -> Result<(), Refusal> {
         self.connection.begin();
-        Writer { connection: &mut self.connection, name: &self.name }.delete();
+        Writer { connection: &mut self.connection, name }.delete();
         match self.connection.commit() {
-            Err(refusal) if refusal.first.errno != Errno::NOENT => Err(refusal.into_error(object(&self.spec.name))),
+            Err(refusal) if refusal.first.errno != Errno::NOENT => Err(refusal),
             _ => Ok(()),
         }
     }
@@ -301,35 +333,46 @@ impl ManagedTable {
                 let claim = claims_in_place(layout.table().flags, flags)?;
                 Some(Plan::Replace { claim, sets: layout.changes_to(&self.spec)? })
             });
-            match self.transact(in_place.as_ref().unwrap_or(&plan), flags, grants) {
+            let plan = in_place.as_ref().unwrap_or(&plan);
+            let result = match plan.has_gap() {
+                true => self.behind_shield(flags, grants, |table| table.carry_out(plan, flags, grants)),
+                false => self.carry_out(plan, flags, grants),
+            };
+            match result {
                 Ok(()) => {
                     self.owned = flags & FLAG_OWNER != 0;
                     self.snapshot_layout();
                     return Ok(());
                 }
-                Err(refusal) => {
-                    let unknown = refusal.first.operation == Operation::AddTable
-                        && matches!(refusal.first.errno, Errno::OPNOTSUPP | Errno::INVAL);
-                    if !unknown {
-                        return Err(refusal.into_error(object(&self.spec.name)));
-                    }
-                    unsupported = refusal.first.errno;
-                }
+                // The kernel does not know the flags.
+                Err(Error::Kernel {
+                    operation: Operation::AddTable,
+                    errno: errno @ (Errno::OPNOTSUPP | Errno::INVAL),
+                    ..
+                }) => unsupported = errno,
+                Err(error) => return Err(error),
             }
         }
         Err(Error::kernel(Operation::AddTable, object(&self.spec.name), unsupported))
     }
 
-    fn transact(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+    fn carry_out(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Error> {
         let grants = if matches!(plan, Plan::Replace { .. }) { &[] } else { grants };
-        match self.transact_with(plan, flags, grants) {
+        let name = self.name.clone();
+        let result = self.transact((&name, COMMENT), plan, flags, grants);
+        result.map_err(|refusal| refusal.into_error(object(&self.spec.name)))
+    }
+
+    /// Changes a table, that with a name and a comment, as `plan` says.
+    fn transact(&mut self, table: (&CStr, &str), plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+        match self.transact_at_once(table, plan, flags, grants) {
             Err(refusal) if refusal.first.errno == Errno::MSGSIZE && !grants.is_empty() => {
                 // In a user namespace the socket's buffer cannot grow beyond net.core.wmem_max. Then the gate is closed
                 // at once, and the grants follow in several transactions.
-                self.transact_with(plan, flags, &[])?;
+                self.transact_at_once(table, plan, flags, &[])?;
                 grants.chunks(SMALL_TRANSACTION).try_for_each(|grants| {
                     self.connection.begin();
-                    Writer { connection: &mut self.connection, name: &self.name }.add_elements(grants);
+                    Writer { connection: &mut self.connection, name: table.0 }.add_elements(grants);
                     self.connection.commit()
                 })
             }
@@ -337,14 +380,20 @@ impl ManagedTable {
         }
     }
 
-    fn transact_with(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Refusal> {
+    fn transact_at_once(
+        &mut self,
+        (name, comment): (&CStr, &str),
+        plan: &Plan,
+        flags: u32,
+        grants: &[Element],
+    ) -> Result<(), Refusal> {
         self.connection.begin();
-        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
+        let mut writer = Writer { connection: &mut self.connection, name };
         match plan {
-            Plan::Create => writer.create(&self.spec, flags),
+            Plan::Create => writer.create(&self.spec, flags, comment),
             Plan::Rebuild => {
                 writer.delete();
-                writer.create(&self.spec, flags);
+                writer.create(&self.spec, flags, comment);
             }
             Plan::Replace { claim, sets } => {
                 if *claim {
@@ -430,27 +479,4 @@ fn keep_openable(grants: &mut Vec<Element>, spec: &TableSpec) {
     if grants.len() < before {
         log::info!("{} grants of ports that no rule opens any more end now", before - grants.len());
     }
-}
-
-/// At most `bound` grants to each IP version, those that last longest; 0: no bound.
-fn truncate_to_limit(mut grants: Vec<Element>, bound: u32) -> Vec<Element> {
-    let bound = bound as usize;
-    if bound == 0 || grants.len() <= bound {
-        return grants;
-    }
-    grants.sort_by_key(|grant| std::cmp::Reverse(grant.remaining));
-    let (mut v4, mut v6) = (0, 0);
-    let before = grants.len();
-    grants.retain(|grant| {
-        let count = if IpVersion::of(grant.key.prefix.address()) == IpVersion::V4 { &mut v4 } else { &mut v6 };
-        *count += 1;
-        *count <= bound
-    });
-    if grants.len() < before {
-        log::warn!(
-            "{} grants do not fit into the managed table and end now; raise `limits.grants`",
-            before - grants.len()
-        );
-    }
-    grants
 }

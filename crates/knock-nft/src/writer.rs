@@ -21,6 +21,8 @@ pub(crate) const FAMILY: u8 = Family::Inet.number();
 pub(crate) const MARK: &str = "managed by knockd";
 /// The comment of a table of this layout.
 pub(crate) const COMMENT: &str = "managed by knockd, layout 2";
+/// The comment of a shield.
+pub(crate) const SHIELD: &str = "managed by knockd while its table is made again";
 
 /// `NFT_TABLE_F_OWNER` (Linux 5.12) and `NFT_TABLE_F_PERSIST` (6.9). The first without the second destroys the table, and
 /// so opens the gate, when this process is killed.
@@ -44,8 +46,8 @@ const PORT_FIELDS: &[u8] = &[1, 2];
 pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
     let intervals = (libc::NFT_SET_INTERVAL.cast_unsigned() | SET_CONCAT, PORT_FIELDS);
     // A hash table is faster, and has no intervals.
-    let (flags, fields) = if has_intervals(&spec.guarded_ranges()) { intervals } else { (0, &[][..]) };
-    let guarded = SetKind { id: 1, flags, key_type: TYPE_PORT, key_length: 8, size: 0, fields };
+    let (flags, fields) = if spec.guards_intervals() { intervals } else { (0, &[][..]) };
+    let guarded = SetKind { id: 1, flags, key_type: TYPE_PORT, key_length: 8, fields };
     let grants = (2..).zip(spec.grant_sets()).map(|(id, set)| {
         let (address_type, address_length) = set.version.key();
         let (key_type, key_length) = match set.opening {
@@ -53,14 +55,9 @@ pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
             Opening::Any | Opening::Range(_) => (address_type, address_length),
         };
         let flags = libc::NFT_SET_TIMEOUT.cast_unsigned();
-        (set.c_name(), SetKind { id, flags, key_type, key_length, size: spec.max_grants, fields: &[] })
+        (set.c_name(), SetKind { id, flags, key_type, key_length, fields: &[] })
     });
     std::iter::once((GUARDED.to_owned(), guarded)).chain(grants).collect()
-}
-
-/// Whether the set of guarded ports has to hold intervals.
-fn has_intervals(ranges: &[PortRange]) -> bool {
-    ranges.iter().any(|range| range.single().is_none())
 }
 
 /// Writes the managed table into the transaction of a connection.
@@ -70,25 +67,25 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn table(&mut self, operation: Operation, flags: u32, exclusive: bool, kind: MsgType) {
-        let comment = comment_record(COMMENT);
-        let comment: &[u8] = if exclusive { &comment } else { &[] };
-        self.connection.push(operation, &TableMessage::new(self.name, FAMILY, flags, comment, exclusive), kind);
+    fn table(&mut self, operation: Operation, flags: u32, comment: Option<&str>, kind: MsgType) {
+        let record = comment.map(comment_record).unwrap_or_default();
+        let message = TableMessage::new(self.name, FAMILY, flags, &record, comment.is_some());
+        self.connection.push(operation, &message, kind);
     }
 
     /// Deletes the table.
     pub(crate) fn delete(&mut self) {
-        self.table(Operation::DeleteTable, 0, false, MsgType::Del);
+        self.table(Operation::DeleteTable, 0, None, MsgType::Del);
     }
 
     /// Claims an orphaned table.
     pub(crate) fn claim(&mut self, flags: u32) {
-        self.table(Operation::AddTable, flags, false, MsgType::Add);
+        self.table(Operation::AddTable, flags, None, MsgType::Add);
     }
 
-    /// Makes the whole table, without grants.
-    pub(crate) fn create(&mut self, spec: &TableSpec, flags: u32) {
-        self.table(Operation::AddTable, flags, true, MsgType::Add);
+    /// Makes the whole table, without grants. There must be none of that name.
+    pub(crate) fn create(&mut self, spec: &TableSpec, flags: u32, comment: &str) {
+        self.table(Operation::AddTable, flags, Some(comment), MsgType::Add);
         for (set, kind) in sets(spec) {
             self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, &set, kind), MsgType::Add);
         }
@@ -102,7 +99,8 @@ impl Writer<'_> {
             }
             self.connection.push(Operation::AddChain, &chain, MsgType::Add);
         }
-        self.fill(spec, &table);
+        self.ports(Operation::AddGuarded, &spec.guarded_ranges(), spec, MsgType::Add);
+        self.add_rules(spec, &table);
     }
 
     /// Replaces rules, guarded ports and sets of an existing table, whose base chains stay: while the kernel takes one away, a
@@ -120,32 +118,28 @@ impl Writer<'_> {
         for (set, kind) in &changes.add {
             self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, set, *kind), MsgType::Add);
         }
-        if !changes.add.iter().any(|(set, _)| set.as_c_str() == GUARDED) {
-            let all = ElementsMessage::new(FAMILY, self.name, GUARDED);
-            self.connection.push(Operation::FlushSet, &all, MsgType::Del);
-        }
-        self.fill(spec, &table);
+        self.ports(Operation::DeleteGuarded, &changes.unguard, spec, MsgType::Del);
+        self.ports(Operation::AddGuarded, &changes.guard, spec, MsgType::Add);
+        self.add_rules(spec, &table);
     }
 
-    fn fill(&mut self, spec: &TableSpec, table: &Table) {
-        let mut guarded = ElementsMessage::new(FAMILY, self.name, GUARDED);
-        let ranges = spec.guarded_ranges();
-        for range in &ranges {
-            if guarded.is_full() {
-                self.connection.push(Operation::AddGuarded, &guarded, MsgType::Add);
-                guarded = ElementsMessage::new(FAMILY, self.name, GUARDED);
+    /// Adds or deletes elements of the set of guarded ports.
+    fn ports(&mut self, operation: Operation, ranges: &[PortRange], spec: &TableSpec, kind: MsgType) {
+        for ranges in ranges.chunks(ElementsMessage::CAPACITY) {
+            let mut message = ElementsMessage::new(FAMILY, self.name, GUARDED);
+            for range in ranges {
+                let key = |number| KeyBytes::port(Port { protocol: range.protocol, number });
+                match spec.guards_intervals() {
+                    // Also a single port: nft takes elements without an end for ends of others.
+                    true => message.push_interval(key(range.first).as_slice(), key(range.last).as_slice()),
+                    false => message.push(key(range.first).as_slice(), None, &[]),
+                }
             }
-            let key = |number| KeyBytes::port(Port { protocol: range.protocol, number });
-            match has_intervals(&ranges) {
-                // Also a single port: nft takes elements without an end for ends of others.
-                true => guarded.push_interval(key(range.first).as_slice(), key(range.last).as_slice()),
-                false => guarded.push(key(range.first).as_slice(), None, &[]),
-            }
+            self.connection.push(operation, &message, kind);
         }
-        if !guarded.is_empty() {
-            self.connection.push(Operation::AddGuarded, &guarded, MsgType::Add);
-        }
+    }
 
+    fn add_rules(&mut self, spec: &TableSpec, table: &Table) {
         for (chain, expressions) in rules(spec) {
             let chain = Chain::new(chain, table);
             let mut rule = Rule::new(&chain);

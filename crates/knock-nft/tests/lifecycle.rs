@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use knock_nft::{Element, Error, ManagedTable, TableSpec};
-use knock_proto::Port;
+use knock_proto::{Port, PortRange};
 use knock_testkit::{in_namespace, wait_until};
 use support::{HOUR, element, elements, key, made, many, nft, nft_text, objects, spec, try_nft};
 
@@ -56,25 +56,6 @@ fn a_table_of_an_earlier_process_is_adopted_with_its_grants_and_their_remaining_
             grant.remaining = Duration::ZERO;
         }
         assert_eq!(kept, listed);
-    });
-}
-
-#[test]
-fn a_table_of_another_size_is_rebuilt_with_its_grants() {
-    in_namespace(|| {
-        let mut first = made(spec());
-        let mut half = element("192.0.2.1", HOUR);
-        half.remaining = HOUR / 2;
-        first.grant(&[half, element("192.0.2.2", HOUR), element("2001:db8::1", HOUR)]).expect("granted");
-        drop(first);
-        let mut smaller = spec();
-        smaller.max_grants = 1;
-        let (mut table, adopted) = ManagedTable::set_up(smaller).expect("rebuilt");
-        let keys: Vec<_> = sorted(adopted).iter().map(|grant| grant.key).collect();
-        assert_eq!(keys, [key("192.0.2.2"), key("2001:db8::1")], "the one that lasts longest stays");
-        assert_eq!(elements("grants4").len(), 1);
-        assert!(table.intact().expect("read"));
-        assert!(table.grant(&[element("192.0.2.3", HOUR)]).expect_err("full").is_full());
     });
 }
 
@@ -208,9 +189,10 @@ fn a_reload_replaces_rules_and_guarded_ports_and_touches_no_other_grant() {
         assert!(elements("guarded")[0].to_string().contains("53"));
         assert!(table.intact().expect("read"));
 
-        other.max_grants = 5;
         table.grant(&[element("192.0.2.3", HOUR)]).expect("granted");
-        table.apply(other.clone(), &[key("::ffff:192.0.2.3")], &[]).expect("another size");
+        let owned = TableSpec { owner: true, ..other.clone() };
+        table.apply(owned, &[key("::ffff:192.0.2.3")], &[]).expect("another owner");
+        table.apply(other.clone(), &[], &[]).expect("and back");
         assert_ne!(objects("table")[0]["handle"], handle);
         assert_eq!(table.list().expect("listed").iter().map(|grant| grant.key).collect::<Vec<_>>(), [key("192.0.2.2")]);
 
@@ -292,12 +274,14 @@ fn removing_takes_the_table_away_and_may_find_it_gone() {
 #[test]
 fn a_refused_transaction_leaves_no_half_made_table() {
     in_namespace(|| {
-        let mut small = spec();
-        small.max_grants = 2;
-        let mut table = made(small.clone());
+        let mut table = made(spec());
         let before = nft("list ruleset");
-        small.guarded = vec![Port::udp(53).into()];
-        assert!(table.apply(small, &[], &many(3, HOUR)).expect_err("no room").is_full());
+        let mut other = spec();
+        other.guarded = vec![Port::udp(53).into()];
+        // Of a range that the specification does not have.
+        let mut stray = element("192.0.2.1", HOUR);
+        stray.key.access = "2000-3000".parse::<PortRange>().expect("a range").into();
+        assert!(table.apply(other, &[], &[stray]).expect_err("no such set").is_missing());
         assert_eq!(nft("list ruleset"), before);
         assert!(table.intact().expect("read"));
     });
@@ -306,13 +290,11 @@ fn a_refused_transaction_leaves_no_half_made_table() {
 #[test]
 fn a_reload_may_take_away_thousands_of_grants_of_which_most_are_over() {
     in_namespace(|| {
-        let mut large = spec();
-        large.max_grants = 100_000;
-        let mut table = made(large.clone());
+        let mut table = made(spec());
         let grants = many(10_000, HOUR);
         table.grant(&grants[9_000..]).expect("granted");
         let keys: Vec<_> = grants[..9_999].iter().map(|grant| grant.key).collect();
-        table.apply(large, &keys, &[]).expect("applied");
+        table.apply(spec(), &keys, &[]).expect("applied");
         assert_eq!(table.list().expect("listed").len(), 1);
         table.revoke(&keys).expect("revoked");
         assert_eq!(table.list().expect("listed").len(), 1);
@@ -335,5 +317,30 @@ fn a_process_that_lost_the_table_to_another_owner_gets_an_error() {
         ] {
             assert!(matches!(error, Error::Owned { .. }), "{error}");
         }
+    });
+}
+
+#[test]
+fn a_shield_that_a_killed_process_left_goes_at_the_next_start_and_a_foreign_table_is_no_shield() {
+    in_namespace(|| {
+        let shield = "add table inet knockd-next { comment \"managed by knockd while its table is made again\"; }";
+        for left in ["", "add table inet other", shield] {
+            nft(left);
+            drop(made(spec()));
+            let (mut table, _) = ManagedTable::set_up(spec()).expect("adopted");
+            assert!(!nft("list tables").contains("knockd-next"));
+            nft(left);
+            let owned = TableSpec { owner: true, ..spec() };
+            table.apply(owned, &[], &[]).expect("made again, behind another shield");
+            assert!(!nft("list tables").contains("knockd-next"));
+            table.remove().expect("removed");
+        }
+        let mut table = made(spec());
+        nft("add table inet knockd-next { comment \"managed by knockd, layout 2\"; }");
+        let before = nft("list ruleset");
+        let error = table.apply(TableSpec { owner: true, ..spec() }, &[], &[]).expect_err("in the way");
+        assert!(error.to_string().contains("table inet knockd-next: File exists"), "{error}");
+        assert_eq!(nft("list ruleset"), before);
+        assert!(table.intact().expect("read"));
     });
 }

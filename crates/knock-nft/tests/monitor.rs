@@ -90,9 +90,7 @@ fn a_change_by_another_program_is_reported_with_its_name() {
 fn too_many_changes_are_an_overrun_and_the_next_one_is_reported() {
     in_namespace(|| {
         let mut monitor = Monitor::open().expect("opened");
-        let mut large = spec();
-        large.max_grants = 0;
-        let mut table = made(large);
+        let mut table = made(spec());
         // Enough for any queue that the kernel may have given.
         for _ in 0..4 {
             table.restore(&many(100_000, HOUR)).expect("restored");

@@ -51,9 +51,9 @@ fn nft_lists_a_table_with_ranges() {
                     udp . 500,
                     udp . 60000-61000 }
             }",
-            "set grants4_any { type ipv4_addr size 1000 flags timeout }",
-            "set grants6_any { type ipv6_addr size 1000 flags timeout elements = { 2001:db8::1 timeout 1h expires",
-            "set grants4_udp_60000_61000 { type ipv4_addr size 1000 flags timeout elements = { 192.0.2.1 timeout 1h expires",
+            "set grants4_any { type ipv4_addr flags timeout }",
+            "set grants6_any { type ipv6_addr flags timeout elements = { 2001:db8::1 timeout 1h expires",
+            "set grants4_udp_60000_61000 { type ipv4_addr flags timeout elements = { 192.0.2.1 timeout 1h expires",
             "chain gate {
                 meta l4proto udp ct state established accept
                 ip saddr . meta l4proto . th dport @grants4 accept

@@ -30,13 +30,11 @@ elements = { … . …,
 }
 set grants4 {
 type ipv4_addr . inet_proto . inet_service
-size 1000
 flags timeout
 elements = { 192.0.2.1 . tcp . 22 timeout 1h expires … comment \"ssh\" }
 }
 set grants6 {
 type ipv6_addr . inet_proto . inet_service
-size 1000
 flags timeout
 elements = { 2001:db8::1 . tcp . 22 timeout 1h expires … comment \"ssh\" }
 }

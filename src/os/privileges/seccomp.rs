@@ -66,7 +66,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sched_yield, libc::SYS_sched_getaffinity, libc::SYS_set_tid_address, libc::SYS_gettid,
     libc::SYS_sigaltstack, libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigtimedwait, libc::SYS_restart_syscall, libc::SYS_tgkill, libc::SYS_exit, libc::SYS_exit_group,
-    libc::SYS_prctl,
+    libc::SYS_prctl, libc::SYS_membarrier,
     // Time, names and numbers.
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_nanosleep,
     libc::SYS_gettimeofday, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getuid, libc::SYS_geteuid,

@@ -36,7 +36,7 @@ fn policy() -> Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
         prefixes: HashMap::new(),
         signers: Signers::default(),
-        table: Some(TableSpec { name, guarded, grants: Vec::new(), exempt_interfaces, owner: true, max_grants: 100 }),
+        table: Some(TableSpec { name, guarded, grants: Vec::new(), exempt_interfaces, owner: true }),
         limit: 100,
     }
 }

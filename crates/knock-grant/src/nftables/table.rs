@@ -14,25 +14,19 @@ impl Nftables {
         before: &[Element],
         after: &[Element],
     ) -> Result<(), Error> {
-        let old = self.policy.table.as_ref().map(|table| (table.name.clone(), table.owner));
-        match (policy.table.clone(), self.table.take(), old) {
-            (None, None, _) => Ok(()),
-            (None, Some(table), _) => {
+        let old = self.policy.table.as_ref().map(|table| table.name.clone());
+        match (policy.table.clone(), self.table.take()) {
+            (None, None) => Ok(()),
+            (None, Some(table)) => {
                 self.lock = None;
                 Ok(table.remove()?)
             }
-            (Some(spec), Some(mut table), Some((name, owner))) if name == spec.name && owner == spec.owner => {
+            (Some(spec), Some(mut table)) if old.as_ref() == Some(&spec.name) => {
                 let result = change(&mut table, spec, before, after);
                 self.table = Some(table);
                 result
             }
-            (Some(spec), Some(table), Some((name, _))) if name == spec.name => {
-                // The owner of the table changes with the socket: the old socket releases it, and the gate stays closed.
-                drop(table);
-                self.table = Some(adopt(spec, after)?);
-                Ok(())
-            }
-            (Some(spec), previous, _) => {
+            (Some(spec), previous) => {
                 // The new table is there before the old one goes.
                 let taken = lock(&spec.name).and_then(|lock| Ok((lock, adopt(spec, after)?)));
                 match taken {
@@ -42,7 +36,7 @@ impl Nftables {
                         return Err(error);
                     }
                 }
-                if let Some(Err(error)) = previous.map(ManagedTable::remove) {
+                if let Some(Err(error)) = previous.map(ManagedTable::give_way) {
                     log::error!("cannot delete the managed table of the previous name: {error}");
                 }
                 Ok(())

@@ -38,7 +38,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
     let guarded = PortRange::disjoint(ports);
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     let grants = opens.into_iter().map(GrantKind::from).collect();
-    let table = TableSpec { name, guarded, grants, exempt_interfaces, owner, max_grants: limit };
+    let table = TableSpec { name, guarded, grants, exempt_interfaces, owner };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
     Rc::new(Policy {
         rules,

@@ -53,7 +53,6 @@ pub(crate) fn spec() -> TableSpec {
         grants: Vec::new(),
         exempt_interfaces: vec!["lo".parse().expect("a name")],
         owner: false,
-        max_grants: 1000,
     }
 }
 
