@@ -125,11 +125,12 @@ impl Writer<'_> {
 
     /// Adds or deletes elements of the set of guarded ports.
     fn ports(&mut self, operation: Operation, ranges: &[PortRange], spec: &TableSpec, kind: MsgType) {
+        let intervals = spec.guards_intervals();
         for ranges in ranges.chunks(ElementsMessage::CAPACITY) {
             let mut message = ElementsMessage::new(FAMILY, self.name, GUARDED);
             for range in ranges {
                 let key = |number| KeyBytes::port(Port { protocol: range.protocol, number });
-                match spec.guards_intervals() {
+                match intervals {
                     // Also a single port: nft takes elements without an end for ends of others.
                     true => message.push_interval(key(range.first).as_slice(), key(range.last).as_slice()),
                     false => message.push(key(range.first).as_slice(), None, &[]),

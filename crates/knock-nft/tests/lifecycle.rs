@@ -7,6 +7,7 @@ use std::time::Duration;
 use knock_nft::{Element, Error, ManagedTable, TableSpec};
 use knock_proto::{Port, PortRange};
 use knock_testkit::{in_namespace, wait_until};
+use rustix::time::{ClockId, clock_gettime};
 use support::{HOUR, element, elements, key, made, many, nft, nft_text, objects, spec, try_nft};
 
 /// The grants in the order of their addresses.
@@ -341,6 +342,22 @@ fn a_shield_that_a_killed_process_left_goes_at_the_next_start_and_a_foreign_tabl
         let error = table.apply(TableSpec { owner: true, ..spec() }, &[], &[]).expect_err("in the way");
         assert!(error.to_string().contains("table inet knockd-next: File exists"), "{error}");
         assert_eq!(nft("list ruleset"), before);
+        assert!(table.intact().expect("read"));
+    });
+}
+
+#[test]
+fn tens_of_thousands_of_guarded_ports_take_no_longer_each_than_a_few() {
+    in_namespace(|| {
+        let mut wide = spec();
+        wide.guarded = (0..u16::MAX).step_by(2).map(|number| Port::tcp(number + 1).into()).collect();
+        // The processor's time, which a busy machine does not change.
+        let start = clock_gettime(ClockId::ThreadCPUTime);
+        let mut table = made(wide);
+        let spent = clock_gettime(ClockId::ThreadCPUTime) - start;
+        println!("{} ports in {spent:?}", elements("guarded").len());
+        // 80 milliseconds; where each port asks for all others, more than four seconds.
+        assert!(spent.tv_sec < 1, "{spent:?}");
         assert!(table.intact().expect("read"));
     });
 }
