@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use crate::error::Error;
+use crate::error::{Error, version};
 
 /// The IP versions over which a host is knocked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,11 +48,6 @@ impl Target {
         address.set_port(port);
         address
     }
-}
-
-/// The name of the IP version of `address`.
-pub(crate) fn version(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// The first address of each IP version of `family`, in the order of the resolver (RFC 6724).

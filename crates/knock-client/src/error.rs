@@ -5,8 +5,6 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::addresses::version;
-
 /// Why a host could not be knocked at, or did not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -143,4 +141,9 @@ impl fmt::Display for NotOpen {
 
 fn seconds(time: Duration) -> String {
     format!("{}", (time.as_secs_f64() * 10.0).round() / 10.0)
+}
+
+/// The name of the IP version of `address`.
+pub(crate) fn version(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
