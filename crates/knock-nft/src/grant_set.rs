@@ -8,7 +8,7 @@ use std::str::FromStr;
 use knock_proto::{Access, PortRange, Prefix, Protocol};
 
 use crate::element::ElementKey;
-use crate::set::IpVersion;
+use crate::user_sets::IpVersion;
 use crate::spec::GrantKind;
 
 /// What the elements of a set of grants open.

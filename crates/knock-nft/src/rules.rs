@@ -69,7 +69,7 @@ use nftnl::Hook;
 use crate::element::KeyBytes;
 use crate::expression::{Expression, Field, REGISTER_1, register};
 use crate::grant_set::{GrantSet, Opening};
-use crate::set::IpVersion;
+use crate::user_sets::IpVersion;
 use crate::spec::TableSpec;
 
 /// The set of guarded ports.
