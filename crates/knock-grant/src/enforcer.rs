@@ -1,6 +1,6 @@
 //! What carries grants out.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use knock_nft::Lifetime;
@@ -26,6 +26,11 @@ pub struct Element {
     pub comment: String,
     /// How long it lasts; `None`: permanently.
     pub lifetime: Option<Lifetime>,
+}
+
+/// The elements by what they are known by.
+pub(crate) fn by_key(elements: &[Element]) -> HashMap<&Key, &Element> {
+    elements.iter().map(|element| (&element.key, element)).collect()
 }
 
 /// What holds elements.

@@ -1,11 +1,10 @@
 //! Another policy for the managed table, while grants are live.
 
-use std::collections::HashMap;
-
 use knock_nft::{ElementKey, ManagedTable, TableSpec};
 
 use super::{Nftables, for_table, lock, table_key};
-use crate::{Element, Error, Key, Policy};
+use crate::enforcer::by_key;
+use crate::{Element, Error, Policy};
 
 impl Nftables {
     pub(super) fn apply_to_table(
@@ -63,10 +62,6 @@ fn change(table: &mut ManagedTable, spec: TableSpec, before: &[Element], after: 
     let changed = after.iter().filter(|element| old.get(&element.key) != Some(element)).cloned();
     let changed = for_table(&changed.collect::<Vec<_>>());
     Ok(table.apply(spec, &gone, &changed)?)
-}
-
-pub(super) fn by_key(elements: &[Element]) -> HashMap<&Key, &Element> {
-    elements.iter().map(|element| (&element.key, element)).collect()
 }
 
 /// Makes the table, or adopts what is there, with these elements and no others.

@@ -8,7 +8,7 @@ use knock_nft::{IpVersion, Notice, Outcome};
 use knock_proto::{RuleId, SetName};
 use log::Level;
 
-use super::table::by_key;
+use crate::enforcer::by_key;
 use crate::signer::parts;
 use crate::{Element, Error, GrantEvent, Key, Opens, Place, Policy};
 
