@@ -268,6 +268,12 @@ pub(crate) const fn low_half(constant: libc::c_int) -> u16 {
     constant as u16
 }
 
+/// Asks for the elements of a set.
+pub(crate) fn elements_request(family: u8, table: &str, set: &str, flags: libc::c_int) -> Request {
+    use element::{LIST_SET, LIST_TABLE};
+    Request::new(libc::NFT_MSG_GETSETELEM, family, flags).string(LIST_TABLE, table).string(LIST_SET, set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,11 @@ const DUMP_ATTEMPTS: usize = 8;
 /// The most failures of one transaction that are reported one by one.
 const FAILURES_MAX: usize = 4096;
 
+/// How many answers surely fit the socket's buffer. Of more failures only the first are reported.
+pub(crate) const FEW_ANSWERS: usize = 128;
+/// How often a transaction is tried again without the elements that had expired before they could be deleted.
+pub(crate) const REVOKE_ATTEMPTS: usize = 8;
+
 /// A failed operation of a transaction.
 #[derive(Clone, Copy)]
 pub(crate) struct Failure {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use knock_proto::{Access, Port, PortRange, Prefix, Protocol};
 
 use crate::attribute::{self, Attributes, Message};
-use crate::grant_set::{GrantSet, Opening};
 
 /// The longest timeout that is handed to the kernel, in milliseconds: about 31 years. The kernel counts in jiffies and
 /// refuses (ERANGE) what overflows them.
@@ -116,22 +115,6 @@ impl KeyBytes {
     }
 }
 
-/// A key in a set of grants; `None` for one that opens nothing, which another program added.
-pub(crate) fn read_grant_key(set: GrantSet, bytes: &[u8]) -> Option<ElementKey> {
-    let (address, access) = match set.opening {
-        Opening::Any => (bytes, Access::Any),
-        Opening::Range(range) => (bytes, range.into()),
-        Opening::Port => {
-            let (address, port) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
-            (address, read_port(port)?.into())
-        }
-    };
-    let address = read_address(address)?;
-    let prefix = Prefix::new(address, set.length);
-    // No packet has a key with bits behind the prefix.
-    (prefix.address() == address).then_some(ElementKey { prefix, access })
-}
-
 pub(crate) fn read_address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(IpAddr::V4(Ipv4Addr::from(octets)));
@@ -231,27 +214,6 @@ pub(crate) fn read_elements(message: Message<'_>, mut visit: impl FnMut(Listed<'
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_grant_key_reads_back() {
-        let range = PortRange { protocol: Protocol::Udp, first: 60000, last: 61000 };
-        for address in ["192.0.2.1", "2001:db8::1"] {
-            for access in [Port::udp(51820).into(), range.into(), Access::Any] {
-                for length in [128, 20] {
-                    let key = ElementKey { prefix: Prefix::new(address.parse().expect("an address"), length), access };
-                    assert_eq!(read_grant_key(GrantSet::of(&key), KeyBytes::grant(&key).as_slice()), Some(key));
-                }
-            }
-        }
-        for bytes in [&[][..], &[0; 7], &[0; 8], &[0; 12], &[0; 13], &[6; 64]] {
-            assert_eq!(read_grant_key(GrantSet::SINGLE[0], bytes), None);
-        }
-        for bytes in [&[][..], &[0; 3], &[0; 8], &[6; 64]] {
-            assert_eq!(read_grant_key(GrantSet { opening: Opening::Any, ..GrantSet::SINGLE[0] }, bytes), None);
-        }
-        let wide = GrantSet { opening: Opening::Any, length: 24, ..GrantSet::SINGLE[0] };
-        assert_eq!(read_grant_key(wide, &[192, 0, 2, 1]), None, "no packet has this key");
-    }
 
     #[test]
     fn a_mapped_address_has_the_key_of_the_ipv4_one() {

@@ -7,9 +7,26 @@ use std::str::FromStr;
 
 use knock_proto::{Access, PortRange, Prefix, Protocol};
 
-use crate::element::ElementKey;
-use crate::user_sets::IpVersion;
-use crate::spec::GrantKind;
+use crate::element::{ElementKey, read_address, read_port};
+use crate::ip_version::IpVersion;
+
+/// A kind of grants: what they open, and to how many addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantKind {
+    /// What they open.
+    pub access: Access,
+    /// How many bits of an IPv4 source they are for; 32: the address alone.
+    pub prefix4: u8,
+    /// How many bits of an IPv6 source they are for; 128: the address alone.
+    pub prefix6: u8,
+}
+
+impl<A: Into<Access>> From<A> for GrantKind {
+    /// Grants to single addresses.
+    fn from(access: A) -> GrantKind {
+        GrantKind { access: access.into(), prefix4: u8::MAX, prefix6: u8::MAX }
+    }
+}
 
 /// What the elements of a set of grants open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,9 +152,49 @@ impl FromStr for GrantSet {
     }
 }
 
+/// A key in a set of grants; `None` for one that opens nothing, which another program added.
+pub(crate) fn read_grant_key(set: GrantSet, bytes: &[u8]) -> Option<ElementKey> {
+    let (address, access) = match set.opening {
+        Opening::Any => (bytes, Access::Any),
+        Opening::Range(range) => (bytes, range.into()),
+        Opening::Port => {
+            let (address, port) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+            (address, read_port(port)?.into())
+        }
+    };
+    let address = read_address(address)?;
+    let prefix = Prefix::new(address, set.length);
+    // No packet has a key with bits behind the prefix.
+    (prefix.address() == address).then_some(ElementKey { prefix, access })
+}
+
 #[cfg(test)]
 mod tests {
+    use knock_proto::Port;
+
     use super::*;
+    use crate::element::KeyBytes;
+
+    #[test]
+    fn a_grant_key_reads_back() {
+        let range = PortRange { protocol: Protocol::Udp, first: 60000, last: 61000 };
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            for access in [Port::udp(51820).into(), range.into(), Access::Any] {
+                for length in [128, 20] {
+                    let key = ElementKey { prefix: Prefix::new(address.parse().expect("an address"), length), access };
+                    assert_eq!(read_grant_key(GrantSet::of(&key), KeyBytes::grant(&key).as_slice()), Some(key));
+                }
+            }
+        }
+        for bytes in [&[][..], &[0; 7], &[0; 8], &[0; 12], &[0; 13], &[6; 64]] {
+            assert_eq!(read_grant_key(GrantSet::SINGLE[0], bytes), None);
+        }
+        for bytes in [&[][..], &[0; 3], &[0; 8], &[6; 64]] {
+            assert_eq!(read_grant_key(GrantSet { opening: Opening::Any, ..GrantSet::SINGLE[0] }, bytes), None);
+        }
+        let wide = GrantSet { opening: Opening::Any, length: 24, ..GrantSet::SINGLE[0] };
+        assert_eq!(read_grant_key(wide, &[192, 0, 2, 1]), None, "no packet has this key");
+    }
 
     #[test]
     fn a_name_reads_back_and_every_other_name_is_refused() {

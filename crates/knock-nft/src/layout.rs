@@ -4,18 +4,32 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::time::Duration;
 
-use knock_proto::{Port, PortRange};
+use knock_proto::{Family, Port, PortRange};
 use rustix::io::Errno;
 
-use crate::attribute::{self, Message, Request};
+use crate::attribute::{self, Message, Request, elements_request};
 use crate::connection::Connection;
-use crate::element::{Element, Lifetime, read_comment, read_elements, read_grant_key};
+use crate::element::{Element, Lifetime, read_comment, read_elements};
 use crate::error::{Error, Operation};
-use crate::grant_set::GrantSet;
+use crate::grant_set::{GrantSet, read_grant_key};
 use crate::message::SetKind;
-use crate::rules::{CHAINS, GUARDED, rules};
+use crate::rules::{CHAINS, rules};
+use crate::sets::{GUARDED, sets};
 use crate::spec::TableSpec;
-use crate::writer::{COMMENT, FAMILY, FLAG_OWNER, MARK, sets};
+
+/// The family of the managed table.
+pub(crate) const FAMILY: u8 = Family::Inet.number();
+/// How the comment of each table begins that knockd made.
+pub(crate) const MARK: &str = "managed by knockd";
+/// The comment of a table of this layout.
+pub(crate) const COMMENT: &str = "managed by knockd, layout 2";
+/// The comment of a shield.
+pub(crate) const SHIELD: &str = "managed by knockd while its table is made again";
+
+/// `NFT_TABLE_F_OWNER` (Linux 5.12) and `NFT_TABLE_F_PERSIST` (6.9). The first without the second destroys the table, and
+/// so opens the gate, when this process is killed.
+pub(crate) const FLAG_OWNER: u32 = 0x2;
+pub(crate) const FLAG_PERSIST: u32 = 0x4;
 
 /// How an error names the managed table.
 pub(crate) fn object(table: &str) -> String {
@@ -263,12 +277,6 @@ fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<PortRang
     })?;
     guarded.sort_unstable();
     Ok(guarded)
-}
-
-/// Asks for the elements of a set.
-pub(crate) fn elements_request(family: u8, table: &str, set: &str, flags: libc::c_int) -> Request {
-    use attribute::element::{LIST_SET, LIST_TABLE};
-    Request::new(libc::NFT_MSG_GETSETELEM, family, flags).string(LIST_TABLE, table).string(LIST_SET, set)
 }
 
 /// The grants in the table. Elements of other protocols are left out; one without a timeout remains for [`Duration::MAX`].

@@ -69,11 +69,9 @@ use nftnl::Hook;
 use crate::element::KeyBytes;
 use crate::expression::{Expression, Field, REGISTER_1, register};
 use crate::grant_set::{GrantSet, Opening};
-use crate::user_sets::IpVersion;
+use crate::ip_version::IpVersion;
+use crate::sets::GUARDED;
 use crate::spec::TableSpec;
-
-/// The set of guarded ports.
-pub(crate) const GUARDED: &CStr = c"guarded";
 
 /// A chain.
 #[derive(Clone, Copy)]

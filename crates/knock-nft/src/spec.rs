@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 
-use knock_proto::{Access, InterfaceName, PortRange, Protocol, TableName};
+use knock_proto::{InterfaceName, PortRange, Protocol, TableName};
 
-use crate::grant_set::GrantSet;
+use crate::grant_set::{GrantKind, GrantSet};
 
 /// What the managed table shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,24 +20,6 @@ pub struct TableSpec {
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
     pub owner: bool,
-}
-
-/// A kind of grants: what they open, and to how many addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrantKind {
-    /// What they open.
-    pub access: Access,
-    /// How many bits of an IPv4 source they are for; 32: the address alone.
-    pub prefix4: u8,
-    /// How many bits of an IPv6 source they are for; 128: the address alone.
-    pub prefix6: u8,
-}
-
-impl<A: Into<Access>> From<A> for GrantKind {
-    /// Grants to single addresses.
-    fn from(access: A) -> GrantKind {
-        GrantKind { access: access.into(), prefix4: u8::MAX, prefix6: u8::MAX }
-    }
 }
 
 impl TableSpec {

@@ -1,5 +1,6 @@
 //! The managed table: set up or adopted, changed, watched, restored and removed.
 
+mod plan;
 mod shield;
 
 use std::collections::HashSet;
@@ -8,16 +9,16 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::connection::{Connection, Failure, Refusal};
+use crate::connection::{Connection, FEW_ANSWERS, Failure, REVOKE_ATTEMPTS, Refusal};
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::grant_set::GrantSet;
-use crate::layout::{Layout, SetChanges, TableState, object, read_grants, read_remaining_grants};
+use crate::layout::{
+    COMMENT, FLAG_OWNER, FLAG_PERSIST, Layout, SetChanges, TableState, object, read_grants, read_remaining_grants,
+};
 use crate::spec::TableSpec;
-use crate::writer::{COMMENT, FLAG_OWNER, FLAG_PERSIST, Writer};
-
-/// How often a transaction is tried again without the elements that had expired before they could be deleted.
-pub(crate) const REVOKE_ATTEMPTS: usize = 8;
+use crate::writer::Writer;
+use plan::{Plan, claims_in_place};
 
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless the administrator lowered it.
@@ -37,31 +38,9 @@ pub struct ManagedTable {
     layout: Option<Layout>,
 }
 
-/// How the kernel's table becomes that of a specification.
-#[derive(Clone)]
-enum Plan {
-    /// There is none yet.
-    Create,
-    /// Chains and sets with grants stay, rules and guarded ports are replaced; an orphaned table is claimed.
-    Replace { claim: bool, sets: SetChanges },
-    /// It is deleted and created again, with its grants.
-    Rebuild,
-}
-
-impl Plan {
-    /// Whether a port may be unguarded for a moment though it was guarded before and is guarded afterwards.
-    fn has_gap(&self) -> bool {
-        match self {
-            Plan::Create => false,
-            Plan::Replace { sets, .. } => sets.has_gap,
-            Plan::Rebuild => true,
-        }
-    }
-}
-
 impl ManagedTable {
-    /// How many answers surely fit the socket's buffer. Of more keys that are missing only the first are reported.
-    pub const FEW_KEYS: usize = 128;
+    /// How many keys may be missing at once so that each is reported.
+    pub const FEW_KEYS: usize = FEW_ANSWERS;
 
     /// Makes the table, or adopts the one of that name that knockd left: in one transaction, so that at no moment the gate is
     /// open or a grant missing. (In a user namespace, thousands of grants may follow in further ones, within
@@ -456,18 +435,6 @@ impl ManagedTable {
     fn snapshot_layout(&mut self) {
         let layout = Layout::read(&mut self.connection, &self.spec.name).ok().flatten();
         self.layout = layout.filter(|layout| layout.is_made_of(&self.spec));
-    }
-}
-
-/// Whether a table with these flags has to be claimed to become one with the wanted ones; `None` where that does not go
-/// without rebuilding: the kernel lets a persistent table without an owner be claimed, and changes nothing else.
-fn claims_in_place(flags: u32, wanted: u32) -> Option<bool> {
-    match flags {
-        _ if flags == wanted => Some(false),
-        FLAG_PERSIST if wanted & FLAG_OWNER != 0 => Some(true),
-        // Persistent without an owner is as good as neither.
-        FLAG_PERSIST if wanted == 0 => Some(false),
-        _ => None,
     }
 }
 

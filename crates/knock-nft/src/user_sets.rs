@@ -7,56 +7,15 @@ use knock_proto::SetName;
 use nftnl::MsgType;
 use rustix::io::Errno;
 
-use crate::attribute::{self, Request};
-use crate::connection::Connection;
+use crate::attribute::{self, Request, elements_request};
+use crate::connection::{Connection, FEW_ANSWERS, REVOKE_ATTEMPTS};
 use crate::element::{AddressElement, KeyBytes, Lifetime, comment_record, milliseconds, read_address, read_elements};
 use crate::error::{Error, Operation, UnusableSet};
-use crate::layout::elements_request;
+use crate::ip_version::IpVersion;
 use crate::message::{ElementsMessage, Timeout};
-use crate::table::{ManagedTable, REVOKE_ATTEMPTS};
-use crate::writer::{TYPE_IPV4, TYPE_IPV6};
 
 /// `NFT_SET_OBJECT` (linux/netfilter/nf_tables.h), a map to objects.
 const SET_OBJECT: libc::c_int = 0x40;
-
-/// The version of the addresses in a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IpVersion {
-    /// `ipv4_addr`.
-    V4,
-    /// `ipv6_addr`.
-    V6,
-}
-
-impl IpVersion {
-    /// The version of an address; an IPv4-mapped one is an IPv4 address.
-    pub fn of(address: IpAddr) -> IpVersion {
-        if address.to_canonical().is_ipv4() { IpVersion::V4 } else { IpVersion::V6 }
-    }
-
-    const fn type_name(self) -> &'static str {
-        match self {
-            IpVersion::V4 => "ipv4_addr",
-            IpVersion::V6 => "ipv6_addr",
-        }
-    }
-
-    /// How many bits an address has.
-    pub(crate) const fn bits(self) -> u8 {
-        match self {
-            IpVersion::V4 => 32,
-            IpVersion::V6 => 128,
-        }
-    }
-
-    /// The number of the type and the length of a key.
-    pub(crate) const fn key(self) -> (u32, u32) {
-        match self {
-            IpVersion::V4 => (TYPE_IPV4, 4),
-            IpVersion::V6 => (TYPE_IPV6, 16),
-        }
-    }
-}
 
 /// The outcome of a grant in a user set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +116,7 @@ impl UserSets {
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Vec<IpAddr>, Error> {
         let mut revoked = Vec::new();
-        for addresses in addresses.chunks(ManagedTable::FEW_KEYS) {
+        for addresses in addresses.chunks(FEW_ANSWERS) {
             // An element that expires in between makes the kernel refuse the transaction; then the elements are read again.
             for attempt in 1.. {
                 let mut ours = Vec::new();

@@ -1,64 +1,20 @@
 //! The managed table as messages: its sets, its chains and its rules.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
-use knock_proto::{Family, Port, PortRange};
+use knock_proto::{Port, PortRange};
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
-use crate::grant_set::{GrantSet, Opening};
-use crate::layout::SetChanges;
-use crate::message::{ElementsMessage, SetKind, SetMessage, TableMessage, Timeout};
-use crate::rules::{CHAINS, ChainKind, GUARDED, rules};
+use crate::grant_set::GrantSet;
+use crate::layout::{FAMILY, SetChanges};
+use crate::message::{ElementsMessage, SetMessage, TableMessage, Timeout};
+use crate::rules::{CHAINS, ChainKind, rules};
+use crate::sets::{GUARDED, sets};
 use crate::spec::TableSpec;
-
-/// The family of the managed table.
-pub(crate) const FAMILY: u8 = Family::Inet.number();
-/// How the comment of each table begins that knockd made.
-pub(crate) const MARK: &str = "managed by knockd";
-/// The comment of a table of this layout.
-pub(crate) const COMMENT: &str = "managed by knockd, layout 2";
-/// The comment of a shield.
-pub(crate) const SHIELD: &str = "managed by knockd while its table is made again";
-
-/// `NFT_TABLE_F_OWNER` (Linux 5.12) and `NFT_TABLE_F_PERSIST` (6.9). The first without the second destroys the table, and
-/// so opens the gate, when this process is killed.
-pub(crate) const FLAG_OWNER: u32 = 0x2;
-pub(crate) const FLAG_PERSIST: u32 = 0x4;
-
-// The numbers by which nft knows types, and the bits that each takes in a concatenation (nftables, include/datatype.h).
-const TYPE_BITS: u32 = 6;
-pub(crate) const TYPE_IPV4: u32 = 7;
-pub(crate) const TYPE_IPV6: u32 = 8;
-const TYPE_PROTOCOL: u32 = 12;
-const TYPE_SERVICE: u32 = 13;
-const TYPE_PORT: u32 = TYPE_PROTOCOL << TYPE_BITS | TYPE_SERVICE;
-
-/// `NFT_SET_CONCAT` (linux/netfilter/nf_tables.h; Linux 5.6): the fields of the key are intervals of their own.
-const SET_CONCAT: u32 = 0x80;
-/// The lengths of a protocol and of a port, in bytes.
-const PORT_FIELDS: &[u8] = &[1, 2];
-
-/// The sets and what they are.
-pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
-    let intervals = (libc::NFT_SET_INTERVAL.cast_unsigned() | SET_CONCAT, PORT_FIELDS);
-    // A hash table is faster, and has no intervals.
-    let (flags, fields) = if spec.guards_intervals() { intervals } else { (0, &[][..]) };
-    let guarded = SetKind { id: 1, flags, key_type: TYPE_PORT, key_length: 8, fields };
-    let grants = (2..).zip(spec.grant_sets()).map(|(id, set)| {
-        let (address_type, address_length) = set.version.key();
-        let (key_type, key_length) = match set.opening {
-            Opening::Port => (address_type << (2 * TYPE_BITS) | TYPE_PORT, address_length + 8),
-            Opening::Any | Opening::Range(_) => (address_type, address_length),
-        };
-        let flags = libc::NFT_SET_TIMEOUT.cast_unsigned();
-        (set.c_name(), SetKind { id, flags, key_type, key_length, fields: &[] })
-    });
-    std::iter::once((GUARDED.to_owned(), guarded)).chain(grants).collect()
-}
 
 /// Writes the managed table into the transaction of a connection.
 pub(crate) struct Writer<'a> {

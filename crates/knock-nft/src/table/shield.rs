@@ -9,11 +9,11 @@ use std::ffi::CString;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::{ManagedTable, Plan};
+use super::ManagedTable;
+use super::plan::Plan;
 use crate::element::Element;
 use crate::error::Error;
-use crate::layout::{TableState, object};
-use crate::writer::SHIELD;
+use crate::layout::{SHIELD, TableState, object};
 
 /// The kernel refuses a longer name of a table (`NFT_NAME_MAXLEN`).
 const NAME_MAX: usize = 255;
