@@ -24,6 +24,7 @@ macro_rules! counters {
 counters! {
     kernel_received: "Packets that the kernel put into the receive queues.",
     kernel_dropped: "Packets that the kernel dropped because a receive queue was full.",
+    turned_away: "Packets of strangers that were turned away at the gate.",
     packets: "Packets that were looked at.",
     malformed: "Packets that were malformed.",
     ignored: "Packets that were not knocks.",

@@ -83,10 +83,11 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
 }
 
 /// The numbers of each row, and what they count.
-fn numbers(status: &Status) -> [(&'static str, Vec<(u64, &'static str)>); 6] {
+fn numbers(status: &Status) -> [(&'static str, Vec<(u64, &'static str)>); 7] {
     let counters = &status.counters;
     let now = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
+        ("gate", vec![(counters.turned_away, "packets turned away")]),
         (
             "grants",
             vec![
@@ -204,7 +205,14 @@ pub(super) mod tests {
                 RuleState { command: true, commands_failed: 1, tcp_knocks: 0, udp_knocks: 0, ..rule("notify", &[]) },
             ],
             signed_packets: None,
-            counters: Counters { granted: 14, grants_failed: 3, knocks: 70, packets: 90, ..Counters::default() },
+            counters: Counters {
+                turned_away: 1204,
+                granted: 14,
+                grants_failed: 3,
+                knocks: 70,
+                packets: 90,
+                ..Counters::default()
+            },
         }
     }
 
@@ -221,6 +229,7 @@ pub(super) mod tests {
              configuration  /etc/knockd/config.json (3 rules)\n\
              interfaces     any up\n\
              table          inet knockd, owned, removed at stop; guards 22/tcp, 51820/udp\n\
+             gate           1204 packets turned away\n\
              grants         2 live, 14 made, 3 failed\n\
              knocks         70 heard\n\
              packets        90 taken\n\

@@ -219,6 +219,7 @@ impl Daemon {
         Counters {
             kernel_received: kernel.received,
             kernel_dropped: kernel.dropped,
+            turned_away: self.grants.turned_away(),
             packets: own.packets,
             malformed: own.malformed,
             ignored: engine.ignored,

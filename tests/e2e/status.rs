@@ -91,3 +91,50 @@ fn the_plan_of_the_rules_shows_what_is_open_and_no_port_of_a_sequence() {
         assert!(!["7000", "9000", "8000", "7100", "9100", "8100"].iter().any(|port| text.contains(port)), "{text}");
     }
 }
+
+fn turned_away(server: &Host, daemon: &Daemon) -> u64 {
+    let output = knockctl(server, daemon, &["status", "--prometheus"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let value = text.lines().find_map(|line| line.strip_prefix("knockd_turned_away_total ")).expect("the metric");
+    value.parse().expect("a number")
+}
+
+/// What the counter of the gate itself says.
+fn dropped(server: &Host) -> u64 {
+    let listing = server.namespace.nft("list chain inet knockd gate").expect("the gate");
+    let counter = listing.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    counter.and_then(|number| number.parse().ok()).expect("a counter")
+}
+
+#[test]
+fn packets_turned_away_are_counted_and_the_count_goes_on_over_another_table() {
+    let network = network(1);
+    let server = &network.server;
+    let unowned = |ports: &[u16]| {
+        let ssh =
+            json!({ "name": "ssh", "sequence": [7000, 9000, 8000], "allow": { "ports": ports, "timeout": "1h" } });
+        json!({ "nftables": { "owner": false }, "rules": [ssh] })
+    };
+    let daemon = Daemon::start(server, unowned(&[22]));
+    let (wire, source) = (wire(&network), IpAddr::from([198, 18, 0, 2]));
+    assert_eq!(turned_away(server, &daemon), 0);
+    knock(&wire, source, &[22, 22, 22, 23]);
+    wait_until("three packets are dropped", || dropped(server) == 3);
+
+    // After a reload another nftables rule drops, and then the one of another table.
+    let mark = daemon.log_mark();
+    daemon.reload(unowned(&[22, 23]));
+    daemon.wait_for_log_after(mark, "reloaded: rules");
+    assert_eq!(turned_away(server, &daemon), 3);
+    knock(&wire, source, &[22, 23]);
+    wait_until("two packets are dropped", || dropped(server) == 2);
+    assert_eq!(turned_away(server, &daemon), 5);
+    let mark = daemon.log_mark();
+    server.namespace.nft("delete table inet knockd").expect("the table goes");
+    daemon.wait_for_log_after(mark, "restored");
+    assert_eq!(turned_away(server, &daemon), 5);
+    knock(&wire, source, &[23]);
+    wait_until("six packets are counted", || turned_away(server, &daemon) == 6);
+    let (lines, _) = lines(server, &daemon);
+    assert!(lines.contains(&"gate 6 packets turned away".to_owned()), "{lines:?}");
+}

@@ -131,6 +131,9 @@ pub trait Enforcer {
     /// Where that cannot be read.
     fn changes(&mut self) -> Result<Changes, Error>;
 
+    /// How many packets of strangers the gate has dropped since the start. It never gets less.
+    fn turned_away(&mut self) -> u64;
+
     /// Ends: leaves the table with its elements, or removes it.
     ///
     /// # Errors

@@ -203,6 +203,11 @@ impl<E: Enforcer> GrantManager<E> {
         &self.policy
     }
 
+    /// How many packets of strangers the gate has dropped since the start. It never gets less.
+    pub fn turned_away(&mut self) -> u64 {
+        self.enforcer.turned_away()
+    }
+
     /// What carries the grants out.
     pub fn enforcer(&self) -> &E {
         &self.enforcer

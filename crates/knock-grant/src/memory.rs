@@ -104,6 +104,10 @@ impl Enforcer for Memory {
         Ok(std::mem::take(&mut self.changes))
     }
 
+    fn turned_away(&mut self) -> u64 {
+        0
+    }
+
     fn close(self, _keep: bool) -> Result<(), Error> {
         Ok(())
     }

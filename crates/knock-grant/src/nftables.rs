@@ -4,6 +4,7 @@ mod lock;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turned_away;
 mod user_sets;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use knock_proto::Family;
 
 use crate::{Changes, Element, Enforcer, Error, GrantEvent, Key, Place, Policy, Store};
 use lock::lock;
+use turned_away::TurnedAway;
 use user_sets::UserSets;
 
 pub use user_sets::SetState;
@@ -31,6 +33,7 @@ pub struct Nftables {
     sets: UserSets,
     /// Where the kernel does not keep others from changing what is ours.
     monitor: Option<Monitor>,
+    turned_away: TurnedAway,
 }
 
 impl Nftables {
@@ -97,6 +100,8 @@ impl Enforcer for Nftables {
         events: &mut VecDeque<GrantEvent>,
     ) -> Result<(), Error> {
         let sets = UserSets::open(policy)?;
+        // Its counter goes with the rule that is replaced.
+        self.turned_away();
         if let Err(error) = self.apply_to_table(policy, before, after) {
             self.restore_previous(before);
             return Err(error);
@@ -156,6 +161,7 @@ impl Enforcer for Nftables {
     }
 
     fn restore(&mut self, elements: &[Element]) -> Result<bool, Error> {
+        self.turned_away();
         let Some(table) = &mut self.table else { return Ok(false) };
         if table.intact()? {
             return Ok(false);
@@ -186,6 +192,14 @@ impl Enforcer for Nftables {
             }
         }
         Ok(changes)
+    }
+
+    fn turned_away(&mut self) -> u64 {
+        // One that cannot be read now is read the next time.
+        if let Some(Ok(Some(count))) = self.table.as_mut().map(ManagedTable::drop_count) {
+            self.turned_away.read(count);
+        }
+        self.turned_away.packets()
     }
 
     fn close(mut self, keep: bool) -> Result<(), Error> {

@@ -30,11 +30,15 @@ pub(crate) mod chain {
     pub(crate) const HOOK_PRIORITY: u16 = 2;
 }
 
-/// Attributes of rules (`enum nft_rule_attributes`).
+/// Attributes of rules (`enum nft_rule_attributes`, `enum nft_expr_attributes`, `enum nft_counter_attributes`).
 pub(crate) mod rule {
     pub(crate) const TABLE: u16 = 1;
     pub(crate) const CHAIN: u16 = 2;
     pub(crate) const HANDLE: u16 = 3;
+    pub(crate) const EXPRESSIONS: u16 = 4;
+    pub(crate) const EXPRESSION_NAME: u16 = 1;
+    pub(crate) const EXPRESSION_DATA: u16 = 2;
+    pub(crate) const COUNTER_PACKETS: u16 = 2;
 }
 
 /// Attributes of sets (`enum nft_set_attributes`, `enum nft_set_desc_attributes`).
@@ -215,6 +219,11 @@ impl Request {
     /// Appends a string with its final NUL.
     pub(crate) fn string(self, kind: u16, text: &str) -> Request {
         self.payload(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    /// Appends a number, most significant byte first.
+    pub(crate) fn be64(self, kind: u16, number: u64) -> Request {
+        self.payload(kind, &number.to_be_bytes())
     }
 
     /// Appends the key of an element, in a list of one.

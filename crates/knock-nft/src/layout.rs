@@ -13,7 +13,7 @@ use crate::element::{Element, Lifetime, read_comment, read_elements};
 use crate::error::{Error, Operation};
 use crate::grant_set::{GrantSet, read_grant_key};
 use crate::message::SetKind;
-use crate::rules::{CHAINS, rules};
+use crate::rules::{CHAINS, GATE, rules};
 use crate::sets::{GUARDED, sets};
 use crate::spec::TableSpec;
 
@@ -153,6 +153,12 @@ impl Layout {
 
     pub(crate) fn table(&self) -> &TableState {
         &self.table
+    }
+
+    /// The rule that drops at the gate: the handle of the table, the name of the chain, the handle of the rule.
+    pub(crate) fn drop_rule(&self) -> Option<(u64, &'static str, u64)> {
+        let gate = CHAINS.iter().position(|kind| kind.name == GATE)?;
+        Some((self.table.handle, text(GATE), *self.rules[gate].last()?))
     }
 
     /// How sets and guarded ports become those of `spec`, where only they and rules need replacing. `None`: chains are

@@ -32,5 +32,5 @@ pub use ip_version::IpVersion;
 pub use monitor::{Actor, Event, Monitor, Notice};
 pub use rustix::io::Errno;
 pub use spec::TableSpec;
-pub use table::ManagedTable;
+pub use table::{DropCount, ManagedTable};
 pub use user_sets::{Outcome, UserSets};

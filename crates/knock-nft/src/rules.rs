@@ -81,8 +81,8 @@ pub(crate) struct ChainKind {
     pub(crate) hook: Option<(Hook, i32)>,
 }
 
-/// The chain that decides on packets to guarded ports.
-const GATE: &CStr = c"gate";
+/// The chain that decides on packets to guarded ports. Its last rule drops them, and counts them.
+pub(crate) const GATE: &CStr = c"gate";
 /// The chain that decides on IPv6 packets to this host whose ports may not be readable.
 const UNREADABLE: &CStr = c"unreadable";
 const PREROUTING: &CStr = c"prerouting";

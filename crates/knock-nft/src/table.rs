@@ -2,6 +2,7 @@
 
 mod plan;
 mod shield;
+mod turned_away;
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -19,6 +20,8 @@ use crate::layout::{
 use crate::spec::TableSpec;
 use crate::writer::Writer;
 use plan::{Plan, claims_in_place};
+
+pub use turned_away::DropCount;
 
 /// How many grants go into a transaction where the socket's buffer is small. They take up to 200 bytes each, and
 /// net.core.wmem_max is 212,992 unless the administrator lowered it.

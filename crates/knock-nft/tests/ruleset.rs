@@ -143,7 +143,8 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
 
             let patience = Duration::from_millis(200);
             TcpStream::connect_timeout(&target, patience).expect_err("closed");
-            assert!(dropped() > 0);
+            let count = table.drop_count().expect("read").expect("the counter of the gate");
+            assert!(dropped() > 0 && count.packets == dropped());
             before.write_all(b"goes on").expect("sent");
             let mut text = [0; 7];
             accepted.read_exact(&mut text).expect("the session goes on");
@@ -157,6 +158,8 @@ fn a_guarded_tcp_port_is_open_to_granted_sources_and_to_sessions_from_before() {
 
             guarding.exempt_interfaces = vec!["lo".parse().expect("a name")];
             table.apply(guarding, &[], &[]).expect("applied");
+            let other = table.drop_count().expect("read").expect("the counter of the gate");
+            assert!(other.counter != count.counter && other.packets == 0, "{other:?} after {count:?}");
             TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("exempt");
             table.remove().expect("removed");
         }
