@@ -1,7 +1,7 @@
 //! Collects the problems of one file.
 
 use crate::document::Document;
-use crate::path::FieldPath;
+use crate::path::{FieldPath, Step};
 use crate::problem::{Cause, ConfigError, PROBLEMS_MAX, Places, Problem};
 use crate::warning::{Concern, Warning};
 
@@ -13,11 +13,13 @@ pub(crate) struct Checker<'d> {
     /// Each with the byte of its place.
     problems: Vec<(usize, FieldPath, Cause)>,
     omitted: usize,
+    /// What was taken out of the file, because it is wrong.
+    removed: Vec<FieldPath>,
 }
 
 impl<'d> Checker<'d> {
     pub(crate) fn new(file: &'d str, document: &'d Document<'d>) -> Checker<'d> {
-        Checker { file, document, problems: Vec::new(), omitted: 0 }
+        Checker { file, document, problems: Vec::new(), omitted: 0, removed: Vec::new() }
     }
 
     /// Notes that the value at `path` is wrong.
@@ -27,6 +29,9 @@ impl<'d> Checker<'d> {
 
     /// The same, with a cause that takes time to find.
     pub(crate) fn report_with(&mut self, path: &FieldPath, cause: impl FnOnce() -> Cause) {
+        if self.follows_from_what_is_wrong(path) {
+            return;
+        }
         let document = self.document;
         self.add(|| (document.offset(path), path.clone(), cause()));
     }
@@ -37,6 +42,45 @@ impl<'d> Checker<'d> {
             let (path, cause) = problem();
             (offset, path, cause)
         });
+    }
+
+    /// Whether further problems would only be counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX
+    }
+
+    /// The unknown keys, where they are the only problems so far, and all of them are known.
+    pub(crate) fn only_unknown_keys(&self) -> Option<Vec<FieldPath>> {
+        if self.is_full() {
+            return None;
+        }
+        let unknown = |(_, path, cause): &(usize, FieldPath, Cause)| match cause {
+            Cause::UnknownKey { .. } | Cause::ForeignKey { .. } | Cause::ClientKey { .. } => Some(path.clone()),
+            _ => None,
+        };
+        self.problems.iter().map(unknown).collect()
+    }
+
+    /// Reports nothing about a value that was taken out of the file, nor that its object lacks something: a misspelt key
+    /// would be reported again, as a missing key.
+    pub(crate) fn overlook(&mut self, removed: Option<FieldPath>) {
+        self.removed.extend(removed);
+    }
+
+    fn follows_from_what_is_wrong(&self, path: &FieldPath) -> bool {
+        let path = path.0.as_slice();
+        self.removed.iter().any(|removed| {
+            let removed = removed.0.as_slice();
+            let lacks = removed.starts_with(path) && path.len() + 1 >= removed.len();
+            // A key of a rule may have been its name, which another rule revokes, or the only action in the file.
+            let of_rule = matches!(removed, [Step::Key(_), Step::Index(_), Step::Key(_)]);
+            let needs_rule = match path {
+                [Step::Key(_)] => removed.starts_with(path),
+                [.., Step::Key(key)] => key == "revoke",
+                _ => false,
+            };
+            lacks || (of_rule && needs_rule)
+        })
     }
 
     fn add(&mut self, problem: impl FnOnce() -> (usize, FieldPath, Cause)) {

@@ -140,23 +140,39 @@ pub(crate) fn with_raw<T, E>(
         Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
     let mut checker = Checker::new(file, &document);
     document.check_keys(shape, &mut checker);
-    // A misspelt key would be reported a second time, as a missing key.
-    checker.finish()?;
+    // What is wrong so far is taken out, so that the rest is checked too.
+    match checker.only_unknown_keys() {
+        Some(keys) => keys.iter().for_each(|key| checker.overlook(key.take_out_of(&mut value))),
+        None => checker.finish()?,
+    }
     let taken = take(&mut value);
-    match serde_path_to_error::deserialize::<_, RawConfig>(value) {
-        Ok(raw) => check(raw, taken, &mut checker),
-        Err(error) => {
-            let path = FieldPath::from(error.path());
-            checker.report(&path, Cause::Type { reason: type_error(&error.inner().to_string()) });
+    loop {
+        // serde stops at the first value that has a wrong type.
+        let error = match serde_path_to_error::deserialize::<_, RawConfig>(&value) {
+            Ok(raw) => return check(raw, taken, &mut checker),
+            Err(error) => error,
+        };
+        let path = FieldPath::from(error.path());
+        checker.report(&path, Cause::Type { reason: type_error(&error.inner().to_string()) });
+        let removed = path.take_out_of(&mut value);
+        if removed.is_none() || checker.is_full() {
             checker.finish()?;
-            Err(ConfigError::one(file, Position::START, Cause::Type { reason: type_error(&error.to_string()) }))
+            return Err(ConfigError::one(
+                file,
+                Position::START,
+                Cause::Type { reason: type_error(&error.to_string()) },
+            ));
         }
+        checker.overlook(removed);
     }
 }
 
 /// serde's message in the words of JSON, with a remedy.
 fn type_error(message: &str) -> String {
-    let message = message.replace("a sequence", "a list").replace("map, expected", "object, expected");
+    let message = message
+        .replace("a sequence", "a list")
+        .replace("map, expected", "object, expected")
+        .replace("string or map", "a string");
     if let Some((found, expected)) =
         message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
     {

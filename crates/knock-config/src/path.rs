@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::problem::excerpt;
 
 /// One step into a JSON value.
@@ -58,6 +60,23 @@ impl FieldPath {
         let mut steps = self.0.clone();
         steps.push(step);
         FieldPath(steps)
+    }
+
+    /// Takes the member of an object at this path out of `file`, or the nearest one that encloses it. Returns its path; `None`:
+    /// there is none.
+    pub(crate) fn take_out_of(&self, file: &mut Value) -> Option<FieldPath> {
+        let last = self.0.iter().rposition(|step| matches!(step, Step::Key(_)))?;
+        let (steps, member) = (self.0.get(..last)?, self.0.get(last)?);
+        let mut value = file;
+        for step in steps {
+            value = match step {
+                Step::Key(key) => value.get_mut(key)?,
+                Step::Index(index) => value.get_mut(index)?,
+            };
+        }
+        let Step::Key(key) = member else { return None };
+        value.as_object_mut()?.remove(key)?;
+        Some(FieldPath(self.0.get(..=last)?.to_vec()))
     }
 
     /// Whether this is the path of the whole file.
