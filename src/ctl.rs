@@ -26,10 +26,12 @@ use knock_proto::InterfaceName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use systemd_journal_logger::connected_to_journal;
 
 use crate::control::client::{ClientError, follow, request};
 use crate::control::protocol::{
-    Code, Command, Confirmed, Followed, Following, Granted, Grants, Reloaded, Revoked, RuleState, Status, Tried,
+    Code, Command, Confirmed, Followed, Following, Granted, Grants, Refusal, Reloaded, Revoked, RuleState, Status,
+    Tried,
 };
 use args::Args;
 use import::ImportOptions;
@@ -47,11 +49,13 @@ const EXIT_OTHER: u8 = 1;
 struct Failure {
     status: u8,
     message: String,
+    /// Whether the daemon has logged it.
+    is_logged: bool,
 }
 
 impl Failure {
     fn new(status: u8, message: impl fmt::Display) -> Failure {
-        Failure { status, message: message.to_string() }
+        Failure { status, message: message.to_string(), is_logged: false }
     }
 }
 
@@ -68,7 +72,9 @@ impl From<ClientError> for Failure {
                 _ => EXIT_OTHER,
             },
         };
-        Failure::new(status, error)
+        let is_logged = matches!(&error, ClientError::Refused(Refusal { code, .. })
+            if matches!(code, Code::InvalidConfiguration | Code::Failed));
+        Failure { is_logged, ..Failure::new(status, error) }
     }
 }
 
@@ -120,6 +126,13 @@ fn run(args: Args) -> Result<(), Failure> {
             answer.show::<Revoked>(&Command::Revoke { address, rule }, report::revoked)
         }
         args::Command::Revoke { address: None, .. } => answer.show::<Revoked>(&Command::RevokeAll {}, report::revoked),
+        // `ExecReload=` of the unit: what the daemon has logged is not to be in the journal twice.
+        args::Command::Reload if connected_to_journal() => {
+            match request::<Reloaded>(&args.socket, &Command::Reload {}).map_err(Failure::from) {
+                Err(failure) if failure.is_logged => Err(Failure { message: String::new(), ..failure }),
+                result => result.map(drop),
+            }
+        }
         args::Command::Reload => answer.show::<Reloaded>(&Command::Reload {}, |reloaded| {
             for warning in &reloaded.warnings {
                 complain("warning: ", warning);

@@ -177,6 +177,16 @@ fn a_reload_by_knockctl_tells_why_a_file_is_refused() {
     assert!(complaint.contains("rules[0].sequence[1]") && complaint.contains("70000"), "{complaint}");
     assert_eq!(status(&daemon)["counters"]["reloads"], 0, "the old configuration is in force");
 
+    // As in a unit, where the daemon's own lines about it go to the same journal.
+    let journal = tempfile::NamedTempFile::new().expect("a file in place of the journal");
+    let metadata = journal.as_file().metadata().expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+    command.arg("--socket").arg(daemon.path("control.sock")).arg("reload").stderr(journal.reopen().expect("the file"));
+    command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+    let output = command.output().expect("knockctl runs");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0), "{output:?}");
+    assert_eq!(fs::read_to_string(journal.path()).expect("text"), "");
+
     fs::write(&file, valid.replace("ssh", "door")).expect("written");
     assert_eq!(printed(&knockctl(&daemon, &["reload"])), "reloaded: 2 rules\n");
     printed(&knockctl(&daemon, &["grant", "door", "192.0.2.1"]));
