@@ -3,7 +3,9 @@
 pub(crate) mod args;
 mod client;
 mod doctor;
+mod history;
 pub(crate) mod import;
+mod local_time;
 mod prometheus;
 mod report;
 mod rules;
@@ -155,6 +157,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         args::Command::Watch { address, rule } => watch(&args.socket, args.json, address, rule),
         args::Command::Explain { address } => answer.show(&Command::Explain { address }, watch::explained),
+        args::Command::History { since } => history::history(&since, args.json),
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Client { rule, host, wait, config } => client::client(&config, &rule, &host, wait),
         args::Command::Doctor { config } => doctor(&args.socket, &config, args.json),

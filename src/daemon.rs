@@ -333,7 +333,9 @@ impl Daemon {
     /// Where the table can't be removed.
     pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), knock_grant::Error> {
         self.notifier.stopping(self.time_to_stop());
-        self.events.report(now(), Event::Stopping, None, None, format_args!("stopping"));
+        let keep = hand_over || self.config.nftables.on_stop == OnStop::Keep;
+        let grants = [("KNOCK_GRANTS", if keep { "kept" } else { "ended" }.to_owned())];
+        self.events.report_with(now(), Event::Stopping, None, None, &grants, format_args!("stopping"));
         // From now on, knockctl reports that no daemon answers.
         self.control = None;
         self.commands.close();
@@ -355,7 +357,7 @@ impl Daemon {
             log::error!("signed packets will be refused for some time after the next start: {error}");
         }
         hooks::run(&self.commands, &hooks::teardowns(&self.config));
-        self.grants.close(hand_over || self.config.nftables.on_stop == OnStop::Keep)
+        self.grants.close(keep)
     }
 
     /// The longest that stopping can take: the last commands, then each teardown.

@@ -37,6 +37,9 @@ _knockctl() {
             knockctl,help)
                 cmd="knockctl__subcmd__help"
                 ;;
+            knockctl,history)
+                cmd="knockctl__subcmd__history"
+                ;;
             knockctl,import)
                 cmd="knockctl__subcmd__import"
                 ;;
@@ -82,6 +85,9 @@ _knockctl() {
             knockctl__subcmd__help,help)
                 cmd="knockctl__subcmd__help__subcmd__help"
                 ;;
+            knockctl__subcmd__help,history)
+                cmd="knockctl__subcmd__help__subcmd__history"
+                ;;
             knockctl__subcmd__help,import)
                 cmd="knockctl__subcmd__help__subcmd__import"
                 ;;
@@ -113,7 +119,7 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status rules grants grant revoke reload try confirm watch explain sequence client doctor import help"
+            opts="-h -V --socket --json --help --version status rules grants grant revoke reload try confirm watch explain history sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,7 +277,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status rules grants grant revoke reload try confirm watch explain sequence client doctor import help"
+            opts="status rules grants grant revoke reload try confirm watch explain history sequence client doctor import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -369,6 +375,20 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__history)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -487,6 +507,28 @@ _knockctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__history)
+            opts="-h --since --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

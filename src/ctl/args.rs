@@ -103,6 +103,12 @@ pub enum Command {
         #[arg(value_name = "ADDR")]
         address: IpAddr,
     },
+    /// Show who was in when: the grants of the last hours or days, from the journal of systemd
+    History {
+        /// How far back, such as 90m, 24h or 7d
+        #[arg(long, value_name = "TIME", default_value = "24h")]
+        since: String,
+    },
     /// Print a random sequence of TCP ports for a rule
     Sequence {
         /// How many knocks

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use anstyle::Style;
 use knock_config::printable;
-use time::{Duration, OffsetDateTime, UtcOffset};
 
+use super::local_time::local;
 use super::table::{BAD, DIM, GOOD, duration};
 use crate::control::protocol::{Explained, Step, What};
 
@@ -106,12 +106,9 @@ fn dots(knocked: usize, of: usize) -> String {
     "●".repeat(knocked) + &"○".repeat(of.saturating_sub(knocked))
 }
 
-/// The time of day on this machine's clock, or in UTC where its zone is not known.
+/// The time of day.
 fn clock(seconds: f64) -> String {
-    let since = Duration::checked_seconds_f64(seconds).unwrap_or_default();
-    let time = OffsetDateTime::UNIX_EPOCH.checked_add(since).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let local = UtcOffset::local_offset_at(time).unwrap_or(UtcOffset::UTC);
-    let (hour, minute, second, millisecond) = time.to_offset(local).to_hms_milli();
+    let (hour, minute, second, millisecond) = local(seconds).to_hms_milli();
     format!("{hour:02}:{minute:02}:{second:02}.{millisecond:03}")
 }
 

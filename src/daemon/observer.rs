@@ -127,6 +127,10 @@ impl Daemon {
             let opens = self.grants.policy().places(&grant.rule, grant.address);
             let opens: Vec<String> = opens.iter().map(ToString::to_string).collect();
             fields.push(("KNOCK_OPENS", opens.join(", ")));
+            let prefix = grant.prefix.to_string();
+            if prefix != grant.address.to_string() {
+                fields.push(("KNOCK_PREFIX", prefix));
+            }
             if matches!(event, GrantEvent::Granted { .. } | GrantEvent::Extended { .. }) {
                 fields.push(("KNOCK_SECONDS", grant.timeout.as_secs_f64().to_string()));
                 fields.push(("KNOCK_UNTIL", in_utc(clock_reading().wall + grant.expires.since(now))));
