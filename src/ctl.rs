@@ -111,11 +111,14 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         args::Command::Rules { dot } => {
             let status: Status = request(&args.socket, &Command::Status {})?;
-            match (dot, args.json) {
-                (true, _) => print(&rules::dot(&status)),
-                (false, true) => print(&json(&Rules { rules: &status.by_rule })),
-                (false, false) => print(&rules::text(&status)),
+            if dot {
+                return print(&rules::dot(&status));
             }
+            let behind = doctor::behind_the_gate(&doctor::gather_about(status.clone()));
+            if args.json {
+                return print(&json(&Rules { rules: &status.by_rule, guarded: &behind }));
+            }
+            print(&rules::text(&status, &behind))
         }
         args::Command::Grants { rule, address } => {
             answer.show::<Grants>(&Command::Grants { rule, address }, report::grants)
@@ -253,6 +256,7 @@ fn new_sequence(knocks: u8, as_json: bool) -> Result<(), Failure> {
 #[derive(Serialize)]
 struct Rules<'a> {
     rules: &'a [RuleState],
+    guarded: &'a [doctor::Behind],
 }
 
 /// The document of the diagnosis.

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::control::protocol::Status;
 
-pub(crate) use host::{Facts, gather};
+pub(crate) use host::{Facts, gather, gather_about};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -96,6 +96,30 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
         findings.extend(status.sets.iter().flat_map(|set| user_set::findings(ruleset, set)));
     }
     findings
+}
+
+/// What is behind the gate, for a guarded port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Behind {
+    /// `22/tcp`.
+    pub(crate) port: String,
+    /// Whether the other nftables rules let granted addresses through: a warning where they may drop them, a problem where they
+    /// do. `null` where the ruleset can't be read.
+    pub(crate) rules: Option<Severity>,
+    /// Whether a program of this host listens.
+    pub(crate) listens: bool,
+}
+
+/// What is behind the gate, for each guarded port.
+pub(crate) fn behind_the_gate(facts: &Facts) -> Vec<Behind> {
+    let Some(table) = facts.status.as_ref().and_then(|status| status.table.as_ref()) else { return Vec::new() };
+    let behind = |port: &String| {
+        let findings = facts.ruleset.as_ref().map(|rules| shadow::of_port(rules, table, &facts.other_gates, port));
+        let rules =
+            findings.map(|findings| findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok));
+        Behind { port: port.clone(), rules, listens: facts.listening.contains(port) }
+    };
+    table.guarded.iter().map(behind).collect()
 }
 
 /// Whether the configuration in force is the one that an administrator expects.

@@ -2,11 +2,12 @@
 
 use knock_config::printable;
 
+use super::doctor::{Behind, Severity};
 use super::table::{count, span, table};
 use crate::control::protocol::{RuleState, Status};
 
-/// The way of a packet, what is guarded, and what each rule does.
-pub(super) fn text(status: &Status) -> String {
+/// The way of a packet, what is guarded and what is behind the gate, and what each rule does.
+pub(super) fn text(status: &Status, behind: &[Behind]) -> String {
     let mut rows = Vec::new();
     let mut text = String::new();
     if let Some(table) = &status.table {
@@ -23,9 +24,24 @@ pub(super) fn text(status: &Status) -> String {
         rows.push(vec!["user sets".to_owned(), format!("your nftables rules use {}", sets.join(", "))]);
     }
     text.push_str(&table(&["", ""], &rows));
+    if !behind.is_empty() {
+        let rows: Vec<Vec<String>> = behind.iter().map(behind_row).collect();
+        text.push_str(&table(&["GUARDED", "YOUR NFTABLES RULES", "SERVICE"], &rows));
+    }
     let rules: Vec<Vec<String>> = status.by_rule.iter().map(row).collect();
     text.push_str(&table(&["RULE", "KNOCKS", "WITHIN", "OPEN TO", "DOES"], &rules));
     text
+}
+
+fn behind_row(behind: &Behind) -> Vec<String> {
+    let rules = match behind.rules {
+        None => "unknown: run this as root",
+        Some(Severity::Ok | Severity::Note) => "let it through",
+        Some(Severity::Warning) => "may drop it: knockctl doctor",
+        Some(Severity::Problem) => "DROP it: knockctl doctor",
+    };
+    let service = if behind.listens { "a program listens" } else { "nothing listens on this host" };
+    vec![behind.port.clone(), rules.to_owned(), service.to_owned()]
 }
 
 fn row(rule: &RuleState) -> Vec<String> {
@@ -101,16 +117,26 @@ mod tests {
 
     #[test]
     fn the_plan_shows_what_each_rule_does_and_a_dot_for_each_knock() {
+        let behind = |port: &str, rules, listens| Behind { port: port.to_owned(), rules, listens };
+        let behind = [
+            behind("22/tcp", Some(Severity::Ok), true),
+            behind("51820/udp", Some(Severity::Problem), false),
+            behind("53/udp", None, true),
+        ];
         assert_eq!(
-            text(&status()),
+            text(&status(), &behind),
             "everybody ──▶ gate ──▶ your nftables rules ──▶ services\n\
              gate  table inet knockd, guards 22/tcp, 51820/udp\n\
+             GUARDED    YOUR NFTABLES RULES        SERVICE\n\
+             22/tcp     let it through             a program listens\n\
+             51820/udp  DROP it: knockctl doctor   nothing listens on this host\n\
+             53/udp     unknown: run this as root  a program listens\n\
              RULE    KNOCKS       WITHIN  OPEN TO      DOES\n\
              ssh     ●●●●● 1 udp  5s      2 addresses  opens 22/tcp, 51820/udp for 1h\n\
              close   ●●●●         5s                   revokes ssh\n\
              notify  one-time     5s                   runs a command\n"
         );
-        let nothing = text(&Status { table: None, ..status() });
+        let nothing = text(&Status { table: None, ..status() }, &[]);
         assert!(nothing.starts_with("RULE "), "{nothing}");
     }
 

@@ -63,6 +63,15 @@ pub(crate) fn gather(socket: &Path, file: &Path) -> Facts {
             facts.no_status = Some(error.to_string());
         }
     }
+    gather_rest(facts)
+}
+
+/// As [`gather`], where the state of the daemon is known.
+pub(crate) fn gather_about(status: Status) -> Facts {
+    gather_rest(Facts { status: Some(status), ..Facts::default() })
+}
+
+fn gather_rest(mut facts: Facts) -> Facts {
     match nft(&["-t", "list", "ruleset"]) {
         Ok(document) => {
             let ruleset = Ruleset::new(&document);

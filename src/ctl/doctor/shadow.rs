@@ -14,8 +14,8 @@ pub(crate) fn findings(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGat
     table.guarded.iter().flat_map(|port| of_port(ruleset, table, other_gates, port)).collect()
 }
 
-/// `other_gates` have findings of their own.
-fn of_port(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGate], service: &str) -> Vec<Finding> {
+/// The findings about one. `other_gates` have findings of their own.
+pub(super) fn of_port(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGate], service: &str) -> Vec<Finding> {
     let Ok(PortRange { protocol, first, .. }) = service.parse() else { return Vec::new() };
     // Of a range, the first port stands for all.
     let translated = is_translated(ruleset, first);
