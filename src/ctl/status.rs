@@ -74,7 +74,7 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
     }
     for (label, numbers) in numbers(status) {
         let shown = numbers.iter().filter(|(number, _)| all || *number > 0);
-        let shown: Vec<String> = shown.map(|(number, what)| format!("{number} {what}")).collect();
+        let shown: Vec<String> = shown.map(|(number, what)| counted(*number, what)).collect();
         if !shown.is_empty() {
             row(label, shown.join(", "));
         }
@@ -137,6 +137,13 @@ fn numbers(status: &Status) -> [(&'static str, Vec<(u64, &'static str)>); 7] {
             ],
         ),
     ]
+}
+
+/// A number and what it counts, whose first word may be a plural: `1 source remembered`.
+fn counted(number: u64, what: &str) -> String {
+    let (noun, rest) = what.split_at(what.find(' ').unwrap_or(what.len()));
+    let noun = if number == 1 { noun.strip_suffix('s').unwrap_or(noun) } else { noun };
+    format!("{number} {noun}{rest}")
 }
 
 fn rule_row(rule: &RuleState, all: bool) -> Vec<String> {
@@ -238,6 +245,7 @@ pub(super) mod tests {
              close                                                revokes ssh\n\
              notify                                       1       runs a command\n"
         );
+        assert_eq!([counted(1, "sources remembered"), counted(1, "live")], ["1 source remembered", "1 live"]);
         let all = plain(&status(), true);
         for part in ["0 evicted", "0 lost by the kernel", "0 timed out", "0 reloads", "0 lines above the rate limit"] {
             assert!(all.split_whitespace().collect::<Vec<_>>().join(" ").contains(part), "{part}: {all}");
