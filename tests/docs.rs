@@ -270,3 +270,51 @@ fn every_option_of_our_programs_in_a_document_is_in_the_help() {
     }
     assert!(checked > 30, "only {checked} options were found in the documents");
 }
+
+/// Fails where a tag of the picture is not closed in its place.
+fn check_tags(name: &str, picture: &str) {
+    let mut open = Vec::new();
+    for tag in picture.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').unwrap_or_else(|| panic!("{name}: no end of <{tag}"));
+        let element = tag.split([' ', '/']).next().unwrap_or_default();
+        match tag.strip_prefix('/') {
+            Some(closed) => assert_eq!(open.pop(), Some(closed), "{name}"),
+            None if tag.ends_with('/') => {}
+            None => open.push(element),
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{name}: <{tag}>");
+    }
+    assert_eq!(open, [""; 0], "{name}");
+}
+
+#[test]
+fn the_pictures_are_current_and_need_nothing_from_elsewhere() {
+    for name in ["docs/session.svg", "docs/packet-path.svg"] {
+        let picture = read(name);
+        assert!(picture.starts_with("<svg xmlns=") && picture.len() < 40_000, "{name}: {} bytes", picture.len());
+        check_tags(name, &picture);
+        let elsewhere = picture.replace("http://www.w3.org/2000/svg", "").contains("://");
+        assert!(!elsewhere && !picture.contains("@import") && !picture.contains("<script"), "{name}");
+    }
+    let (table, path) = (read("docs/managed-table.md"), read("docs/packet-path.svg"));
+    let (_, blocks) = split(&table);
+    let chains: BTreeSet<&str> = blocks
+        .iter()
+        .flat_map(|(_, block)| block.lines())
+        .filter_map(|line| line.trim().strip_prefix("chain "))
+        .collect();
+    assert!(chains.len() >= 5, "{chains:?}");
+    for chain in chains.iter().map(|chain| chain.trim_end_matches(" {")).chain(["routing", "your rules", "service"]) {
+        assert!(path.contains(&format!(">{chain}")), "docs/packet-path.svg has no {chain}; run scripts/pictures");
+    }
+    let session = read("docs/session.svg");
+    let help = help("knockctl", &[]);
+    for command in session.split("knockctl ").skip(1).filter_map(|rest| rest.split(['<', ' ']).next()) {
+        assert!(help.lines().any(|line| line.trim().starts_with(command)), "docs/session.svg: knockctl {command}");
+    }
+    for shown in
+        ["Connection timed out", "is open", "turned away at 22/tcp", "●●●●●", "granted to", "has ended", "all is well"]
+    {
+        assert!(session.contains(shown), "docs/session.svg does not show `{shown}`; run scripts/pictures");
+    }
+}
