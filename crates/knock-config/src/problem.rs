@@ -99,7 +99,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Read { path, error } => {
                 write!(f, "{}: cannot read the configuration: {error}", path.display())?;
                 match error.kind() {
-                    io::ErrorKind::NotFound => write!(f, "; name the file with -c"),
+                    io::ErrorKind::NotFound => write!(f, "; is the path right? -c names another file"),
                     io::ErrorKind::PermissionDenied => {
                         write!(f, "; give the user of this program permission to read it")
                     }
@@ -186,8 +186,10 @@ pub enum Cause {
     NotAnObject { found: &'static str },
     #[error("duplicate key `{key}`, first in line {first}; delete one of the two")]
     DuplicateKey { key: String, first: usize },
-    #[error("unknown key `{key}`; {}allowed here: {allowed}",
-        suggestion.as_ref().map(|known| format!("did you mean `{known}`? ")).unwrap_or_default())]
+    #[error("unknown key `{key}`; {}", match suggestion {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("allowed here: {allowed}"),
+    })]
     UnknownKey { key: String, suggestion: Option<String>, allowed: String },
     #[error("unknown key `{key}`; write {instead}")]
     ForeignKey { key: String, instead: &'static str },

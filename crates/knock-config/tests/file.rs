@@ -22,7 +22,7 @@ fn a_missing_file_is_named_with_the_reason() {
     assert_eq!(
         message,
         "/nonexistent/config.json: cannot read the configuration: No such file or directory (os error 2); \
-         name the file with -c"
+         is the path right? -c names another file"
     );
 }
 

@@ -36,10 +36,7 @@ fn a_key_in_a_message_has_no_control_characters_and_a_limited_length() {
 #[test]
 fn the_former_key_of_a_stop_command_leads_to_its_present_one() {
     let members = r#""sequence": [1, 2], "command": "x", "stop_command": "y", "stop_after": 5, "on_stop": "keep""#;
-    assert_eq!(
-        rule_errors(members),
-        "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, spa, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout"
-    );
+    assert_eq!(rule_errors(members), "rules[0].on_stop: unknown key `on_stop`; did you mean `stop_on_shutdown`?");
     // Elsewhere the key is only unknown.
     assert!(!top_errors(r#""on_stop": "keep""#).contains("stop_on_shutdown"));
 }
@@ -49,7 +46,7 @@ fn an_unknown_or_duplicate_key_is_named() {
     for (text, expected) in [
         (
             r#""sequence": [1, 2], "command": "x", "sequnce": 1"#,
-            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`? allowed here: allow, command, command6, command_timeout, cooldown, name, one_time_sequences, revoke, sequence, setup, spa, stop_after, stop_command, stop_command6, stop_on_shutdown, target, tcp_flags, teardown, timeout",
+            "rules[0].sequnce: unknown key `sequnce`; did you mean `sequence`?",
         ),
         (r#""sequence": [1, 2], "activate": "x""#, "rules[0].activate: unknown key `activate`; write `command`"),
         (
@@ -66,7 +63,7 @@ fn an_unknown_or_duplicate_key_is_named() {
         ),
         (
             r#""sequence": [1, 2], "allow": {"ports": [22], "timout": 5}"#,
-            "rules[0].allow.timout: unknown key `timout`; did you mean `timeout`? allowed here: ports, prefix4, prefix6, set, set6, timeout",
+            "rules[0].allow.timout: unknown key `timout`; did you mean `timeout`?",
         ),
         (
             r#""sequence": [1, 2], "command": "x", "command": "y""#,
@@ -475,10 +472,7 @@ fn interfaces_have_names_that_the_kernel_accepts() {
 #[test]
 fn settings_outside_rules_are_checked() {
     for (text, expected) in [
-        (
-            r#""intreface": "eth0""#,
-            "intreface: unknown key `intreface`; did you mean `interface`? allowed here: control_socket, interface, limits, log, nftables, rules, spa, state_dir, timeout, tripwires",
-        ),
+        (r#""intreface": "eth0""#, "intreface: unknown key `intreface`; did you mean `interface`?"),
         (
             r#""timeout": []"#,
             r#"timeout: [] is not a duration; write seconds (5, 0.5), or a text with the unit ("500ms", "5s", "10m", "1h", "1d")"#,
