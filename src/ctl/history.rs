@@ -8,9 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{EXIT_OTHER, Failure, complain, json, print, time_value};
+use super::{EXIT_NOT_PERMITTED, EXIT_OTHER, Failure, complain, json, print, time_value};
 use crate::os::clock::clock_reading;
 use stays::{Stay, Stays};
+
+/// Where the whole journal has none.
+const NO_EVENT: &str = "the journal has no event of knockd: knockd logs to it under systemd, and where `log.target` is \"journal\"; \
+                        grants are logged where `log.level` is \"info\" or lower";
 
 /// The document of the history.
 #[derive(Serialize)]
@@ -32,12 +36,12 @@ pub(super) fn history(time: &str, as_json: bool) -> Result<(), Failure> {
     let now = seconds(now);
     let mut stays = Stays::new(since);
     if journal::read(|event| stays.add(event))? == 0 {
-        let message = format!(
-            "the journal shows no event of knockd: {}; knockd logs to it where `log.target` is \"journal\", as it is under systemd, \
-             and logs grants where `log.level` is \"info\" or lower",
-            journal::READABLE
-        );
-        return Err(Failure::new(EXIT_OTHER, message));
+        return Err(match rustix::process::geteuid().is_root() {
+            true => Failure::new(EXIT_OTHER, NO_EVENT),
+            false => {
+                Failure::new(EXIT_NOT_PERMITTED, format!("the journal shows no event of knockd; {}", journal::READABLE))
+            }
+        });
     }
     let (stays, left_out) = stays.finish(now);
     if as_json {
