@@ -51,6 +51,7 @@ mod packet;
 mod packet_keys;
 mod private_key;
 mod proof;
+mod public_half;
 mod public_key;
 mod realm;
 pub mod replay;

@@ -13,9 +13,9 @@ use crate::signature::Signature;
 use crate::signing_key::SigningKey;
 use crate::wire::Reader;
 
-const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
-const END: &str = "-----END OPENSSH PRIVATE KEY-----";
-const MAGIC: &[u8] = b"openssh-key-v1\0";
+pub(crate) const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+pub(crate) const END: &str = "-----END OPENSSH PRIVATE KEY-----";
+pub(crate) const MAGIC: &[u8] = b"openssh-key-v1\0";
 /// Unencrypted keys are padded to a multiple of that (sshkey.c, the block size of the cipher "none").
 const BLOCK: usize = 8;
 
