@@ -1,4 +1,4 @@
-//! A host, its knocks, and how to send them.
+//! A host, its knocks or signed packets, and how to send them.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
@@ -8,7 +8,8 @@ use knock_proto::Knock;
 
 use crate::addresses::{Family, Target, resolve};
 use crate::attempts::Attempts;
-use crate::error::{Error, NotOpen, Unsent};
+use crate::error::{Error, NotOpen, SignedTry, Unsent};
+use crate::packet::{self, Kept, SendError, SignedPackets};
 use crate::schedule::Round;
 use crate::send;
 
@@ -18,23 +19,30 @@ pub const GAP: Duration = Duration::from_millis(40);
 /// The default limit of [`Client::open`].
 pub const WITHIN: Duration = Duration::from_secs(10);
 
-/// A host, and the knocks that open a port there.
+/// A host, and the knocks or signed packets that open a port there.
 #[derive(Clone, Debug)]
 pub struct Client {
     host: String,
-    knocks: Vec<Knock>,
+    sends: Sends,
     family: Family,
     source: Option<IpAddr>,
     gap: Duration,
     within: Duration,
 }
 
-/// Knocks that were sent.
+/// What opens a port.
+#[derive(Clone, Debug)]
+enum Sends {
+    Knocks(Vec<Knock>),
+    Packets(SignedPackets),
+}
+
+/// Knocks or signed packets that were sent.
 #[derive(Debug)]
 pub struct Knocked {
-    /// The addresses that got every knock; at least one.
+    /// The addresses that got every knock, or a packet; at least one.
     pub addresses: Vec<IpAddr>,
-    /// The other addresses, each with the first knock that failed.
+    /// The other addresses, each with the first knock that failed, or with the packet.
     pub unsent: Vec<Unsent>,
 }
 
@@ -56,8 +64,18 @@ pub struct Opened {
 impl Client {
     /// The knocks of `host`, a name or an address. They are sent over IPv4 and IPv6, with a gap of [`GAP`].
     pub fn new(host: impl Into<String>, knocks: impl Into<Vec<Knock>>) -> Client {
-        let (host, knocks) = (host.into(), knocks.into());
-        Client { host, knocks, family: Family::Both, source: None, gap: GAP, within: WITHIN }
+        Client::of(host.into(), Sends::Knocks(knocks.into()))
+    }
+
+    /// Signed packets for `host`, a name or an address: one to each address, over IPv4 and IPv6, and new ones for each
+    /// time they are sent. Where a signature takes a person's time, as a touch does, the same packet is sent for half a
+    /// minute, and that time is not counted.
+    pub fn signed(host: impl Into<String>, packets: SignedPackets) -> Client {
+        Client::of(host.into(), Sends::Packets(packets))
+    }
+
+    fn of(host: String, sends: Sends) -> Client {
+        Client { host, sends, family: Family::Both, source: None, gap: GAP, within: WITHIN }
     }
 
     /// Knocks over this IP version only. A rule with a command runs it for each source address, so twice where both
@@ -98,31 +116,31 @@ impl Client {
         resolve(&self.host, self.family, self.source)
     }
 
-    /// Sends every knock once. There is no answer, so the effect is unknown.
+    /// Sends every knock, or a signed packet, once. There is no answer, so the effect is unknown.
     ///
     /// # Errors
     ///
-    /// Where the host has no address, or not one of its addresses got every knock.
+    /// Where the host has no address, not one of its addresses got every knock, or a packet can't be made.
     pub fn knock(&self) -> Result<Knocked, Error> {
         self.knock_each(|_, _| {})
     }
 
-    /// The same; `sent` is called after each knock that was sent.
+    /// The same; `sent` is called after each knock or packet that was sent, with its port.
     ///
     /// # Errors
     ///
     /// As [`Client::knock`].
     pub fn knock_each(&self, mut sent: impl FnMut(IpAddr, Knock)) -> Result<Knocked, Error> {
         let targets = self.targets()?;
-        let mut unsent = Vec::new();
-        for number in 0..self.knocks.len() {
+        let (mut unsent, mut kept) = (Vec::new(), Kept::default());
+        for number in 0..self.count() {
             if number > 0 {
                 thread::sleep(self.gap);
             }
-            self.send(number, &targets, &mut unsent, &mut sent);
+            self.send(number, &targets, &mut unsent, &mut kept, &mut sent)?;
         }
         let addresses = addresses(&targets, &unsent);
-        if addresses.is_empty() && !self.knocks.is_empty() {
+        if addresses.is_empty() && self.count() > 0 {
             return Err(Error::NotSent(unsent));
         }
         Ok(Knocked { addresses, unsent })
@@ -136,12 +154,12 @@ impl Client {
     /// # Errors
     ///
     /// Where the limit is shorter than the knocks take, the host has no address, not one of its addresses got every
-    /// knock, or the port does not open in time.
+    /// knock, a packet can't be made, or the port does not open in time.
     pub fn open(&self, port: u16) -> Result<Opened, Error> {
         self.open_each(port, |_, _| {})
     }
 
-    /// The same; `sent` is called after each knock that was sent.
+    /// The same; `sent` is called after each knock or packet that was sent, with its port.
     ///
     /// # Errors
     ///
@@ -153,55 +171,63 @@ impl Client {
         }
         let targets = self.targets()?;
         let start = Instant::now();
-        let deadline = start + self.within;
-        let mut attempts = Attempts::new().map_err(Error::Wait)?;
+        let attempts = Attempts::new().map_err(Error::Wait)?;
+        let mut course = Course { deadline: start + self.within, attempts, kept: Kept::default() };
         let mut rounds = 0;
         let mut knocked = Vec::new();
-        while Instant::now() < deadline {
-            let round = Round(rounds);
-            let connected = self.round(round, port, &targets, deadline, &mut attempts, &mut sent)?;
+        while Instant::now() < course.deadline {
+            let connected = self.round(Round(rounds), port, &targets, &mut course, &mut sent)?;
             rounds += 1;
             match connected {
                 Ended::Open(stream, address) => {
-                    let (attempts, elapsed) = (attempts.count, start.elapsed());
+                    let (attempts, elapsed) = (course.attempts.count, start.elapsed());
                     return Ok(Opened { stream, address, rounds, attempts, elapsed });
                 }
                 Ended::Shut(addresses) if !addresses.is_empty() => knocked = addresses,
                 Ended::Shut(_) => {}
             }
         }
+        let packet = match &self.sends {
+            Sends::Knocks(_) => None,
+            Sends::Packets(packets) => {
+                Some(Box::new(SignedTry { port: packets.port(), key: packets.key(), time: packet::now() }))
+            }
+        };
         Err(Error::NotOpen(NotOpen {
             host: self.host.clone(),
             port,
             rounds,
-            attempts: attempts.count,
+            attempts: course.attempts.count,
             addresses: knocked,
             within: self.within,
-            refused: attempts.refused,
-            failure: attempts.failure,
+            refused: course.attempts.refused,
+            failure: course.attempts.failure,
+            packet,
         }))
     }
 
-    /// One round: all knocks, then attempts to connect. Attempts of the round before are still looked at meanwhile.
+    /// One round: all knocks, or a packet, then attempts to connect. Attempts of the round before are still looked at
+    /// meanwhile.
     fn round(
         &self,
         round: Round,
         port: u16,
         targets: &[Target],
-        deadline: Instant,
-        attempts: &mut Attempts,
+        course: &mut Course,
         sent: &mut impl FnMut(IpAddr, Knock),
     ) -> Result<Ended, Error> {
+        let Course { deadline, attempts, kept } = course;
         let mut unsent = Vec::new();
-        for number in 0..self.knocks.len() {
+        for number in 0..self.count() {
             if number > 0 {
                 let until = Instant::now() + round.gap(self.gap);
                 if let Some((stream, address)) = attempts.wait(until).map_err(Error::Wait)? {
                     return Ok(Ended::Open(stream, address));
                 }
             }
-            self.send(number, targets, &mut unsent, sent);
+            self.send(number, targets, &mut unsent, kept, sent)?;
         }
+        *deadline += kept.take_signing_time();
         let addresses = addresses(targets, &unsent);
         if addresses.is_empty() && round.0 == 0 {
             return Err(Error::NotSent(unsent));
@@ -209,7 +235,7 @@ impl Client {
         let last = Instant::now();
         let end = last + round.wait();
         // A round that does not fit any more is not begun: its time is spent on the attempts of this one.
-        let end = if end + self.length(Round(round.0 + 1)) < deadline { end } else { deadline };
+        let end = if end + self.length(Round(round.0 + 1)) < *deadline { end } else { *deadline };
         let mut times = round.connects().map(|after| last + after).chain([end]).peekable();
         while let Some(at) = times.next() {
             // A busy machine can be late: several attempts at once would only replace each other.
@@ -229,25 +255,61 @@ impl Client {
         Ok(Ended::Shut(addresses))
     }
 
+    /// How many knocks or packets a round has for each address.
+    fn count(&self) -> usize {
+        match &self.sends {
+            Sends::Knocks(knocks) => knocks.len(),
+            Sends::Packets(_) => 1,
+        }
+    }
+
     /// The time from the first knock of a round to its last.
     fn length(&self, round: Round) -> Duration {
-        let gaps = u32::try_from(self.knocks.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let gaps = u32::try_from(self.count().saturating_sub(1)).unwrap_or(u32::MAX);
         round.gap(self.gap).saturating_mul(gaps)
     }
 
-    /// Sends one knock to every target, and notes the first that fails for each.
-    fn send(&self, number: usize, targets: &[Target], unsent: &mut Vec<Unsent>, sent: &mut impl FnMut(IpAddr, Knock)) {
+    /// Sends one knock or packet to every target, and notes the first that fails for each.
+    fn send(
+        &self,
+        number: usize,
+        targets: &[Target],
+        unsent: &mut Vec<Unsent>,
+        kept: &mut Kept,
+        sent: &mut impl FnMut(IpAddr, Knock),
+    ) -> Result<(), Error> {
         for target in targets {
-            let (address, knock) = (target.address.ip(), self.knocks[number]);
-            match send::knock(target, knock) {
+            let address = target.address.ip();
+            let (knock, place, result) = match &self.sends {
+                Sends::Knocks(knocks) => {
+                    (knocks[number], Some((number + 1, knocks.len())), send::knock(target, knocks[number]))
+                }
+                Sends::Packets(packets) => {
+                    let result = match packets.send(target, kept) {
+                        Err(SendError::NotMade(error)) => return Err(error.into()),
+                        Err(SendError::Io(error)) => Err(error),
+                        Ok(()) => Ok(()),
+                    };
+                    (Knock::udp(packets.port()), None, result)
+                }
+            };
+            match result {
                 Ok(()) => sent(address, knock),
                 Err(error) if !unsent.iter().any(|unsent| unsent.address == address) => {
-                    unsent.push(Unsent { address, number: number + 1, of: self.knocks.len(), error });
+                    unsent.push(Unsent { address, knock: place, error });
                 }
                 Err(_) => {}
             }
         }
+        Ok(())
     }
+}
+
+/// What lasts longer than a round.
+struct Course {
+    deadline: Instant,
+    attempts: Attempts,
+    kept: Kept,
 }
 
 /// How a round ended.

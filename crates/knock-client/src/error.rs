@@ -5,6 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use knock_spa::{Fingerprint, UnixTime};
+
+use crate::packet::PacketError;
+
 /// Why a host could not be knocked at, or did not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,20 +47,21 @@ pub enum Error {
     /// Every knock was sent, but the port did not open in time.
     #[error("{0}")]
     NotOpen(NotOpen),
+    /// There is no signed packet to send.
+    #[error(transparent)]
+    NotMade(#[from] PacketError),
     /// The system refuses what is needed to wait for a connection.
     #[error("cannot wait for a connection: {0}")]
     Wait(io::Error),
 }
 
-/// A knock that was not sent. Where later ones to the same address failed too, the first of them.
+/// A knock or a signed packet that was not sent. Where later knocks to the same address failed too, the first of them.
 #[derive(Debug)]
 pub struct Unsent {
     /// The address of the host.
     pub address: IpAddr,
-    /// The number of the knock in the sequence, from 1.
-    pub number: usize,
-    /// The number of knocks of the sequence.
-    pub of: usize,
+    /// The number of the knock in the sequence, from 1, and how many there are; `None`: it was a signed packet.
+    pub knock: Option<(usize, usize)>,
     /// The error of the system.
     pub error: io::Error,
 }
@@ -86,8 +91,11 @@ impl Unsent {
 
 impl fmt::Display for Unsent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unsent { address, number, of, error } = self;
-        write!(f, "knock {number} of {of} to {address} was not sent: {error}{}", self.hint())
+        match self.knock {
+            Some((number, of)) => write!(f, "knock {number} of {of}")?,
+            None => write!(f, "the signed packet")?,
+        }
+        write!(f, " to {} was not sent: {}{}", self.address, self.error, self.hint())
     }
 }
 
@@ -110,6 +118,31 @@ pub struct NotOpen {
     pub refused: bool,
     /// The last failure that was not a refusal, such as an unreachable network.
     pub failure: Option<io::Error>,
+    /// What was sent was a signed packet.
+    pub packet: Option<Box<SignedTry>>,
+}
+
+/// What an administrator has to know about signed packets that opened nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedTry {
+    /// The UDP port.
+    pub port: u16,
+    /// The key that signed.
+    pub key: Fingerprint,
+    /// What the clock of this machine says.
+    pub time: UnixTime,
+}
+
+impl fmt::Display for SignedTry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SignedTry { port, key, time } = self;
+        write!(
+            f,
+            "\n  A packet is never answered; the log of the server says why it refuses one. Look at these:\n  - Is the key \
+             {key} in the server's authorized_keys, and may it use the rule?\n  - This machine's clock says {time}; a \
+             server refuses packets that are more than 60 s off.\n  - Does this network let UDP port {port} out?"
+        )
+    }
 }
 
 impl fmt::Display for NotOpen {
@@ -117,21 +150,28 @@ impl fmt::Display for NotOpen {
         let versions: Vec<&str> = self.addresses.iter().map(|address| version(*address)).collect();
         let (host, port) = (&self.host, self.port);
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let times = if self.rounds == 1 { "1 knock".to_owned() } else { format!("{} knocks", self.rounds) };
+        let what = if self.packet.is_some() { "signed packet" } else { "knock" };
+        let times = if self.rounds == 1 { format!("1 {what}") } else { format!("{} {what}s", self.rounds) };
         write!(
             f,
             "{host}:{port} did not open: {times} over {} in {} s, ",
             versions.join(" and "),
             seconds(self.within)
         )?;
-        match (&self.failure, self.refused) {
-            (_, true) => write!(
+        match (&self.failure, self.refused, &self.packet) {
+            (_, true, Some(packet)) => write!(
+                f,
+                "connections were refused.\n  Either nothing listens at that port, or a firewall rejects: then the packet \
+                 opened nothing.{packet}"
+            ),
+            (_, true, None) => write!(
                 f,
                 "connections were refused.\n  Either nothing listens at that port, or a firewall rejects: then the \
                  sequence can be wrong. (On the server: knockctl status.)"
             ),
-            (Some(failure), _) => write!(f, "{failure}.\n  Check the network, and the firewall of this machine."),
-            (None, _) => write!(
+            (Some(failure), ..) => write!(f, "{failure}.\n  Check the network, and the firewall of this machine."),
+            (None, _, Some(packet)) => write!(f, "no answer.{packet}"),
+            (None, _, None) => write!(
                 f,
                 "no answer.\n  Is it the server's sequence? (There: knockctl status.) Does this network let the ports out?"
             ),

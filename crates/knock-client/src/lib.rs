@@ -16,6 +16,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Signed packets
+//!
+//! Instead of knocks, [`Client::signed`] sends a packet that an ssh key signs; [`Signer`] is for agents and other places
+//! where keys are.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use knock_client::{Ask, Client, SignedPackets};
+//! use knock_client::spa::{KnockUrl, PrivateKey};
+//!
+//! let url = KnockUrl::parse(&std::fs::read_to_string("url")?)?;
+//! let key = Arc::new(PrivateKey::from_openssh(&std::fs::read("id_ed25519")?)?);
+//! let packets = SignedPackets::new(url.port, &url.realm, &url.cover, key, Ask::default());
+//! let opened = Client::signed("server.example.com", packets).open(22)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What is sent
 //!
 //! Each knock is one TCP SYN or one UDP datagram, from a socket of its own. A host with an IPv4 and an IPv6 address is
@@ -31,11 +49,14 @@ mod addresses;
 mod attempts;
 mod client;
 mod error;
+mod packet;
 mod schedule;
 mod send;
 
 pub use addresses::{Family, Target};
 pub use attempts::ATTEMPTS_MAX;
 pub use client::{Client, GAP, Knocked, Opened, WITHIN};
-pub use error::{Error, NotOpen, Unsent};
+pub use error::{Error, NotOpen, SignedTry, Unsent};
 pub use knock_proto::{Knock, ParseKnockError, Protocol};
+pub use knock_spa as spa;
+pub use packet::{Ask, GrantFor, PacketError, SignError, SignedPackets, Signer};
