@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
-use knock_client::Family;
+use knock_client::spa::RuleName;
+use knock_client::{Family, GrantFor};
+use serde_json::Value;
 
 const AFTER_HELP: &str = "\
 Exit status:
@@ -17,6 +20,7 @@ Exit status:
   68  the host has no address, or none of the IP version
   69  the port did not open in time
   75  the port was reached, but connections were refused to the end
+  77  no ssh key signs the packet
   78  the configuration is missing or invalid, or does not have the rule
   With -- COMMAND, once the port is open: the status of the command
 
@@ -27,17 +31,24 @@ Examples:
   knock-cli example.com 7000 8000/udp 9000
   knock-cli --wait 22 -s 7000,8000/udp,9000 -h example.com
   knock-cli ssh -p 2222 user@example.com
+  knock-cli add web < url
+  knock-cli --close web
 
 Keys of a rule in the file, beside `name` and `sequence`:
-  host    a name or an address, or a list of them
-  wait    the TCP port that the rule opens
-  delay   the gap between two knocks, as \"100ms\"
-  family  \"both\", \"ipv4\" or \"ipv6\"
-  source  the address of this machine that knocks and connects
+  host      a name or an address, or a list of them
+  wait      the TCP port that the rule opens
+  delay     the gap between two knocks, as \"100ms\"
+  family    \"both\", \"ipv4\" or \"ipv6\"
+  source    the address of this machine that knocks and connects
+  spa       instead of a sequence: what a signed packet needs; `knock-cli add` writes it
+  identity  with `spa`: the file of the ssh key that signs
 
 Lines of ssh_config, for all hosts of the file:
   Host *
       ProxyCommand knock-cli --proxy %h %p";
+
+/// The heading of the options for signed packets.
+const SIGNED: &str = "Options for signed packets";
 
 const USAGE: &str = "\
 knock-cli [OPTIONS] RULE [-- COMMAND...]
@@ -48,7 +59,7 @@ knock-cli [OPTIONS] RULE [-- COMMAND...]
        knock-cli ssh ARGUMENTS...
        knock-cli list|add [OPTIONS]";
 
-/// Sends the knocks of a sequence to a host, and waits until its port is open.
+/// Sends the knocks of a sequence, or a signed packet, to a host, and waits until its port is open.
 #[derive(Debug, Parser)]
 #[command(name = "knock-cli", version, disable_help_flag = true, disable_help_subcommand = true)]
 #[command(override_usage = USAGE, after_help = AFTER_HELP)]
@@ -58,11 +69,12 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Knock the sequence of this rule of the file
+    /// The rule of the file; or a rule of the server, at a host to which the file has the way for signed packets
     #[arg(short, long, value_name = "RULE")]
     pub(crate) rule: Option<String>,
 
-    /// The host: a name or an address; several with several -h. Default: `host` of the rule
+    /// The host: a name or an address; or @NAME, all hosts of the rule NAME. Several with several -h. Default: `host` of the
+    /// rule
     #[arg(short = 'h', long, value_name = "HOST")]
     pub(crate) host: Vec<String>,
 
@@ -105,6 +117,28 @@ pub(crate) struct Args {
     /// this host, or -r; a host without a rule is connected to without knocks
     #[arg(long, conflicts_with_all = ["host", "sequence", "wait", "json", "command"])]
     pub(crate) proxy: bool,
+
+    /// Sign the packet with the ssh key of this file; a public key means one that the ssh agent holds. Default: `identity`
+    /// of the rule, else the first key of the agent and of ~/.ssh that can
+    #[arg(short, long, value_name = "FILE", help_heading = SIGNED)]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// End the grant instead of opening the rule
+    #[arg(long, conflicts_with_all = ["lifetime", "wait", "proxy", "command"], help_heading = SIGNED)]
+    pub(crate) close: bool,
+
+    /// Open the rule for so long, as 90s, 10m or 2h; not longer than the rule says
+    #[arg(long, value_name = "TIME", value_parser = lifetime, help_heading = SIGNED)]
+    pub(crate) lifetime: Option<NonZeroU32>,
+
+    /// Open the rule for this address; or for `source`, the address from which the server receives the packet. Default: the
+    /// own address, and `source` where that is a private one
+    #[arg(long, value_name = "ADDR", value_parser = grant_for, help_heading = SIGNED)]
+    pub(crate) address: Option<GrantFor>,
+
+    /// Open the rule for the prefix of the address, /24 or /64, where key and rule permit it
+    #[arg(long, help_heading = SIGNED)]
+    pub(crate) widen: bool,
 
     /// Print the result as JSON, without the sequence
     #[arg(long, conflicts_with = "verbose")]
@@ -150,16 +184,30 @@ pub(crate) struct ListArgs {
     pub(crate) json: bool,
 }
 
-/// Add the rule that an administrator sent, from standard input, to the file; a rule with the same name and host is replaced
+/// Add what an administrator sent to the file: rules in JSON, or a knock:// URL for signed packets. A rule with the same name
+/// and host is replaced; of one with signed packets, a URL replaces only what it says
 #[derive(Debug, Parser)]
-#[command(name = "add", bin_name = "knock-cli add")]
+#[command(name = "add", bin_name = "knock-cli add", override_usage = "knock-cli add [OPTIONS] [NAME] [URL]")]
 pub(crate) struct AddArgs {
     /// The file with the rules; default: $KNOCK_CONFIG, else ~/.config/knock/config.json
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Call the rule NAME
+    /// Call the rule NAME, as the first operand does; default: its name, or the host of the URL
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// With a URL: wait until this TCP port is open
+    #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) wait: Option<u16>,
+    /// With a URL: the name of the rule on the server; default: the only one that the key may use
+    #[arg(short, long, value_name = "RULE")]
+    pub(crate) rule: Option<RuleName>,
+    /// With a URL: sign with the ssh key of this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// The name, and the URL. It is a secret, and other users of this machine can see a command line: without a URL, it or
+    /// JSON is read from standard input
+    #[arg(value_name = "NAME | URL", num_args = 0..=2)]
+    pub(crate) operands: Vec<String>,
 }
 
 /// Run ssh with these arguments, through a knock at each host that has a rule
@@ -214,6 +262,19 @@ impl Args {
         }
     }
 
+    /// An option that is there and means nothing without a signed packet.
+    pub(crate) fn first_of_packets(&self) -> Option<&'static str> {
+        [
+            ("-i", self.identity.is_some()),
+            ("--close", self.close),
+            ("--lifetime", self.lifetime.is_some()),
+            ("--address", self.address.is_some()),
+            ("--widen", self.widen),
+        ]
+        .into_iter()
+        .find_map(|(option, there)| there.then_some(option))
+    }
+
     /// Whether to wait, and for which port if the command line says it.
     ///
     /// The port of `--wait` is optional, so clap takes the next word for it. A word that does not begin with a digit is
@@ -249,6 +310,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "write a number of seconds from 0.1 to 3600".to_owned())
 }
 
+/// The lifetime of a grant.
+fn lifetime(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse::<u64>().map(Value::from);
+    let time =
+        knock_config::grant_timeout(&number.unwrap_or_else(|_| text.into())).map_err(|cause| cause.to_string())?;
+    let seconds = u32::try_from(time.as_secs()).ok().and_then(NonZeroU32::new);
+    seconds.ok_or_else(|| "write a time from a second on".to_owned())
+}
+
+fn grant_for(text: &str) -> Result<GrantFor, String> {
+    match text.parse() {
+        _ if text == "source" => Ok(GrantFor::Source),
+        Ok(address) => Ok(GrantFor::Address(address)),
+        Err(_) => Err("write an address, or `source`".to_owned()),
+    }
+}
+
 /// An error of the command line, in the form of clap's own.
 pub(crate) fn usage(kind: ErrorKind, message: &str) -> clap::Error {
     Args::command().error(kind, message)
@@ -279,12 +357,26 @@ mod tests {
             ("list 7000", None),
             ("list --json", Some(Verb::List)),
             ("add --name home", Some(Verb::Add)),
+            ("add web", Some(Verb::Add)),
             ("home", None),
             ("-r ssh", None),
             ("", None),
         ] {
             assert_eq!(verb(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_of_seconds_or_has_a_unit() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("1d", 86_400)] {
+            assert_eq!(lifetime(text).map(NonZeroU32::get), Ok(seconds), "{text}");
+        }
+        for text in ["", "0", "0s", "10 m", "500ms", "-5", "400d", "1.5h"] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+        assert_eq!(grant_for("source"), Ok(GrantFor::Source));
+        assert_eq!(grant_for("2001:db8::1"), Ok(GrantFor::Address("2001:db8::1".parse().expect("an address"))));
+        assert!(grant_for("host").is_err());
     }
 
     #[test]

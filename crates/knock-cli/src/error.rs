@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use knock_config::ConfigError;
 
+use crate::identity::IdentityError;
+
 /// An error, displayed as one or more lines for standard error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -34,6 +36,15 @@ pub(crate) enum Error {
     /// Only the file on the server shows the next one-time sequence.
     #[error("rule `{name}` has one-time sequences, in {}; write the next sequence of that file with -s", path.display())]
     OneTime { name: String, path: PathBuf },
+    /// The rule takes packets, and the file is not one that says where to.
+    #[error(
+        "rule `{name}` takes signed packets, but {file} is a server's file, which a client cannot send them with; ask the \
+         administrator for the URL that `knockctl spa init` prints, and run: knock-cli add {name}"
+    )]
+    PacketOfServer { name: String, file: String },
+    /// No key signs.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The knocks were not sent, or nothing opened.
     #[error("{0}{hint}", hint = if matches!(.0, knock_client::Error::NoAddress { .. }) {
         ". To use it, delete -4, -6, --source, or `family` and `source` of the rule"
@@ -54,7 +65,8 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The exit status, after sysexits.h: EX_NOHOST, EX_UNAVAILABLE, EX_TEMPFAIL and EX_CONFIG.
+    /// The exit status, after sysexits.h: EX_NOHOST, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM and
+    /// EX_CONFIG.
     pub(crate) fn status(&self) -> u8 {
         match self {
             Error::NoConfig { .. }
@@ -63,11 +75,14 @@ impl Error {
             | Error::UnknownRule { .. }
             | Error::NoHost { .. }
             | Error::Add(_)
+            | Error::PacketOfServer { .. }
             | Error::OneTime { .. } => 78,
+            Error::Identity(_) => 77,
             Error::Knock(error) => match error {
                 knock_client::Error::Resolve { .. } | knock_client::Error::NoAddress { .. } => 68,
                 knock_client::Error::NotOpen(not_open) if not_open.refused => 75,
                 knock_client::Error::NotOpen(_) => 69,
+                knock_client::Error::NotMade(knock_client::PacketError::Sign(_)) => 77,
                 _ => 1,
             },
             Error::Plain { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused => 75,

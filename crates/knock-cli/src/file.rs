@@ -4,11 +4,11 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use knock_config::client::{self, ClientRule};
+use knock_config::client::{self, ClientRule, ClientTrigger};
 use knock_config::nearest;
 
 use crate::error::Error;
-use crate::host::is_same;
+use crate::host::{Host, is_same};
 
 /// The rules of a file.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Rules {
         let warning = file.readable.map(|mode| {
             let path = path.display();
             format!(
-                "{path}: other users of this machine can read the sequences (mode {mode:04o}); run: chmod 600 {path}"
+                "{path}: other users of this machine can read the secrets in it (mode {mode:04o}); run: chmod 600 {path}"
             )
         });
         Ok(Some(Rules { path, rules: file.rules, warning }))
@@ -60,11 +60,23 @@ impl Rules {
         with_host().find(|rule| port.is_some() && rule.wait == port).or_else(|| with_host().next())
     }
 
+    /// The first rule with a signed packet that has all these hosts.
+    pub(crate) fn with_packets_for(&self, hosts: &[Host]) -> Option<&ClientRule> {
+        let has = |rule: &ClientRule, host: &Host| rule.hosts.iter().any(|name| is_same(name, &host.name));
+        let packets = self.rules.iter().filter(|rule| matches!(rule.trigger, ClientTrigger::Packet(_)));
+        packets.into_iter().find(|rule| !hosts.is_empty() && hosts.iter().all(|host| has(rule, host)))
+    }
+
+    /// The path of the file, for messages.
+    pub(crate) fn file(&self) -> String {
+        self.path.display().to_string()
+    }
+
     fn unknown(&self, name: &str, or_host: bool) -> Error {
         let names = || self.rules.iter().map(|rule| rule.name.as_str());
         let hosts = || self.rules.iter().flat_map(|rule| &rule.hosts).map(String::as_str).filter(|_| or_host);
         Error::UnknownRule {
-            file: self.path.display().to_string(),
+            file: self.file(),
             name: name.to_owned(),
             or_host,
             suggestion: nearest(name, names().chain(hosts())).map(str::to_owned),

@@ -1,15 +1,20 @@
-//! The port-knocking client `knock-cli`: sends the knocks of a rule, or those of its command line, to a host, waits
-//! until the port is open, and carries the connection for ssh.
+//! The port-knocking client `knock-cli`: sends the knocks of a rule, or those of its command line, or a signed packet, to
+//! a host, waits until the port is open, and carries the connection for ssh.
 //!
 //! It needs no privilege. It is a library only because the manual page is generated from [`command`].
 
 mod add;
+mod agent;
 mod args;
 mod carry;
 mod error;
 mod file;
 mod host;
+mod identity;
 mod list;
+mod notice;
+mod origin;
+mod packet;
 mod plan;
 mod report;
 mod run;

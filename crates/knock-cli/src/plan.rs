@@ -1,28 +1,42 @@
 //! From the command line and the file to what is sent where.
 
-use std::io::Read;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use knock_client::{Client, Family, GAP};
-use knock_config::Trigger;
-use knock_config::client::{self, ClientRule};
-use knock_proto::{Knock, Protocol, SEQUENCE_MAX};
+use knock_client::spa::RuleName;
+use knock_client::{Client, Family, GAP, GrantFor, SignedPackets};
+use knock_config::client::{self, ClientRule, ClientTrigger};
+use knock_proto::{Knock, Protocol};
 
-use crate::args::{Args, is_port, usage};
+use crate::args::{Args, usage};
 use crate::error::Error;
 use crate::file::Rules;
 use crate::host::Host;
+use crate::origin::{HostWord, Origin, hosts_and_origin};
+use crate::packet;
 
-/// The knocks of one host, and the port to wait for.
+/// What one host gets, and the port to wait for.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) host: String,
     pub(crate) rule: Option<String>,
     pub(crate) client: Client,
-    /// The number of knocks, and the gap between them.
-    pub(crate) knocks: (usize, Duration),
+    pub(crate) sends: Sends,
     pub(crate) wait: Option<u16>,
+}
+
+/// What is sent, as reports say it.
+#[derive(Clone, Debug)]
+pub(crate) enum Sends {
+    /// So many knocks, with that gap between them.
+    Knocks(usize, Duration),
+    /// A signed packet to that UDP port.
+    Packet {
+        port: u16,
+        /// The key that signs.
+        key: String,
+        close: bool,
+    },
 }
 
 /// An error of the command line, or of what it names.
@@ -43,49 +57,38 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The origin of the knocks on the command line.
-enum Origin {
+/// What opens the port.
+pub(crate) enum Opener {
     Knocks(Vec<Knock>),
-    /// `-r`.
-    Rule(String),
-    /// A single word: the name of a rule, or a host that a rule has.
-    Word(String),
+    /// And how the key is called that signs.
+    Packets(SignedPackets, String),
 }
 
 /// The jobs of a command line without `--proxy`, in the order of its hosts, and a warning about the file.
 pub(crate) fn jobs(args: &mut Args) -> Result<(Vec<Job>, Option<String>), Refusal> {
     let wait = args.take_wait()?;
-    let (hosts, origin) = hosts_and_origin(args)?;
-    let mut warning = None;
-    let loaded;
-    let (rule, mut knocks) = match origin {
-        Origin::Knocks(knocks) => (None, knocks),
-        Origin::Rule(name) => {
-            loaded = Rules::load(args.config.as_deref())?;
-            let rule = loaded.named(&name)?;
-            warning = loaded.warning.clone();
-            (Some(rule), sequence(rule)?)
-        }
-        Origin::Word(word) => {
-            loaded = Rules::load(args.config.as_deref())?;
-            let rule = loaded.named_or_with_host(&word, &Host::read(&word).name)?;
-            warning = loaded.warning.clone();
-            (Some(rule), sequence(rule)?)
-        }
+    let (words, origin) = hosts_and_origin(args)?;
+    let uses_file =
+        !matches!(origin, Origin::Knocks(_)) || words.iter().any(|word| matches!(word, HostWord::HostsOf(_)));
+    let rules = if uses_file { Some(Rules::load(args.config.as_deref())?) } else { None };
+    let hosts = hosts(words, rules.as_ref())?;
+    // `asked` is the name of a rule of the server that the file does not have.
+    let (rule, asked) = match (&origin, &rules) {
+        (Origin::Rule(name), Some(rules)) => rule_of_file_or_server(name, &hosts, rules)?,
+        (Origin::Word(word), Some(rules)) => (Some(rules.named_or_with_host(word, &Host::read(word).name)?), None),
+        _ => (None, None),
     };
-    if args.udp {
-        knocks.iter_mut().for_each(|knock| knock.protocol = Protocol::Udp);
-    }
+    let opener = match (origin, rule, &rules) {
+        (Origin::Knocks(knocks), ..) => knocks_opener(args, knocks)?,
+        (_, Some(rule), Some(rules)) => opener(args, rule, asked.as_ref(), rules)?,
+        // Only knocks come from elsewhere than a file.
+        _ => knocks_opener(args, Vec::new())?,
+    };
     let hosts = match rule {
-        Some(rule) if hosts.is_empty() && rule.hosts.is_empty() => {
-            return Err(Error::NoHost { name: rule.name.clone() }.into());
-        }
-        Some(rule) if hosts.is_empty() => {
-            rule.hosts.iter().map(|name| Host { name: name.clone(), port: None }).collect()
-        }
+        Some(rule) if hosts.is_empty() => of_rule(rule)?,
         _ => hosts,
     };
-    let of_rule = rule.and_then(|rule| rule.wait);
+    let of_rule = rule.and_then(|rule| rule.wait).filter(|_| asked.is_none() && opens_here(args));
     let mut jobs = Vec::new();
     for host in hosts {
         let port = match wait {
@@ -100,9 +103,47 @@ pub(crate) fn jobs(args: &mut Args) -> Result<(Vec<Job>, Option<String>), Refusa
                 "a command runs when the port is open; name the port with --wait PORT, or write `wait` in the rule";
             return Err(usage(ErrorKind::MissingRequiredArgument, message).into());
         }
-        jobs.push(job(args, host.name, rule, knocks.clone(), port));
+        let mut job = job(args, host.name, rule, &opener, port);
+        job.rule = asked.as_ref().map(RuleName::to_string).or(job.rule);
+        jobs.push(job);
     }
-    Ok((jobs, warning))
+    Ok((jobs, rules.and_then(|rules| rules.warning)))
+}
+
+/// Whether this machine can connect afterwards.
+fn opens_here(args: &Args) -> bool {
+    !args.close && !matches!(args.address, Some(GrantFor::Address(_)))
+}
+
+/// The rule of that name; or one of the server, at hosts for which the file has the way for signed packets.
+fn rule_of_file_or_server<'r>(
+    name: &str,
+    hosts: &[Host],
+    rules: &'r Rules,
+) -> Result<(Option<&'r ClientRule>, Option<RuleName>), Error> {
+    match (rules.named(name), rules.with_packets_for(hosts), name.parse()) {
+        (Err(_), Some(rule), Ok(name)) => Ok((Some(rule), Some(name))),
+        (rule, ..) => Ok((Some(rule?), None)),
+    }
+}
+
+fn hosts(words: Vec<HostWord>, rules: Option<&Rules>) -> Result<Vec<Host>, Error> {
+    let mut hosts = Vec::new();
+    for word in words {
+        match (word, rules) {
+            (HostWord::Host(host), _) => hosts.push(host),
+            (HostWord::HostsOf(name), Some(rules)) => hosts.extend(of_rule(rules.named(&name)?)?),
+            (HostWord::HostsOf(_), None) => {}
+        }
+    }
+    Ok(hosts)
+}
+
+fn of_rule(rule: &ClientRule) -> Result<Vec<Host>, Error> {
+    if rule.hosts.is_empty() {
+        return Err(Error::NoHost { name: rule.name.clone() });
+    }
+    Ok(rule.hosts.iter().map(|name| Host { name: name.clone(), port: None }).collect())
 }
 
 /// What `--proxy` does.
@@ -132,22 +173,19 @@ pub(crate) fn proxy(args: &Args) -> Result<Proxy, Refusal> {
         (None, Some(rules)) => rules.with_host(&host, Some(port)),
         (_, None) => None,
     };
-    let job = match rule {
-        None => None,
-        Some(rule) => {
-            let mut knocks = sequence(rule)?;
-            if args.udp {
-                knocks.iter_mut().for_each(|knock| knock.protocol = Protocol::Udp);
-            }
-            Some(job(args, host.clone(), Some(rule), knocks, Some(port)))
+    let job = match (rule, &rules) {
+        (Some(rule), Some(rules)) => {
+            let opener = opener(args, rule, None, rules)?;
+            Some(job(args, host.clone(), Some(rule), &opener, Some(port)))
         }
+        _ => None,
     };
     let warning = if job.is_some() { rules.and_then(|rules| rules.warning) } else { None };
     Ok(Proxy { host, port, job, warning })
 }
 
 /// What the command line says comes before what the rule says.
-fn job(args: &Args, host: String, rule: Option<&ClientRule>, knocks: Vec<Knock>, wait: Option<u16>) -> Job {
+fn job(args: &Args, host: String, rule: Option<&ClientRule>, opener: &Opener, wait: Option<u16>) -> Job {
     let of_rule = |rule: &ClientRule| match rule.family {
         client::Family::Both => Family::Both,
         client::Family::V4 => Family::V4,
@@ -156,101 +194,35 @@ fn job(args: &Args, host: String, rule: Option<&ClientRule>, knocks: Vec<Knock>,
     let family = args.family().or(rule.map(of_rule)).unwrap_or_default();
     let source = args.source.or(rule.and_then(|rule| rule.source));
     let gap = args.delay.map(Duration::from_millis).or(rule.and_then(|rule| rule.delay)).unwrap_or(GAP);
-    let count = knocks.len();
-    let client = Client::new(&host, knocks).family(family).source(source).gap(gap).within(args.within);
-    Job { host, rule: rule.map(|rule| rule.name.clone()), client, knocks: (count, gap), wait }
+    let (client, sends) = match opener {
+        Opener::Knocks(knocks) => (Client::new(&host, &knocks[..]), Sends::Knocks(knocks.len(), gap)),
+        Opener::Packets(packets, key) => {
+            let sends = Sends::Packet { port: packets.port(), key: key.clone(), close: args.close };
+            (Client::signed(&host, packets.clone()), sends)
+        }
+    };
+    let client = client.family(family).source(source).gap(gap).within(args.within);
+    Job { host, rule: rule.map(|rule| rule.name.clone()), client, sends, wait }
 }
 
-fn sequence(rule: &ClientRule) -> Result<Vec<Knock>, Error> {
+fn opener(args: &Args, rule: &ClientRule, asked: Option<&RuleName>, rules: &Rules) -> Result<Opener, Refusal> {
     match &rule.trigger {
-        Trigger::Sequence(knocks) => Ok(knocks.clone()),
-        Trigger::OneTime(path) => Err(Error::OneTime { name: rule.name.clone(), path: path.clone() }),
+        ClientTrigger::Sequence(knocks) => knocks_opener(args, knocks.clone()),
+        ClientTrigger::OneTime(path) => Err(Error::OneTime { name: rule.name.clone(), path: path.clone() }.into()),
+        ClientTrigger::Packet(spa) => Ok(packet::opener(args, rule, spa, asked)?),
+        ClientTrigger::PacketOfServer => {
+            Err(Error::PacketOfServer { name: rule.name.clone(), file: rules.file() }.into())
+        }
     }
 }
 
-/// The hosts of `-h`, else of the operands; and where the knocks come from.
-fn hosts_and_origin(args: &Args) -> Result<(Vec<Host>, Origin), Refusal> {
-    let missing = |message: &str| Refusal::from(usage(ErrorKind::MissingRequiredArgument, message));
-    let mut hosts: Vec<Host> = args.host.iter().map(|host| Host::read(host)).collect();
-    let mut operands = &args.operands[..];
-    let elsewhere = args.rule.is_some() || args.sequence.is_some();
-    // One word that is not a port, and no other knocks: a rule. Else the first operand is the host.
-    let is_word = |word: &String| !elsewhere && !word.starts_with(|c: char| c.is_ascii_digit());
-    let word = match operands {
-        [word] if is_word(word) || (!elsewhere && hosts.is_empty() && !is_port(word)) => Some(word.clone()),
-        _ => None,
-    };
-    if let (None, true, [first, rest @ ..]) = (&word, hosts.is_empty(), operands) {
-        if is_port(first) {
-            return Err(missing(
-                "the host is missing: the first word is a port; write HOST before the ports, or -h HOST",
-            ));
-        }
-        hosts.push(Host::read(first));
-        operands = rest;
+fn knocks_opener(args: &Args, mut knocks: Vec<Knock>) -> Result<Opener, Refusal> {
+    if let Some(option) = args.first_of_packets() {
+        let message = format!("{option} is for signed packets, and this is a sequence; name a rule that has `spa`");
+        return Err(usage(ErrorKind::ArgumentConflict, &message).into());
     }
-    if let Some(host) = hosts.iter().find(|host| host.name.is_empty()) {
-        let message = format!("the name of the host is empty: `{}`", host.name);
-        return Err(usage(ErrorKind::ValueValidation, &message).into());
+    if args.udp {
+        knocks.iter_mut().for_each(|knock| knock.protocol = Protocol::Udp);
     }
-    let origin = match (&args.rule, &args.sequence, operands, word) {
-        (Some(name), None, [], None) => Origin::Rule(name.clone()),
-        (None, None, [_], Some(word)) => Origin::Word(word),
-        (None, Some(list), [], None) if list == "-" => Origin::Knocks(from_standard_input()?),
-        (None, Some(list), [], None) => Origin::Knocks(knocks(list.split(',').map(str::trim))?),
-        (None, None, [_, ..], None) => Origin::Knocks(knocks(operands.iter().map(String::as_str))?),
-        (None, None, [], _) if hosts.is_empty() => {
-            return Err(missing("the host is missing; name a rule that has one, or the host with -h HOST"));
-        }
-        (None, None, [], _) => return Err(missing("the knocks are missing; name a rule with -r, or write the ports")),
-        _ => {
-            let message = "the knocks are those of -r, of -s or of operands; write only one of them";
-            return Err(usage(ErrorKind::ArgumentConflict, message).into());
-        }
-    };
-    if let Origin::Knocks(_) = origin {
-        if hosts.is_empty() {
-            return Err(missing("the host is missing; name it with -h HOST"));
-        }
-        if args.config.is_some() {
-            return Err(usage(ErrorKind::ArgumentConflict, "-c names the file of a rule; name the rule with -r").into());
-        }
-    }
-    Ok((hosts, origin))
-}
-
-/// The most bytes of a sequence on standard input.
-const INPUT_MAX: u64 = 4096;
-
-/// `-s -`: knocks with commas, blanks or line ends between them.
-fn from_standard_input() -> Result<Vec<Knock>, Refusal> {
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(INPUT_MAX).read_to_string(&mut text);
-    read.map_err(|error| Error::Io { what: "cannot read the sequence from standard input".to_owned(), error })?;
-    let words = || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-    if words().next().is_none() {
-        let message = "standard input has no knocks; write ports with commas between them";
-        return Err(usage(ErrorKind::MissingRequiredArgument, message).into());
-    }
-    // It is a secret: an error says which knock is wrong, and does not show it.
-    let wrong = words().position(|word| !is_port(word));
-    if let Some(index) = wrong {
-        let message = format!("knock {} of standard input is not a port; write 7000 or 7000/udp", index + 1);
-        return Err(usage(ErrorKind::ValueValidation, &message).into());
-    }
-    Ok(knocks(words())?)
-}
-
-fn knocks<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Knock>, clap::Error> {
-    let mut knocks = Vec::new();
-    for text in texts {
-        let knock = text.parse::<Knock>();
-        knocks.push(knock.map_err(|error| usage(ErrorKind::ValueValidation, &format!("`{text}`: {error}")))?);
-    }
-    if knocks.len() > SEQUENCE_MAX {
-        let message =
-            format!("{} knocks are more than the limit of {SEQUENCE_MAX}; write a shorter sequence", knocks.len());
-        return Err(usage(ErrorKind::ValueValidation, &message));
-    }
-    Ok(knocks)
+    Ok(Opener::Knocks(knocks))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::error::Error;
-use crate::plan::Job;
+use crate::plan::{Job, Sends};
 
 /// How a job ended well.
 #[derive(Debug)]
@@ -27,12 +27,17 @@ pub(crate) fn complain(message: impl Display) {
 }
 
 /// What `-v` prints before the knocks.
-pub(crate) fn heading(host: &str, addresses: impl Iterator<Item = IpAddr>) -> String {
+pub(crate) fn heading(job: &Job, addresses: impl Iterator<Item = IpAddr>) -> String {
+    let Job { host, sends, .. } = job;
     let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
-    match &addresses[..] {
-        [one] if one == host => format!("knocking at {host}"),
-        [one] => format!("knocking at {host}, address {one}"),
-        several => format!("knocking at {host}, addresses {}", several.join(" and ")),
+    let at = match &addresses[..] {
+        [one] if one == host => host.clone(),
+        [one] => format!("{host}, address {one}"),
+        several => format!("{host}, addresses {}", several.join(" and ")),
+    };
+    match sends {
+        Sends::Knocks(..) => format!("knocking at {at}"),
+        Sends::Packet { key, .. } => format!("sending packets to {at}\nsigned with {key}"),
     }
 }
 
@@ -47,9 +52,14 @@ pub(crate) fn print(args: &Args, job: &Job, done: &Result<Done, Error>, elapsed:
     match done {
         Ok(Done::Sent(_)) if args.verbose => {}
         Ok(Done::Sent(addresses)) => {
-            let ports = if job.knocks.0 == 1 { "1 port".to_owned() } else { format!("{} ports", job.knocks.0) };
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-            line(&format!("knocked at {ports} of {}", addresses.join(" and ")));
+            let addresses = addresses.join(" and ");
+            line(&match job.sends {
+                Sends::Knocks(1, _) => format!("knocked at 1 port of {addresses}"),
+                Sends::Knocks(count, _) => format!("knocked at {count} ports of {addresses}"),
+                Sends::Packet { close: false, .. } => format!("sent a signed packet to {addresses}"),
+                Sends::Packet { close: true, .. } => format!("sent a signed packet that closes to {addresses}"),
+            });
         }
         Ok(Done::Open { address, .. }) => line(&format!("{address} is open, after {} ms", elapsed.as_millis())),
         Err(_) => {}
@@ -103,23 +113,35 @@ fn document(job: &Job, done: &Result<Done, Error>, elapsed: Duration) -> Value {
 /// What would be done.
 pub(crate) fn rehearsal(args: &Args, job: &Job, addresses: &[SocketAddr]) {
     let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    let (count, gap) = job.knocks;
     if args.json {
-        return line(
-            &json!({
-                "host": job.host,
-                "rule": job.rule,
-                "port": job.wait,
-                "result": "rehearsed",
-                "addresses": addresses,
-                "knocks": count,
-                "gap_milliseconds": u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
-            })
-            .to_string(),
-        );
+        let mut document = json!({
+            "host": job.host,
+            "rule": job.rule,
+            "port": job.wait,
+            "result": "rehearsed",
+            "addresses": addresses,
+        });
+        match &job.sends {
+            Sends::Knocks(count, gap) => {
+                document["knocks"] = (*count).into();
+                document["gap_milliseconds"] = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX).into();
+            }
+            Sends::Packet { key, .. } => document["key"] = key.as_str().into(),
+        }
+        return line(&document.to_string());
     }
     let (of, addresses) = (&job.host, addresses.join(" and "));
-    line(&format!("would send {count} knocks to {of} ({addresses}), {} ms apart", gap.as_millis()));
+    match &job.sends {
+        Sends::Knocks(count, gap) => {
+            line(&format!("would send {count} knocks to {of} ({addresses}), {} ms apart", gap.as_millis()));
+        }
+        Sends::Packet { port, key, close } => {
+            let closes = if *close { " that closes" } else { "" };
+            line(&format!(
+                "would send a signed packet{closes} to UDP port {port} of {of} ({addresses}), signed with {key}"
+            ));
+        }
+    }
     if let Some(port) = job.wait {
         line(&format!("would wait for port {port}, for {} s at most", args.within.as_secs_f32()));
     }

@@ -1,23 +1,19 @@
 //! Does the jobs, one host after the other, and says how each ended.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::mpsc::{self, Sender};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use knock_client::{Knocked, Opened};
 
 use crate::args::Args;
 use crate::carry::carry;
 use crate::error::Error;
-use crate::plan::{Job, Proxy};
+use crate::notice::{self, Notice, SILENCE};
+use crate::plan::{Job, Proxy, Sends};
 use crate::report::{self, Done};
-
-/// How long it waits before it says that it does.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Knocks at every host, and then runs the command. The error is the first one; the other hosts are tried all the same.
 pub(crate) fn knock(args: &Args, jobs: &[Job]) -> Result<(), Error> {
@@ -48,12 +44,13 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
     if args.verbose {
         let targets = job.client.targets()?;
         several = targets.len() > 1;
-        let _ = writeln!(out, "{}", report::heading(&job.host, targets.iter().map(|target| target.address.ip())));
+        let _ = writeln!(out, "{}", report::heading(job, targets.iter().map(|target| target.address.ip())));
     }
     let print = |address, knock| {
         if args.verbose {
             let of = if several { format!(" of {address}") } else { String::new() };
-            let _ = writeln!(out, "knocked at {knock}{of}");
+            let what = if matches!(job.sends, Sends::Packet { .. }) { "sent a packet to" } else { "knocked at" };
+            let _ = writeln!(out, "{what} {knock}{of}");
         }
     };
     match job.wait {
@@ -66,7 +63,7 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
             Ok(Done::Sent(knocked.addresses))
         }
         Some(port) => {
-            let notice = Notice::after(SILENCE, args, &job.host, port);
+            let notice = Notice::after(SILENCE, notice::wanted(args), waiting(args, &job.host, port));
             let opened = job.client.open_each(port, print);
             drop(notice);
             let Opened { address, rounds, attempts, .. } = opened?;
@@ -75,11 +72,15 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
     }
 }
 
+fn waiting(args: &Args, host: &str, port: u16) -> String {
+    format!("waiting for {host}:{port} to open, for {} s at most", args.within.as_secs_f32())
+}
+
 /// Knocks, waits, and carries the connection. Nothing but what the host sends goes to standard output.
 pub(crate) fn proxy(args: &Args, proxy: Proxy) -> Result<(), Error> {
     let stream = match &proxy.job {
         Some(job) => {
-            let _notice = Notice::after(SILENCE, args, &proxy.host, proxy.port);
+            let _notice = Notice::after(SILENCE, notice::wanted(args), waiting(args, &proxy.host, proxy.port));
             job.client.open(proxy.port)?.stream
         }
         None => plain(proxy.host, proxy.port)?,
@@ -99,27 +100,6 @@ pub(crate) fn rehearse(args: &Args, jobs: &[Job]) -> Result<(), Error> {
         report::rehearsal(args, job, &addresses);
     }
     Ok(())
-}
-
-/// A line on a terminal, for a user who would else see nothing. Dropped before its time it is not printed.
-struct Notice {
-    _stop: Option<Sender<()>>,
-}
-
-impl Notice {
-    fn after(time: Duration, args: &Args, host: &str, port: u16) -> Notice {
-        if args.quiet || args.json || !std::io::stderr().is_terminal() {
-            return Notice { _stop: None };
-        }
-        let (sender, receiver) = mpsc::channel::<()>();
-        let text = format!("waiting for {host}:{port} to open, for {} s at most", args.within.as_secs_f32());
-        thread::spawn(move || {
-            if receiver.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
-                report::complain(&text);
-            }
-        });
-        Notice { _stop: Some(sender) }
-    }
 }
 
 /// Becomes that program, where the system can.

@@ -130,7 +130,7 @@ fn a_file_that_others_can_read_earns_a_warning() {
     let path = directory.path().join("config.json");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("changed");
     let output = run_in(directory.path(), &["a"]);
-    let expected = "knock-cli: config.json: other users of this machine can read the sequences (mode 0644); run: chmod 600 \
+    let expected = "knock-cli: config.json: other users of this machine can read the secrets in it (mode 0644); run: chmod 600 \
                     config.json\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(0)));
     assert_eq!(stderr(&run_in(directory.path(), &["-q", "a"])), "");

@@ -1,10 +1,12 @@
 //! The part of a configuration that the client needs: the rules with their sequences, and how to use them.
 //!
-//! A client's file has these fields only, and the keys of [`CLIENT_KEYS`], which a server's file does not have. A
-//! server's file works too.
+//! A client's file has these fields only, the keys of [`CLIENT_KEYS`], which a server's file does not have, and `spa`,
+//! which is another one there. A server's file works too.
+
+mod spa;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,13 +18,18 @@ use crate::model::Trigger;
 use crate::path::FieldPath;
 use crate::port::knock;
 use crate::problem::{Cause, ConfigError, excerpt};
-use crate::raw::RawConfig;
+use crate::raw::{RawConfig, RawKnock};
 use crate::rules;
 use crate::schema::Shape;
 use knock_proto::{Knock, Protocol};
 
+pub(crate) use spa::SPA_KEYS;
+pub use spa::{ClientSpa, SpaCause};
+
 /// The keys of a rule that only a client's file has.
-pub const CLIENT_KEYS: [&str; 5] = ["delay", "family", "host", "source", "wait"];
+pub const CLIENT_KEYS: [&str; 6] = ["delay", "family", "host", "identity", "source", "wait"];
+/// The key of a rule that is `true` in a server's file, and an object in a client's.
+const SPA: &str = "spa";
 /// The most hosts of a rule.
 pub const HOSTS_MAX: usize = 256;
 /// The longest gap between two knocks.
@@ -40,13 +47,26 @@ pub enum Family {
     V6,
 }
 
+/// How a client asks for a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientTrigger {
+    /// With one to [`knock_proto::SEQUENCE_MAX`] knocks.
+    Sequence(Vec<Knock>),
+    /// With the next unused line of this file.
+    OneTime(PathBuf),
+    /// With a signed packet.
+    Packet(Box<ClientSpa>),
+    /// With a signed packet too, but the file is a server's: realm and cover are not there.
+    PacketOfServer,
+}
+
 /// A rule as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRule {
     /// Unique in its file.
     pub name: String,
-    /// The sequence, or the file of one-time sequences.
-    pub trigger: Trigger,
+    /// How to ask for it.
+    pub trigger: ClientTrigger,
     /// The hosts that have this rule: names or addresses. Empty where the file does not say.
     pub hosts: Vec<String>,
     /// The TCP port that the rule opens.
@@ -57,6 +77,8 @@ pub struct ClientRule {
     pub family: Family,
     /// The address of this machine that knocks.
     pub source: Option<IpAddr>,
+    /// The file of the key that signs packets, as it is written: it can begin with `~/`.
+    pub identity: Option<PathBuf>,
 }
 
 /// The rules of a file.
@@ -64,7 +86,7 @@ pub struct ClientRule {
 pub struct ClientFile {
     /// In their order.
     pub rules: Vec<ClientRule>,
-    /// The permission bits of the file, where other users can read it although it contains a sequence.
+    /// The permission bits of the file, where other users can read it although it contains a sequence or a cover.
     pub readable: Option<u32>,
 }
 
@@ -78,7 +100,8 @@ pub fn load(path: &Path) -> Result<ClientFile, ConfigError> {
     let name = path.display().to_string();
     let (text, access) = read(path, open(path)?)?;
     let rules = parse(&name, &text)?;
-    let secret = rules.iter().any(|rule| matches!(rule.trigger, Trigger::Sequence(_)));
+    let is_secret = |rule: &ClientRule| matches!(rule.trigger, ClientTrigger::Sequence(_) | ClientTrigger::Packet(_));
+    let secret = rules.iter().any(is_secret);
     // A server's file is root's, and its group is that of the daemon.
     let others = if access.owner_is_root { 0o004 } else { 0o044 };
     Ok(ClientFile { rules, readable: Some(access.mode).filter(|mode| secret && mode & others != 0) })
@@ -104,7 +127,7 @@ type Keys = serde_json::Map<String, Value>;
 fn take_keys(file: &mut Value) -> Vec<Keys> {
     let rules = file.get_mut("rules").and_then(Value::as_array_mut);
     let take = |rule: &mut Value| match rule.as_object_mut() {
-        Some(rule) => CLIENT_KEYS.iter().filter_map(|key| rule.remove_entry(*key)).collect(),
+        Some(rule) => CLIENT_KEYS.iter().chain([&SPA]).filter_map(|key| rule.remove_entry(*key)).collect(),
         None => Keys::new(),
     };
     rules.into_iter().flatten().map(take).collect()
@@ -125,10 +148,12 @@ fn client_rules(raw: RawConfig, keys: &[Keys], checker: &mut Checker<'_>) -> Vec
             let delay = checked.get("delay", delay);
             let family = checked.get("family", family).unwrap_or_default();
             let source = checked.get("source", source);
-            let trigger =
-                rules::trigger(raw.sequence.as_deref(), raw.one_time_sequences, raw.spa == Some(true), &path, checker);
-            let trigger = trigger.unwrap_or(Trigger::Sequence(Vec::new()));
-            ClientRule { name: raw.name.unwrap_or_default(), trigger, hosts, wait, delay, family, source }
+            let identity = checked.get("identity", spa::identity);
+            let trigger = checked.trigger(raw.sequence.as_deref(), raw.one_time_sequences);
+            if identity.is_some() && !matches!(trigger, ClientTrigger::Packet(_) | ClientTrigger::PacketOfServer) {
+                checker.report(&path.key("identity"), SpaCause::IdentityAlone.into());
+            }
+            ClientRule { name: raw.name.unwrap_or_default(), trigger, hosts, wait, delay, family, source, identity }
         })
         .collect()
 }
@@ -144,6 +169,32 @@ impl Checked<'_, '_> {
     fn get<T>(&mut self, key: &str, check: fn(&Value) -> Result<T, Cause>) -> Option<T> {
         let value = self.keys.get(key)?;
         check(value).map_err(|cause| self.checker.report(&self.path.key(key), cause)).ok()
+    }
+
+    fn trigger(&mut self, sequence: Option<&[RawKnock]>, one_time: Option<String>) -> ClientTrigger {
+        let knocks = sequence.is_some() || one_time.is_some();
+        let path = self.path.key(SPA);
+        match self.keys.get(SPA) {
+            Some(Value::Object(object)) => {
+                if knocks {
+                    self.checker.report(&path, SpaCause::BesideSequence.into());
+                }
+                let spa = spa::spa(object, &path, self.checker).map(Box::new);
+                // Without it there is an error, and nobody sees the rule.
+                return spa.map_or(ClientTrigger::PacketOfServer, ClientTrigger::Packet);
+            }
+            Some(Value::Bool(true)) if !knocks => return ClientTrigger::PacketOfServer,
+            None | Some(Value::Bool(_)) => {}
+            Some(_) => {
+                self.checker.report(&path, SpaCause::Form.into());
+                return ClientTrigger::PacketOfServer;
+            }
+        }
+        match rules::trigger(sequence, one_time, false, self.path, self.checker) {
+            Some(Trigger::OneTime(path)) => ClientTrigger::OneTime(path),
+            Some(Trigger::Sequence(knocks)) => ClientTrigger::Sequence(knocks),
+            None => ClientTrigger::Sequence(Vec::new()),
+        }
     }
 
     fn hosts(&mut self) -> Vec<String> {

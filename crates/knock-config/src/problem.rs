@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use knock_proto::{InvalidName, PortRange};
 
-use crate::client::CLIENT_KEYS;
+use crate::client::{CLIENT_KEYS, SpaCause};
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 
@@ -287,6 +287,8 @@ pub enum Cause {
     Family { value: String },
     #[error("{value} is not a source address; write an address of this machine, such as \"192.0.2.7\"")]
     Source { value: String },
+    #[error(transparent)]
+    ClientSpa(#[from] SpaCause),
 
     #[error("the command is empty; write a command, or delete the key")]
     CommandEmpty,

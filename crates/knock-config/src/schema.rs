@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::client::CLIENT_KEYS;
+use crate::client::{CLIENT_KEYS, SPA_KEYS};
 use crate::raw::RawConfig;
 
 /// The JSON schema (draft 2020-12) of the configuration file, as shipped in `config.schema.json`.
@@ -40,8 +40,15 @@ impl Shape {
         let rule = rules.and_then(|rules| rules.element.as_mut()).and_then(|rule| rule.members.as_mut());
         if let Some(rule) = rule {
             rule.extend(CLIENT_KEYS.map(|key| (key.to_owned(), Shape::default())));
+            rule.insert("spa".to_owned(), Shape::with_members(&SPA_KEYS));
         }
         shape
+    }
+
+    /// The shape of an object with these keys, whose values have no keys.
+    fn with_members(keys: &[&str]) -> Shape {
+        let members = keys.iter().map(|key| ((*key).to_owned(), Shape::default())).collect();
+        Shape { members: Some(members), element: None }
     }
 
     fn of(schema: &Value) -> Shape {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use knock_config::Trigger;
-use knock_config::client::{CLIENT_KEYS, ClientRule, Family, load, parse};
+use knock_config::client::{CLIENT_KEYS, ClientRule, ClientSpa, ClientTrigger as Trigger, Family, load, parse};
 use knock_proto::Knock;
 
 /// A rule without keys of the client.
 fn rule(name: &str, trigger: Trigger) -> ClientRule {
     let name = name.to_owned();
-    ClientRule { name, trigger, hosts: Vec::new(), wait: None, delay: None, family: Family::Both, source: None }
+    let family = Family::Both;
+    ClientRule { name, trigger, hosts: Vec::new(), wait: None, delay: None, family, source: None, identity: None }
 }
 
 #[test]
@@ -119,6 +119,106 @@ fn the_keys_of_the_client_are_checked() {
     assert!(error.starts_with("c.json:1:57: rules[0].host[1]: \"b c\" is not a host; "), "{error}");
 }
 
+/// The cover of 32 zero bytes, as in a cover file.
+const COVER: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// A file with a rule of these keys, beside its name.
+fn packet(keys: &str) -> String {
+    format!(r#"{{"rules": [{{"name": "a", {keys}}}]}}"#)
+}
+
+#[test]
+fn a_rule_can_be_asked_for_with_a_signed_packet() {
+    let text = packet(&format!(
+        r#""host": "a.example.com", "wait": 22, "identity": "~/.ssh/id_ed25519",
+           "spa": {{"port": 62201, "realm": "example.com", "cover": "{COVER}"}}"#
+    ));
+    let rules = parse("c.json", &text).expect("valid");
+    let spa = ClientSpa {
+        port: 62201.try_into().expect("not 0"),
+        realm: "example.com".parse().expect("a realm"),
+        cover: knock_spa::Cover::from_bytes([0; 32]),
+        rule: None,
+    };
+    let a = rule("a", Trigger::Packet(Box::new(spa.clone())));
+    let (hosts, identity) = (vec!["a.example.com".to_owned()], Some(PathBuf::from("~/.ssh/id_ed25519")));
+    assert_eq!(rules, [ClientRule { hosts, wait: Some(22), identity, ..a }]);
+    let named = packet(&format!(r#""spa": {{"rule": "ssh", "port": 1, "realm": "example.com", "cover": "{COVER}"}}"#));
+    let spa = ClientSpa { port: 1.try_into().expect("not 0"), rule: Some("ssh".parse().expect("a name")), ..spa };
+    assert_eq!(parse("c.json", &named).expect("valid")[0].trigger, Trigger::Packet(Box::new(spa)));
+}
+
+#[test]
+fn a_servers_file_says_that_a_rule_takes_packets_and_not_how_to_send_them() {
+    let text = r#"{"rules": [{"name": "a", "spa": true, "allow": {"ports": [22], "timeout": "1h"}},
+        {"name": "b", "spa": true, "sequence": [3], "command": "x"}, {"name": "c", "spa": false, "sequence": [3]}]}"#;
+    let triggers: Vec<Trigger> = parse("c.json", text).expect("valid").into_iter().map(|rule| rule.trigger).collect();
+    let sequence = Trigger::Sequence(vec![Knock::tcp(3)]);
+    assert_eq!(triggers, [Trigger::PacketOfServer, sequence.clone(), sequence]);
+}
+
+#[test]
+fn what_is_wrong_about_packets_is_named_without_a_part_of_the_cover() {
+    let add = "put the URL that `knockctl spa init` printed into the file with `knock-cli add`";
+    let realm = "is not a realm; write 1 to 253 lowercase letters, digits, `.`, `-` or `_`, first and last a letter or digit, as \
+                 in \"example.com\"";
+    let half = &COVER[..20];
+    for (spa, expected) in [
+        ("7".to_owned(), format!("spa: `spa` is not an object with `port`, `realm` and `cover`; {add}")),
+        (format!(r#"{{"port": 1, "realm": "b"}}, "wait": 22"#), format!("spa: `spa` has no `cover`; {add}")),
+        (format!(r#"{{"realm": "b", "cover": "{COVER}"}}"#), format!("spa: `spa` has no `port`; {add}")),
+        (format!(r#"{{"port": 1, "cover": "{COVER}"}}"#), format!("spa: `spa` has no `realm`; {add}")),
+        (
+            format!(r#"{{"port": 65536, "realm": "b", "cover": "{COVER}"}}"#),
+            "spa.port: 65536 is not a UDP port; write a number from 1 to 65535".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": "1/udp", "realm": "b", "cover": "{COVER}"}}"#),
+            "spa.port: \"1/udp\" is not a UDP port; write a number from 1 to 65535".to_owned(),
+        ),
+        (format!(r#"{{"port": 1, "realm": "B", "cover": "{COVER}"}}"#), format!("spa.realm: `B` {realm}")),
+        (
+            format!(r#"{{"port": 1, "realm": 7, "cover": "{COVER}"}}"#),
+            "spa.realm: 7 is not a text; write the realm in quotes".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": 1, "realm": "b", "cover": "{half}"}}"#),
+            "spa.cover: the cover has 15 bytes instead of 32; copy it again from where it was made".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": 1, "realm": "b", "cover": ["{COVER}"]}}"#),
+            "spa.cover: the cover is not a text; write the line of the cover file, in quotes".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": 1, "realm": "b", "cover": "{COVER}", "rule": "a b"}}"#),
+            "spa.rule: `a b` is not a rule name; write 1 to 64 letters, digits, `_`, `.` or `-`".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": 1, "realm": "b", "cover": "{COVER}", "prot": 1}}"#),
+            "spa.prot: unknown key `prot`; did you mean `port`? allowed here: cover, port, realm, rule".to_owned(),
+        ),
+        (
+            format!(r#"{{"port": 1, "realm": "b", "cover": "{COVER}"}}, "sequence": [1]"#),
+            "spa: the rule has `spa` and a sequence; delete one of the two".to_owned(),
+        ),
+        (
+            "true, \"identity\": 7".to_owned(),
+            "identity: 7 is not the path of a file; write the file of a private key, as in \"~/.ssh/id_ed25519\"".to_owned(),
+        ),
+        (
+            "false, \"sequence\": [1], \"identity\": \"f\"".to_owned(),
+            "identity: `identity` is the key of a signed packet, which this rule does not send; delete `identity`, or write \
+             `spa`"
+                .to_owned(),
+        ),
+    ] {
+        let error = parse("c.json", &packet(&format!(r#""spa": {spa}"#))).expect_err(&spa).to_string();
+        let (first, _) = error.split_once('\n').unwrap_or((&error, ""));
+        assert!(first.ends_with(&format!(": rules[0].{expected}")), "{error}\n{expected}");
+        assert!(!error.contains(half), "{error}");
+    }
+}
+
 #[test]
 fn the_daemon_recognises_the_file_of_a_client() {
     for key in CLIENT_KEYS {
@@ -156,6 +256,8 @@ fn a_file_that_others_can_read_is_noticed() {
         (r#"{"rules": [{"name": "a", "sequence": [1]}]}"#, 0o644, Some(0o644)),
         (r#"{"rules": [{"name": "a", "sequence": [1]}]}"#, 0o600, None),
         (r#"{"rules": [{"name": "a", "one_time_sequences": "/f"}]}"#, 0o644, None),
+        (r#"{"rules": [{"name": "a", "spa": true}]}"#, 0o644, None),
+        (&packet(&format!(r#""spa": {{"port": 1, "realm": "b", "cover": "{COVER}"}}"#)), 0o644, Some(0o644)),
     ] {
         std::fs::write(&path, text).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
