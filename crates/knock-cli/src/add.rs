@@ -1,51 +1,103 @@
 //! `knock-cli add`: puts what an administrator sent into the user's file.
 
+mod url;
+
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 
 use knock_config::client;
 use serde_json::{Map, Value};
 
-use crate::args::AddArgs;
+use crate::args::{AddArgs, usage_of_add};
 use crate::error::Error;
 use crate::file::to_write;
 use crate::host::is_same;
+use crate::plan::Refusal;
+use crate::report::complain;
 
 /// The most bytes that are read; a rule has some hundred.
 const INPUT_MAX: u64 = 1 << 20;
 /// The order of the keys of a rule in the file; others follow.
-const ORDER: [&str; 4] = ["name", "host", "wait", "sequence"];
+const ORDER: [&str; 6] = ["name", "host", "wait", "sequence", "identity", "spa"];
 
-/// Reads rules from standard input and adds them to the file.
-pub(crate) fn add(args: &AddArgs) -> Result<(), Error> {
+/// Adds the rule of the URL, or what standard input has, to the file.
+pub(crate) fn add(args: &AddArgs) -> Result<(), Refusal> {
+    let (name, url) = operands(args)?;
+    let name = args.name.as_deref().or(name);
     let path = to_write(args.config.as_deref())?;
-    let mut text = String::new();
-    let read = io::stdin().lock().take(INPUT_MAX).read_to_string(&mut text);
-    read.map_err(|error| Error::Io { what: "cannot read standard input".to_owned(), error })?;
-    let new = new_rules(&text, args.name.as_deref())?;
+    let read;
+    let text = match url {
+        Some(url) => url,
+        None => {
+            read = from_standard_input()?;
+            &read
+        }
+    };
+    let is_url = url.is_some() || starts_as_url(text);
+    let new = if is_url { vec![url::rule(text, name, args)?] } else { new_rules(text, name, args)? };
     let mut file = existing(&path)?;
-    let names: Vec<String> = new.iter().map(|rule| name(rule).to_owned()).collect();
-    merge(&mut file, new, &path)?;
+    let names: Vec<String> = new.iter().map(|rule| self::name(rule).to_owned()).collect();
+    let last = merge(&mut file, new, is_url, &path)?;
     let text = format(&file);
     // What is written must be readable, whatever was there before.
-    client::parse(&path.display().to_string(), &text)?;
+    client::parse(&path.display().to_string(), &text).map_err(Error::from)?;
     write(&path, &text).map_err(|error| Error::Io { what: format!("cannot write {}", path.display()), error })?;
-    let _ = writeln!(io::stdout(), "added to {}: {}", path.display(), names.join(", "));
+    let next = if is_url { url::next_step(&last) } else { String::new() };
+    let _ = write!(io::stdout(), "added to {}: {}\n{next}", path.display(), names.join(", "));
     Ok(())
 }
 
+/// The name and the URL of the command line.
+fn operands(args: &AddArgs) -> Result<(Option<&str>, Option<&str>), clap::Error> {
+    let (name, url) = match &args.operands[..] {
+        [] => (None, None),
+        [url] if url::is_url(url) => (None, Some(url.as_str())),
+        [name] => (Some(name.as_str()), None),
+        [name, url, ..] => (Some(name.as_str()), Some(url.as_str())),
+    };
+    if name.is_some() && args.name.is_some() {
+        return Err(usage_of_add("the rule has two names; write it as the operand or with --name"));
+    }
+    Ok((name, url))
+}
+
+fn starts_as_url(text: &str) -> bool {
+    text.trim_start().starts_with("knock:")
+}
+
+/// A URL, which is one line, or else all there is.
+fn from_standard_input() -> Result<String, Error> {
+    let failed = |error| Error::Io { what: "cannot read standard input".to_owned(), error };
+    if io::stdin().is_terminal() {
+        complain("paste the knock:// URL and press Enter, or paste JSON and press Ctrl-D");
+    }
+    let mut input = io::stdin().lock().take(INPUT_MAX);
+    let mut text = String::new();
+    while text.trim().is_empty() && input.read_line(&mut text).map_err(failed)? > 0 {}
+    if !starts_as_url(&text) {
+        input.read_to_string(&mut text).map_err(failed)?;
+    }
+    Ok(text)
+}
+
 /// The rules of what was sent, which must be valid.
-fn new_rules(text: &str, rename: Option<&str>) -> Result<Vec<Value>, Error> {
+fn new_rules(text: &str, rename: Option<&str>, args: &AddArgs) -> Result<Vec<Value>, Refusal> {
+    if args.wait.is_some() || args.rule.is_some() || args.identity.is_some() {
+        return Err(usage_of_add(
+            "--wait, --rule and --identity are for a URL, and this is JSON, which says it itself",
+        )
+        .into());
+    }
     client::parse("standard input", text).map_err(|error| Error::Add(format!("\n{error}")))?;
     let value: Value = serde_json::from_str(text).map_err(|error| Error::Add(error.to_string()))?;
     let mut rules = value.get("rules").and_then(Value::as_array).cloned().unwrap_or_default();
     match (rename, &mut rules[..]) {
-        (_, []) => return Err(Error::Add("it has no rules".to_owned())),
+        (_, []) => return Err(Error::Add("it has no rules".to_owned()).into()),
         (None, _) => {}
         (Some(name), [rule]) => rule["name"] = name.into(),
         (Some(_), several) => {
-            return Err(Error::Add(format!("--name is for one rule, and there are {}", several.len())));
+            return Err(Error::Add(format!("--name is for one rule, and there are {}", several.len())).into());
         }
     }
     Ok(rules)
@@ -68,16 +120,23 @@ fn name(rule: &Value) -> &str {
     rule.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Replaces the rules with the same names and hosts, and adds the others.
-fn merge(file: &mut Map<String, Value>, new: Vec<Value>, path: &Path) -> Result<(), Error> {
+/// Replaces the rules with the same names and hosts, and adds the others. Returns the last of them.
+fn merge(file: &mut Map<String, Value>, new: Vec<Value>, from_url: bool, path: &Path) -> Result<Value, Error> {
     let rules = file.entry("rules").or_insert_with(|| Value::Array(Vec::new()));
     let Some(rules) = rules.as_array_mut() else {
         return Err(Error::Add(format!("`rules` of {} is not a list", path.display())));
     };
+    let mut last = Value::Null;
     for rule in new {
-        match rules.iter_mut().find(|old| name(old) == name(&rule)) {
-            None => rules.push(rule),
-            Some(old) if share_a_host(old, &rule) => *old = rule,
+        last = match rules.iter_mut().find(|old| name(old) == name(&rule)) {
+            None => {
+                rules.push(rule.clone());
+                rule
+            }
+            Some(old) if share_a_host(old, &rule) => {
+                *old = if from_url { url::renewed(old, rule) } else { rule };
+                old.clone()
+            }
             Some(old) => {
                 let host = hosts(old).first().map_or("no host".to_owned(), |host| format!("host {host}"));
                 return Err(Error::Add(format!(
@@ -86,9 +145,9 @@ fn merge(file: &mut Map<String, Value>, new: Vec<Value>, path: &Path) -> Result<
                     name(&rule)
                 )));
             }
-        }
+        };
     }
-    Ok(())
+    Ok(last)
 }
 
 fn hosts(rule: &Value) -> Vec<&str> {

@@ -332,6 +332,11 @@ pub(crate) fn usage(kind: ErrorKind, message: &str) -> clap::Error {
     Args::command().error(kind, message)
 }
 
+/// An error of the command line of `add`.
+pub(crate) fn usage_of_add(message: &str) -> clap::Error {
+    AddArgs::command().error(ErrorKind::ArgumentConflict, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,7 +54,7 @@ pub(crate) enum Error {
     #[error("cannot connect to {host}:{port}: {error}; no rule has that host, so there was no knock")]
     Plain { host: String, port: u16, error: io::Error },
     /// What an administrator sent is not a rule.
-    #[error("what was read from standard input cannot be added: {0}")]
+    #[error("the rule cannot be added: {0}")]
     Add(String),
     /// A file or a stream of the system.
     #[error("{what}: {error}")]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knock_client::spa::agent::AgentKey;
-use knock_client::spa::{AuthorizedKeys, PrivateKey, PrivateKeyError, PublicKey, Signature};
+use knock_client::spa::{AuthorizedKeys, LineError, PrivateKey, PrivateKeyError, PublicKey, PublicKeyError, Signature};
 use knock_client::{SignError, Signer};
 use zeroize::Zeroizing;
 
@@ -126,18 +126,31 @@ fn of_file(path: &Path, notices: bool) -> Result<Identity, IdentityError> {
                 _ => IdentityError::Encrypted { path: to_path(), agent },
             })
         }
-        Err(PrivateKeyError::Public) => {
-            let listed = AuthorizedKeys::parse(&content);
-            let Some(line) = listed.keys.first() else {
-                let reason = listed.warnings.first().map(|warning| warning.error.to_string()).unwrap_or_default();
-                return Err(IdentityError::Unusable { path: to_path(), reason });
-            };
-            let private = path.display().to_string();
-            let private = private.strip_suffix(".pub").unwrap_or("which has the same name without .pub").to_owned();
-            in_agent(&line.key, notices).map_err(|agent| IdentityError::Public { path: to_path(), private, agent })
+        Err(error @ (PrivateKeyError::Public | PrivateKeyError::NotAKey)) => {
+            of_public_file(path, &content, error, notices)
         }
         Err(error) => Err(IdentityError::Unusable { path: to_path(), reason: error.to_string() }),
     }
+}
+
+/// As with ssh: a public key means the private one that the agent holds.
+fn of_public_file(
+    path: &Path,
+    content: &[u8],
+    error: PrivateKeyError,
+    notices: bool,
+) -> Result<Identity, IdentityError> {
+    let listed = AuthorizedKeys::parse(content);
+    let Some(line) = listed.keys.first() else {
+        let reason = match listed.warnings.into_iter().next().map(|warning| warning.error) {
+            Some(LineError::Key(error)) if !matches!(error, PublicKeyError::UnknownType { .. }) => error.to_string(),
+            _ => error.to_string(),
+        };
+        return Err(IdentityError::Unusable { path: path.to_owned(), reason });
+    };
+    let private = path.display().to_string();
+    let private = private.strip_suffix(".pub").unwrap_or("which has the same name without .pub").to_owned();
+    in_agent(&line.key, notices).map_err(|agent| IdentityError::Public { path: path.to_owned(), private, agent })
 }
 
 fn in_agent(public: &PublicKey, notices: bool) -> Result<Identity, NotHeld> {

@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
     let done = match Verb::of(&words) {
         // The word of the command is where clap expects the name of the program.
         Some(Verb::List) => list::list(&ListArgs::parse_from(&words)).map_err(Refusal::from),
-        Some(Verb::Add) => add::add(&AddArgs::parse_from(&words)).map_err(Refusal::from),
+        Some(Verb::Add) => add::add(&AddArgs::parse_from(&words)),
         Some(Verb::Ssh) => ssh::ssh(&words[1..]).map_err(Refusal::from),
         None => knock(Args::parse()),
     };

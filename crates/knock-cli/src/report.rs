@@ -58,7 +58,9 @@ pub(crate) fn print(args: &Args, job: &Job, done: &Result<Done, Error>, elapsed:
                 Sends::Knocks(1, _) => format!("knocked at 1 port of {addresses}"),
                 Sends::Knocks(count, _) => format!("knocked at {count} ports of {addresses}"),
                 Sends::Packet { close: false, .. } => format!("sent a signed packet to {addresses}"),
-                Sends::Packet { close: true, .. } => format!("sent a signed packet that closes to {addresses}"),
+                Sends::Packet { close: true, .. } => {
+                    format!("sent a signed packet to {addresses}, which ends the grant")
+                }
             });
         }
         Ok(Done::Open { address, .. }) => line(&format!("{address} is open, after {} ms", elapsed.as_millis())),
@@ -136,9 +138,9 @@ pub(crate) fn rehearsal(args: &Args, job: &Job, addresses: &[SocketAddr]) {
             line(&format!("would send {count} knocks to {of} ({addresses}), {} ms apart", gap.as_millis()));
         }
         Sends::Packet { port, key, close } => {
-            let closes = if *close { " that closes" } else { "" };
+            let end = if *close { ", which ends the grant" } else { "" };
             line(&format!(
-                "would send a signed packet{closes} to UDP port {port} of {of} ({addresses}), signed with {key}"
+                "would send a signed packet to UDP port {port} of {of} ({addresses}), signed with {key}{end}"
             ));
         }
     }

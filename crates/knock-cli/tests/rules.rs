@@ -196,7 +196,7 @@ fn a_rule_that_an_administrator_sent_is_added_for_its_user_alone() {
     // Another server has a rule of the same name.
     let output = add(&[], &rule("b.example.com", json!([5])));
     let message = format!(
-        "knock-cli: what was read from standard input cannot be added: {} has another rule `ssh`, with host a.example.com; \
+        "knock-cli: the rule cannot be added: {} has another rule `ssh`, with host a.example.com; \
          choose a name with --name\n",
         path.display()
     );
@@ -204,10 +204,7 @@ fn a_rule_that_an_administrator_sent_is_added_for_its_user_alone() {
     let before = text();
     for wrong in [json!({}), json!({ "rules": [] }), json!({ "rules": [{ "name": "c", "sequence": [0] }] })] {
         let output = add(&[], &wrong);
-        assert!(
-            stderr(&output).starts_with("knock-cli: what was read from standard input cannot be added: "),
-            "{wrong}"
-        );
+        assert!(stderr(&output).starts_with("knock-cli: the rule cannot be added: "), "{wrong}");
         assert_eq!(output.status.code(), Some(78));
     }
     assert_eq!(text(), before);

@@ -165,7 +165,7 @@ fn what_is_wrong_about_packets_is_named_without_a_part_of_the_cover() {
     let half = &COVER[..20];
     for (spa, expected) in [
         ("7".to_owned(), format!("spa: `spa` is not an object with `port`, `realm` and `cover`; {add}")),
-        (format!(r#"{{"port": 1, "realm": "b"}}, "wait": 22"#), format!("spa: `spa` has no `cover`; {add}")),
+        (r#"{"port": 1, "realm": "b"}, "wait": 22"#.to_owned(), format!("spa: `spa` has no `cover`; {add}")),
         (format!(r#"{{"realm": "b", "cover": "{COVER}"}}"#), format!("spa: `spa` has no `port`; {add}")),
         (format!(r#"{{"port": 1, "cover": "{COVER}"}}"#), format!("spa: `spa` has no `realm`; {add}")),
         (
