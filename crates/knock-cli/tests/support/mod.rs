@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod ssh;
+
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,7 +25,11 @@ pub(crate) fn run_in(directory: &Path, arguments: &[&str]) -> Output {
 /// The client, without a file of the user who runs this test.
 pub(crate) fn client(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(directory).env_remove("KNOCK_CONFIG").env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+        .current_dir(directory)
+        .env_remove("KNOCK_CONFIG")
+        .env_remove("SSH_AUTH_SOCK")
+        .env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
