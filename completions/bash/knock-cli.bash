@@ -32,7 +32,7 @@ _knock__cli() {
 
     case "${cmd}" in
         knock__cli)
-            opts="-c -r -h -s -4 -6 -d -u -w -n -v -q -V --config --rule --host --sequence --ipv4 --ipv6 --source --delay --udp --wait --within --proxy --json --dry-run --verbose --quiet --help --version list add ssh $(knock-cli list --names 2>/dev/null)"
+            opts="-c -r -h -s -4 -6 -d -u -w -i -n -v -q -V --config --rule --host --sequence --ipv4 --ipv6 --source --delay --udp --wait --within --proxy --identity --close --lifetime --address --widen --json --dry-run --verbose --quiet --help --version list add ssh $(knock-cli list --names 2>/dev/null)"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -94,6 +94,22 @@ _knock__cli() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --identity)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -i)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lifetime)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -102,7 +118,7 @@ _knock__cli() {
             return 0
             ;;
         knock__subcmd__cli__subcmd__add)
-            opts="-c --config --name"
+            opts="-c -w -r -i --config --name --wait --rule --identity"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -117,6 +133,30 @@ _knock__cli() {
                     return 0
                     ;;
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --identity)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -i)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

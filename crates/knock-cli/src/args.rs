@@ -193,13 +193,13 @@ pub(crate) struct AddArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Call the rule NAME, as the first operand does; default: its name, or the host of the URL
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// With a URL: wait until this TCP port is open
     #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wait: Option<u16>,
     /// With a URL: the name of the rule on the server; default: the only one that the key may use
-    #[arg(short, long, value_name = "RULE")]
+    #[arg(short, long, value_name = "NAME")]
     pub(crate) rule: Option<RuleName>,
     /// With a URL: sign with the ssh key of this file
     #[arg(short, long, value_name = "FILE")]

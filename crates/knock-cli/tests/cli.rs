@@ -215,7 +215,7 @@ fn an_invalid_command_line_is_status_2() {
 fn the_help_documents_every_exit_status() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for status in ["\n  0 ", "\n  1 ", "\n  2 ", "\n  68 ", "\n  69 ", "\n  75 ", "\n  78 "] {
+    for status in ["\n  0 ", "\n  1 ", "\n  2 ", "\n  68 ", "\n  69 ", "\n  75 ", "\n  77 ", "\n  78 "] {
         assert!(stdout(&output).contains(status), "{status:?} in {}", stdout(&output));
     }
     assert_eq!(stdout(&run(&["-V"])), concat!("knock-cli ", env!("CARGO_PKG_VERSION"), "\n"));
