@@ -11,14 +11,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// The agent is of no help.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "agents are sockets of Unix"))]
 pub(crate) enum AgentError {
     /// The environment names none.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "agents are sockets of Unix"))]
     #[error("no ssh agent is there ($SSH_AUTH_SOCK is not set)")]
     None,
     /// This program can't use the agents of the system.
     #[cfg_attr(unix, expect(dead_code, reason = "agents are sockets of Unix"))]
-    #[error("ssh agents are not supported on this system")]
+    #[error("ssh agents are not supported on this system, only key files without a passphrase")]
     Unsupported,
     /// Its socket leads nowhere.
     #[error("the ssh agent of $SSH_AUTH_SOCK, {}, cannot be reached ({error})", path.display())]

@@ -39,7 +39,6 @@ pub(crate) enum IdentityError {
     #[error("{} is bigger than any key file; name the file of a private key with -i", path.display())]
     TooBig { path: PathBuf },
     #[error("other users can read the private key {} (mode {mode:04o}), so ssh does not use it either; run: chmod 600 {0}", path.display())]
-    #[cfg_attr(not(unix), expect(dead_code, reason = "modes are of Unix"))]
     Readable { path: PathBuf, mode: u32 },
     #[error("the key {} cannot sign packets: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
