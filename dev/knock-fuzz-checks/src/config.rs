@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use knock_config::client::ClientTrigger;
 use knock_config::{Allow, Config, ConfigError, Interfaces, Position, Rule, Spa, Trigger};
 use knock_config::{COVER_FILES_MAX, PROBLEMS_MAX, RULES_MAX, SPA_PORTS_MAX, WARNINGS_MAX};
 use knock_proto::{Family, InterfaceName, PortRange, SEQUENCE_MAX, TcpFlags};
@@ -35,9 +36,12 @@ pub fn config(bytes: &[u8]) {
             assert_eq!(client.len(), expected.len());
             for (rule, expected) in client.into_iter().zip(expected) {
                 assert_eq!(*rule.name, *expected.name);
-                if let Some(trigger) = &expected.trigger {
-                    assert_eq!(rule.trigger, *trigger);
-                }
+                let trigger = match &expected.trigger {
+                    Some(Trigger::Sequence(knocks)) => ClientTrigger::Sequence(knocks.clone()),
+                    Some(Trigger::OneTime(path)) => ClientTrigger::OneTime(path.clone()),
+                    None => ClientTrigger::PacketOfServer,
+                };
+                assert_eq!(rule.trigger, trigger);
             }
         }
         Err(error) => refused(text, &error),
