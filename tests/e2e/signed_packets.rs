@@ -124,7 +124,7 @@ fn no_packet_works_twice_whatever_happens_to_the_daemon() {
     let first = scene.alice.payload(&open("ssh"));
     send(&wire, client(1), &first);
     wait_for_grant(server, client(1), ("tcp", 22));
-    let mut replayed = |daemon: &Daemon, what: &str| {
+    let replayed = |daemon: &Daemon, what: &str| {
         let before = counter(daemon, "signed_refused");
         // From its own address, and from one that recorded it.
         for source in [client(1), client(66)] {
@@ -343,4 +343,58 @@ fn a_service_on_the_port_of_packets_is_served_and_sequences_go_on() {
     assert_eq!(scene.network.client().udp(at4(SPA_PORT)), Reach::Open);
     knock(&wire, client(3), &[7000, 9000, 8000]);
     wait_for_grant(server, client(3), ("tcp", 443));
+}
+
+#[test]
+fn a_recorded_packet_at_full_rate_does_not_keep_its_user_out() {
+    let scene = Scene::new();
+    let server = &scene.network.server;
+    let daemon = scene.start();
+    let wire = wire(&scene.network);
+    let recorded = scene.alice.payload(&open("ssh"));
+    let old = scene.alice.payload(&Request { time: clock(-3600), ..open("ssh") });
+    let mut flood = vec![datagram(client(66), &recorded); 1_000];
+    flood.extend(vec![datagram(client(66), &old); 1_000]);
+    for number in 1..=8 {
+        wire.send_all(&flood).expect("the flood is sent");
+        send(&wire, client(number), &scene.alice.payload(&open("ssh")));
+        wait_for_grant(server, client(number), ("tcp", 22));
+    }
+    assert!(counter(&daemon, "signed_over_budget") > 1_000);
+    // The first copy was alice's packet, as far as anybody can know.
+    assert!(elements(server, "grants4").len() <= 9);
+    assert!(daemon.log().lines().count() < 60, "{}", daemon.log());
+}
+
+#[test]
+fn with_a_full_disk_nobody_new_gets_in_and_all_is_well_once_there_is_room() {
+    let scene = Scene::new();
+    let server = &scene.network.server;
+    // A file system for the state directory alone, with less room than the file of accepted packets has at its beginning.
+    let mount = "mkdir -p \"$0\" && mount -t tmpfs -o size=1m,mode=700 none \"$0\" && exec \"$@\"";
+    let state = tempfile::tempdir().expect("a directory");
+    let path = state.path().display().to_string();
+    let mut configuration = scene.files.configuration(rules(), WINDOW);
+    configuration["state_dir"] = json!(path);
+    let wrapper = ["unshare", "--mount", "sh", "-c", mount, &path];
+    let daemon = Daemon::start_with(server, configuration, Options { wrapper: &wrapper, ..Options::default() });
+    daemon.wait_for_log("signed packets are refused: cannot write");
+    let wire = wire(&scene.network);
+    send(&wire, client(1), &scene.alice.payload(&open("ssh")));
+    daemon.wait_for_log("of alice from 198.18.0.1 is refused: cannot write");
+    let problem = daemon.control_status()["signed_packets"]["problem"].to_string();
+    assert!(problem.contains("No space left on device"), "{problem}");
+    // Knocks need no file.
+    knock(&wire, client(3), &[7000, 9000, 8000]);
+    wait_for_grant(server, client(3), ("tcp", 443));
+
+    let pid = daemon.pid().to_string();
+    let remount = ["-t", &pid, "--mount", "mount", "-o", "remount,size=40m", &path];
+    let status = std::process::Command::new("nsenter").args(remount).status().expect("nsenter of util-linux");
+    assert!(status.success());
+    wait_until("packets are accepted again", || {
+        send(&wire, client(2), &scene.alice.payload(&open("ssh")));
+        elements(server, "grants4").iter().any(|element| element.address == client(2))
+    });
+    assert_eq!(daemon.control_status()["signed_packets"]["problem"], Value::Null);
 }
