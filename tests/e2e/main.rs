@@ -36,6 +36,7 @@ mod process;
 mod ranges;
 mod scans;
 mod sessions;
+mod signed_client;
 mod signed_packets;
 mod soak;
 mod ssh;

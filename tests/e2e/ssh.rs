@@ -19,10 +19,11 @@ const USER: u32 = 65534;
 const SSH_CONFIG: &str = "Host *\n    ProxyCommand knock-cli --proxy %h %p\n";
 
 /// An sshd that root can log in to with the user's key. It is killed when dropped.
-struct Sshd(Child);
+pub(crate) struct Sshd(Child);
 
 impl Sshd {
-    fn start(host: &Host, directory: &Path) -> Sshd {
+    /// Starts one with the files `host_key` and `key.pub` of that directory.
+    pub(crate) fn start(host: &Host, directory: &Path) -> Sshd {
         let path = |name: &str| directory.join(name).display().to_string();
         let config = format!(
             "Port 22\nHostKey {}\nAuthorizedKeysFile {}\nPermitRootLogin yes\nPasswordAuthentication no\nStrictModes no\n\
