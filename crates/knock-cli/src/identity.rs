@@ -204,8 +204,7 @@ impl Signer for InAgent {
     fn sign(&self, to_be_signed: &[u8]) -> Result<Signature, SignError> {
         let InAgent { key, shown, notices } = self;
         // A FIDO key waits for a touch, and shows only that it does.
-        let fido = key.key_type().name().starts_with("sk-");
-        let (after, text) = match fido {
+        let (after, text) = match key.key_type().is_fido() {
             true => (Duration::from_millis(200), format!("touch your key {shown}")),
             false => {
                 (SILENCE, format!("waiting for the ssh agent to sign with {shown}; does it ask you for something?"))

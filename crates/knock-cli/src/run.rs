@@ -46,7 +46,7 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
         several = targets.len() > 1;
         let _ = writeln!(out, "{}", report::heading(job, targets.iter().map(|target| target.address.ip())));
     }
-    let print = |address, knock| {
+    let mut print = |address, knock| {
         if args.verbose {
             let of = if several { format!(" of {address}") } else { String::new() };
             let what = if matches!(job.sends, Sends::Packet { .. }) { "sent a packet to" } else { "knocked at" };
@@ -63,8 +63,11 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
             Ok(Done::Sent(knocked.addresses))
         }
         Some(port) => {
-            let notice = Notice::after(SILENCE, notice::wanted(args), waiting(args, &job.host, port));
-            let opened = job.client.open_each(port, print);
+            let mut notice = None;
+            let opened = job.client.open_each(port, |address, knock| {
+                notice.get_or_insert_with(|| waiting(args, &job.host, port));
+                print(address, knock);
+            });
             drop(notice);
             let Opened { address, rounds, attempts, .. } = opened?;
             Ok(Done::Open { address, rounds, attempts })
@@ -72,16 +75,21 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
     }
 }
 
-fn waiting(args: &Args, host: &str, port: u16) -> String {
-    format!("waiting for {host}:{port} to open, for {} s at most", args.within.as_secs_f32())
+/// The notice that it waits, which begins when something was sent: before that somebody may have to touch a key.
+fn waiting(args: &Args, host: &str, port: u16) -> Notice {
+    let text = format!("waiting for {host}:{port} to open, for {} s at most", args.within.as_secs_f32());
+    Notice::after(SILENCE, notice::wanted(args), text)
 }
 
 /// Knocks, waits, and carries the connection. Nothing but what the host sends goes to standard output.
 pub(crate) fn proxy(args: &Args, proxy: Proxy) -> Result<(), Error> {
     let stream = match &proxy.job {
         Some(job) => {
-            let _notice = Notice::after(SILENCE, notice::wanted(args), waiting(args, &proxy.host, proxy.port));
-            job.client.open(proxy.port)?.stream
+            let mut notice = None;
+            let opened = job.client.open_each(proxy.port, |_, _| {
+                notice.get_or_insert_with(|| waiting(args, &proxy.host, proxy.port));
+            });
+            opened?.stream
         }
         None => plain(proxy.host, proxy.port)?,
     };

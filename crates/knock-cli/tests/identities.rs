@@ -43,8 +43,10 @@ fn the_first_key_that_ssh_would_offer_signs() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         accepted(&received(&udp)[0], public);
     };
-    let default = home.key("id_ed25519", "ed25519", "");
     let socket = agent.socket();
+    let ecdsa = home.key("id_ecdsa", "ecdsa", "");
+    signed_by(&["web"], Some(&socket), &ecdsa);
+    let default = home.key("id_ed25519", "ed25519", "");
     // An agent without keys, and without an agent.
     signed_by(&["web"], Some(&socket), &default);
     signed_by(&["web"], None, &default);
