@@ -14,8 +14,8 @@ use serde_json::Value;
 
 const AFTER_HELP: &str = "\
 Exit status:
-  0   the port is open; without --wait: every knock was sent, and the effect is unknown
-  1   a knock could not be sent
+  0   the port is open; without --wait: every knock or packet was sent, and the effect is unknown
+  1   a knock or packet could not be sent
   2   the command line is wrong
   68  the host has no address, or none of the IP version
   69  the port did not open in time

@@ -36,6 +36,8 @@ pub(crate) enum Sends {
         /// The key that signs.
         key: String,
         close: bool,
+        /// The rule of the server that -r names and the file does not have.
+        asked: Option<RuleName>,
     },
 }
 
@@ -103,9 +105,7 @@ pub(crate) fn jobs(args: &mut Args) -> Result<(Vec<Job>, Option<String>), Refusa
                 "a command runs when the port is open; name the port with --wait PORT, or write `wait` in the rule";
             return Err(usage(ErrorKind::MissingRequiredArgument, message).into());
         }
-        let mut job = job(args, host.name, rule, &opener, port);
-        job.rule = asked.as_ref().map(RuleName::to_string).or(job.rule);
-        jobs.push(job);
+        jobs.push(job(args, host.name, (rule, asked.as_ref()), &opener, port));
     }
     Ok((jobs, rules.and_then(|rules| rules.warning)))
 }
@@ -176,7 +176,7 @@ pub(crate) fn proxy(args: &Args) -> Result<Proxy, Refusal> {
     let job = match (rule, &rules) {
         (Some(rule), Some(rules)) => {
             let opener = opener(args, rule, None, rules)?;
-            Some(job(args, host.clone(), Some(rule), &opener, Some(port)))
+            Some(job(args, host.clone(), (Some(rule), None), &opener, Some(port)))
         }
         _ => None,
     };
@@ -185,7 +185,13 @@ pub(crate) fn proxy(args: &Args) -> Result<Proxy, Refusal> {
 }
 
 /// What the command line says comes before what the rule says.
-fn job(args: &Args, host: String, rule: Option<&ClientRule>, opener: &Opener, wait: Option<u16>) -> Job {
+fn job(
+    args: &Args,
+    host: String,
+    (rule, asked): (Option<&ClientRule>, Option<&RuleName>),
+    opener: &Opener,
+    wait: Option<u16>,
+) -> Job {
     let of_rule = |rule: &ClientRule| match rule.family {
         client::Family::Both => Family::Both,
         client::Family::V4 => Family::V4,
@@ -197,12 +203,14 @@ fn job(args: &Args, host: String, rule: Option<&ClientRule>, opener: &Opener, wa
     let (client, sends) = match opener {
         Opener::Knocks(knocks) => (Client::new(&host, &knocks[..]), Sends::Knocks(knocks.len(), gap)),
         Opener::Packets(packets, key) => {
-            let sends = Sends::Packet { port: packets.port(), key: key.clone(), close: args.close };
+            let (port, key, asked) = (packets.port(), key.clone(), asked.cloned());
+            let sends = Sends::Packet { port, key, close: args.close, asked };
             (Client::signed(&host, packets.clone()), sends)
         }
     };
     let client = client.family(family).source(source).gap(gap).within(args.within);
-    Job { host, rule: rule.map(|rule| rule.name.clone()), client, sends, wait }
+    let rule = asked.map(RuleName::to_string).or(rule.map(|rule| rule.name.clone()));
+    Job { host, rule, client, sends, wait }
 }
 
 fn opener(args: &Args, rule: &ClientRule, asked: Option<&RuleName>, rules: &Rules) -> Result<Opener, Refusal> {

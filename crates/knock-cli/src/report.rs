@@ -54,17 +54,28 @@ pub(crate) fn print(args: &Args, job: &Job, done: &Result<Done, Error>, elapsed:
         Ok(Done::Sent(addresses)) => {
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
             let addresses = addresses.join(" and ");
-            line(&match job.sends {
+            line(&match &job.sends {
                 Sends::Knocks(1, _) => format!("knocked at 1 port of {addresses}"),
                 Sends::Knocks(count, _) => format!("knocked at {count} ports of {addresses}"),
-                Sends::Packet { close: false, .. } => format!("sent a signed packet to {addresses}"),
-                Sends::Packet { close: true, .. } => {
-                    format!("sent a signed packet to {addresses}, which ends the grant")
+                Sends::Packet { .. } => {
+                    let (what, end) = packet(&job.sends);
+                    format!("sent a signed packet{what} to {addresses}{end}")
                 }
             });
         }
         Ok(Done::Open { address, .. }) => line(&format!("{address} is open, after {} ms", elapsed.as_millis())),
         Err(_) => {}
+    }
+}
+
+/// What is said about a signed packet that is not an ordinary one: which rule of the server it asks for, and to do what.
+fn packet(sends: &Sends) -> (String, &'static str) {
+    match sends {
+        Sends::Knocks(..) => (String::new(), ""),
+        Sends::Packet { close, asked, .. } => {
+            let what = asked.as_ref().map(|rule| format!(" for the server's rule {rule}")).unwrap_or_default();
+            (what, if *close { ", which ends the grant" } else { "" })
+        }
     }
 }
 
@@ -137,10 +148,10 @@ pub(crate) fn rehearsal(args: &Args, job: &Job, addresses: &[SocketAddr]) {
         Sends::Knocks(count, gap) => {
             line(&format!("would send {count} knocks to {of} ({addresses}), {} ms apart", gap.as_millis()));
         }
-        Sends::Packet { port, key, close } => {
-            let end = if *close { ", which ends the grant" } else { "" };
+        Sends::Packet { port, key, .. } => {
+            let (what, end) = packet(&job.sends);
             line(&format!(
-                "would send a signed packet to UDP port {port} of {of} ({addresses}), signed with {key}{end}"
+                "would send a signed packet{what} to UDP port {port} of {of} ({addresses}), signed with {key}{end}"
             ));
         }
     }

@@ -44,7 +44,8 @@ fn a_packet_asks_for_what_the_command_line_and_the_rule_say() {
     ] {
         let output = home.client(arguments).output().expect("it runs");
         let end = if arguments.contains(&"--close") { ", which ends the grant" } else { "" };
-        let said = format!("sent a signed packet to 127.0.0.1{end}\n");
+        let asked = if arguments.contains(&"vpn") { " for the server's rule vpn" } else { "" };
+        let said = format!("sent a signed packet{asked} to 127.0.0.1{end}\n");
         assert_eq!((stdout(&output), stderr(&output).as_str()), (said, ""), "{arguments:?}");
         let packets = received(&udp);
         assert_eq!(packets.len(), 1, "{arguments:?}");
@@ -115,7 +116,7 @@ fn an_open_port_ends_the_waiting_and_a_grant_for_elsewhere_or_its_end_waits_for_
     for arguments in [&["--close", "web"][..], &["--address", "192.0.2.9", "web"], &["-r", "other", "-h", "127.0.0.1"]]
     {
         let output = home.client(arguments).output().expect("it runs");
-        assert!(stdout(&output).starts_with("sent a signed packet to 127.0.0.1"), "{}", stderr(&output));
+        assert!(stdout(&output).starts_with("sent a signed packet"), "{}", stderr(&output));
     }
     assert_eq!(received(&udp).len(), 4);
     let output = home.client(&["--json", "web"]).output().expect("it runs");
