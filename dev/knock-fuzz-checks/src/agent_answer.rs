@@ -23,9 +23,12 @@ pub fn agent_answer(bytes: &[u8]) {
         }
         Err(error) => printable(&error.to_string()),
     }
-    let key = PrivateKey::from_seed([1; 32], "alice");
-    match agent::read_signature(bytes, key.public_key(), b"text") {
-        Ok(signature) => assert_eq!(signature, key.sign(b"text"), "Ed25519 has one signature"),
-        Err(error) => printable(&error.to_string()),
+    for key in [PrivateKey::from_seed([1; 32], ""), PrivateKey::from_p256([2; 32], "").expect("a number of the group")]
+    {
+        match agent::read_signature(bytes, key.public_key(), b"text") {
+            // ECDSA has more, but who finds another one of an unknown key has broken it.
+            Ok(signature) => assert_eq!(signature, key.sign(b"text"), "another signature than that of the key"),
+            Err(error) => printable(&error.to_string()),
+        }
     }
 }

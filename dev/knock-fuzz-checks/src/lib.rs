@@ -13,6 +13,9 @@ mod knock_url;
 mod packet;
 mod private_key;
 mod replay_file;
+// Written for the tests of knock-spa: it seals what no client sends.
+#[path = "../../../crates/knock-spa/tests/support/sealer.rs"]
+mod sealer;
 mod signed_packet;
 
 pub use agent_answer::agent_answer;
