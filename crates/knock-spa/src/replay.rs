@@ -6,7 +6,8 @@
 //!
 //! Records have 36 bytes. One that was cut off by a crash was not followed by a grant, since the write comes first.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use crate::packet::NONCE_LENGTH;
@@ -30,7 +31,7 @@ pub enum Replayed {
     #[error("the packet was already accepted; each packet is valid once, send another one")]
     Seen,
     /// It is of a time of which not everything is remembered.
-    #[error("the packet is dated before the time from which this server remembers packets; try again in {} s", .wait.as_secs().max(1))]
+    #[error("the packet is dated before the time from which this server remembers packets; {}", advice(*.wait))]
     Forgotten {
         /// How long a client with a correct clock has to wait.
         wait: Duration,
@@ -38,6 +39,18 @@ pub enum Replayed {
     /// There is no room to remember it.
     #[error("this server remembers as many packets as it can; try again in a few minutes")]
     Full,
+}
+
+/// The longest window is 10 minutes, and no floor is more than that after the time at which it was set.
+fn advice(wait: Duration) -> String {
+    let seconds = wait.as_secs().max(1);
+    if seconds <= 600 {
+        return format!("try again in {seconds} s");
+    }
+    format!(
+        "that is in {seconds} s, since the clock of the server was ahead: wait, or stop knockd, delete the files in `replays` in \
+         its state directory, and start it again"
+    )
 }
 
 /// What was remembered may be incomplete.
@@ -51,15 +64,12 @@ pub enum Gap {
     Unclean,
 }
 
-/// A nonce, with the time in the packet.
-type Entry = ([u8; NONCE_LENGTH], UnixTime);
-
 #[derive(Clone, Debug, Default)]
 struct Generation {
-    nonces: HashSet<[u8; NONCE_LENGTH]>,
+    /// The nonces, with the times in the packets.
+    times: HashMap<[u8; NONCE_LENGTH], UnixTime>,
     /// The greatest time of its packets.
     latest: Option<UnixTime>,
-    entries: Vec<Entry>,
 }
 
 /// The accepted packets.
@@ -79,15 +89,15 @@ pub struct Replays {
 pub struct Stored {
     floor: Option<UnixTime>,
     boot: [u8; 16],
-    entries: Vec<Entry>,
+    entries: Vec<([u8; NONCE_LENGTH], UnixTime)>,
     ended: bool,
 }
 
 impl Generation {
     fn insert(&mut self, nonce: [u8; NONCE_LENGTH], time: UnixTime) {
-        if self.nonces.insert(nonce) {
+        if let Entry::Vacant(place) = self.times.entry(nonce) {
+            place.insert(time);
             self.latest = self.latest.max(Some(time));
-            self.entries.push((nonce, time));
         }
     }
 }
@@ -139,7 +149,7 @@ impl Replays {
 
     /// Whether the nonce is of an accepted packet that is remembered.
     pub fn has_seen(&self, nonce: &[u8; NONCE_LENGTH]) -> bool {
-        self.current.nonces.contains(nonce) || self.previous.nonces.contains(nonce)
+        self.current.times.contains_key(nonce) || self.previous.times.contains_key(nonce)
     }
 
     /// Changes to another window. What was forgotten before stays refused.
@@ -185,14 +195,14 @@ impl Replays {
     /// Everything as one file: for a start, in place of all files before it.
     pub fn to_file(&self, boot: [u8; 16]) -> Vec<u8> {
         let mut file = self.first_record(boot).to_vec();
-        let entries = self.previous.entries.iter().chain(&self.current.entries);
+        let entries = self.previous.times.iter().chain(&self.current.times);
         entries.for_each(|(nonce, time)| file.extend_from_slice(&record(nonce, *time)));
         file
     }
 
     /// How many packets are remembered.
     pub fn len(&self) -> usize {
-        self.current.nonces.len() + self.previous.nonces.len()
+        self.current.times.len() + self.previous.times.len()
     }
 
     /// Whether none is.

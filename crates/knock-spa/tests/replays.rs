@@ -53,9 +53,21 @@ fn what_is_forgotten_is_refused_by_its_date() {
     }
     assert!(replays.is_empty());
     // The clock went back to where the packet is new.
-    let refused = Replayed::Forgotten { wait: Duration::from_secs(30) };
-    assert_eq!(replays.check(&nonce(1), at(70), at(40)), Err(refused));
+    let refused = replays.check(&nonce(1), at(70), at(40));
+    assert_eq!(refused, Err(Replayed::Forgotten { wait: Duration::from_secs(30) }));
     assert_eq!(replays.check(&nonce(2), at(71), at(40)), Ok(()));
+    assert!(refused.expect_err("forgotten").to_string().ends_with("try again in 30 s"));
+}
+
+#[test]
+fn a_server_whose_clock_was_ahead_says_how_its_owner_gets_in() {
+    // It has started for the first time in another year.
+    let replays = Replays::new(WINDOW, at(31_536_000));
+    let message = replays.check(&nonce(1), at(5), at(5)).expect_err("before the start").to_string();
+    assert!(
+        message.contains("that is in 31535995 s") && message.contains("delete the files in `replays`"),
+        "{message}"
+    );
 }
 
 #[test]
