@@ -79,6 +79,22 @@ fn a_packet_opens_its_rule_for_its_source_and_names_its_user() {
 }
 
 #[test]
+fn a_packet_of_an_ecdsa_key_opens_its_rule() {
+    let scene = Scene::new();
+    let carol = Signer::with_ecdsa(3, &scene.files.cover);
+    scene.authorize(&[scene.alice.line("", "alice"), carol.line("rules=\"ssh\"", "carol")]);
+    let daemon = scene.start();
+    let wire = wire(&scene.network);
+    for (number, user) in [(1, &carol), (2, &scene.alice)] {
+        send(&wire, client(number), &user.payload(&open("ssh")));
+        wait_for_grant(&scene.network.server, client(number), ("tcp", 22));
+    }
+    daemon.wait_for_log("granted to 198.18.0.1 for 3600 s (signed by carol)");
+    send(&wire, client(1), &carol.payload(&Request { operation: Operation::Close, ..open("ssh") }));
+    wait_until("her grant has ended", || elements(&scene.network.server, "grants4").len() == 1);
+}
+
+#[test]
 fn a_user_gets_what_the_key_permits_and_the_log_says_why_not() {
     let scene = Scene::new();
     let daemon = scene.start();

@@ -78,6 +78,26 @@ fn the_first_key_that_ssh_would_offer_signs() {
 }
 
 #[test]
+fn a_key_of_ecdsa_signs_from_its_file_and_from_the_agent() {
+    let home = Home::new();
+    let (udp, port) = udp();
+    home.rules(json!([rule("web", port)]));
+    let signed_by = |agent: Option<&Path>, public: &str| {
+        // Half of all signatures have to be changed to their accepted form.
+        for _ in 0..6 {
+            let output = send(&home, agent, &["web"]);
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            accepted(&received(&udp)[0], public);
+        }
+    };
+    signed_by(None, &home.key("id_ecdsa", "ecdsa", ""));
+    let in_agent = home.key("other", "ecdsa", "secret");
+    let agent = Agent::start(None);
+    agent.add(&[&home.path(".ssh/other").display().to_string()], &askpass(&home, "echo secret"));
+    signed_by(Some(&agent.socket()), &in_agent);
+}
+
+#[test]
 fn a_file_whose_key_cannot_sign_is_named_with_what_to_do() {
     let home = Home::new();
     home.rules(json!([rule("web", 9)]));

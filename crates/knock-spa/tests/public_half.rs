@@ -10,6 +10,7 @@ fn the_public_key_of_a_private_key_file_is_read_although_it_is_encrypted() {
     for (name, arguments, usable) in [
         ("plain", &["-t", "ed25519", "-N", ""][..], true),
         ("encrypted", &["-t", "ed25519", "-N", "passphrase"], true),
+        ("ecdsa", &["-t", "ecdsa", "-N", "passphrase"], true),
         ("rsa", &["-t", "rsa", "-b", "2048", "-N", "passphrase"], false),
     ] {
         let path = folder.path().join(name);

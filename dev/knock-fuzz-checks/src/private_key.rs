@@ -1,7 +1,7 @@
 //! A private key that is accepted signs for its public key.
 
 use base64ct::{Base64, Encoding};
-use knock_spa::{Presence, PrivateKey};
+use knock_spa::{Presence, PrivateKey, PublicKey};
 
 use crate::import::printable;
 
@@ -23,6 +23,7 @@ fn read(file: &[u8]) {
             let signature = key.sign(b"text");
             assert_eq!(signature.verify(key.public_key(), b"text", Presence::Touch), Ok(()));
             assert!(!key.comment().chars().any(char::is_control));
+            assert_eq!(PublicKey::of_private_key_file(file).as_ref(), Some(key.public_key()));
         }
         Err(error) => printable(&error.to_string()),
     }

@@ -49,7 +49,16 @@ pub(crate) fn open(rule: &str) -> Request {
 impl Signer {
     /// The user with that number, whose packets are sealed with that cover.
     pub(crate) fn new(number: u8, cover: &Cover) -> Signer {
-        let key = PrivateKey::from_seed([number; 32], "a user");
+        Signer::with_key(PrivateKey::from_seed([number; 32], "a user"), cover)
+    }
+
+    /// A user with a key of ECDSA.
+    pub(crate) fn with_ecdsa(number: u8, cover: &Cover) -> Signer {
+        let key = PrivateKey::from_p256([number; 32], "a user").expect("a number of the group");
+        Signer::with_key(key, cover)
+    }
+
+    fn with_key(key: PrivateKey, cover: &Cover) -> Signer {
         let realm: Realm = "example.com".parse().expect("a realm");
         Signer { packet_keys: PacketKeys::new(cover, key.public_key(), &realm), key }
     }
