@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use crate::checker::Checker;
 use crate::duration::{SECOND, duration};
+use crate::excerpt::excerpt;
 use crate::model::{Allow, Rule};
 use crate::path::FieldPath;
 use crate::port::ports;
-use crate::problem::{Cause, excerpt};
+use crate::problem::Cause;
 use crate::raw::{RawAllow, RawCount};
-use crate::validate::parsed;
+use crate::value::parsed;
 
 /// In a list of ports: every guarded port.
 const ANY: &str = "any";

@@ -17,17 +17,17 @@ use crate::file::{open, read, with_raw};
 use crate::model::Trigger;
 use crate::path::FieldPath;
 use crate::port::knock;
-use crate::problem::{Cause, ConfigError, excerpt};
+use crate::problem::{Cause, ConfigError};
 use crate::raw::{RawConfig, RawKnock};
 use crate::rules;
 use crate::schema::Shape;
+use crate::value::shown;
 use knock_proto::{Knock, Protocol};
 
-pub(crate) use spa::SPA_KEYS;
-pub use spa::{ClientSpa, SpaCause};
+pub use crate::raw::CLIENT_KEYS;
+pub use crate::spa_cause::SpaCause;
+pub use spa::ClientSpa;
 
-/// The keys of a rule that only a client's file has.
-pub const CLIENT_KEYS: [&str; 6] = ["delay", "family", "host", "identity", "source", "wait"];
 /// The key of a rule that is `true` in a server's file, and an object in a client's.
 const SPA: &str = "spa";
 /// The most hosts of a rule.
@@ -215,10 +215,6 @@ impl Checked<'_, '_> {
             Some(value) => one(value, &path, self.checker).into_iter().collect(),
         }
     }
-}
-
-fn shown(value: &Value) -> String {
-    excerpt(&value.to_string())
 }
 
 /// A name or an address, without a user, a port or brackets.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use knock_proto::{Knock, Port, PortRange, Protocol};
 
-use crate::contained::SequenceIndex;
-use crate::model::{Allow, Config, Rule, Trigger};
+use crate::contained::{SequenceIndex, sequence};
+use crate::model::{Allow, Config};
 use crate::path::FieldPath;
 use crate::warning::{Concern, ScanOrder};
 
@@ -71,13 +71,6 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     }
     found.truncate(WARNINGS_MAX);
     found
-}
-
-pub(crate) fn sequence(rule: &Rule) -> Option<&[Knock]> {
-    match &rule.trigger {
-        Some(Trigger::Sequence(sequence)) => Some(sequence),
-        Some(Trigger::OneTime(_)) | None => None,
-    }
 }
 
 /// The knock ports and the guarded ports of all rules.

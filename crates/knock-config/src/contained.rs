@@ -5,9 +5,15 @@ use std::net::IpAddr;
 
 use knock_proto::{Knock, TcpFlags};
 
-use crate::concerns::sequence;
-use crate::model::Rule;
+use crate::model::{Rule, Trigger};
 use crate::warning::Place;
+
+pub(crate) fn sequence(rule: &Rule) -> Option<&[Knock]> {
+    match &rule.trigger {
+        Some(Trigger::Sequence(sequence)) => Some(sequence),
+        Some(Trigger::OneTime(_)) | None => None,
+    }
+}
 
 /// The rules by their sequence, and by the packets that are knocks for them.
 pub(crate) struct SequenceIndex<'c> {

@@ -1,14 +1,12 @@
 //! The text of a configuration as JSON, and the place of each field in the text.
 
-use jsonc_parser::ast::{Object, Value};
+use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-use crate::checker::Checker;
 use crate::format::{Format, format};
-use crate::path::{FieldPath, Step, Way};
-use crate::problem::{Cause, Position, excerpt};
-use crate::schema::Shape;
+use crate::path::{FieldPath, Step};
+use crate::problem::{Cause, Position};
 
 /// A parsed text that knows the position of each of its values.
 pub(crate) struct Document<'t> {
@@ -63,6 +61,11 @@ impl<'t> Document<'t> {
         self.text
     }
 
+    /// The value at the top.
+    pub(crate) fn root(&self) -> &Value<'t> {
+        &self.root
+    }
+
     /// The byte at which the value at `path` begins, or, without such a value, the nearest value that encloses it.
     pub(crate) fn offset(&self, path: &FieldPath) -> usize {
         let mut value = &self.root;
@@ -78,45 +81,6 @@ impl<'t> Document<'t> {
             }
         }
         value.start()
-    }
-
-    /// Reports each duplicate key of an object, and each unknown key.
-    pub(crate) fn check_keys(&self, shape: &Shape, checker: &mut Checker<'_>) {
-        self.check_value(&self.root, Some(shape), &Way::Top, checker);
-    }
-
-    fn check_value(&self, value: &Value<'t>, shape: Option<&Shape>, way: &Way<'_>, checker: &mut Checker<'_>) {
-        match value {
-            Value::Object(object) => self.check_object(object, shape, way, checker),
-            Value::Array(array) => {
-                let element_shape = shape.and_then(Shape::element);
-                for (index, element) in array.elements.iter().enumerate() {
-                    self.check_value(element, element_shape, &Way::Index(way, index), checker);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn check_object(&self, object: &Object<'t>, shape: Option<&Shape>, way: &Way<'_>, checker: &mut Checker<'_>) {
-        let mut seen = std::collections::HashMap::new();
-        for property in &object.properties {
-            let key = property.name.as_str();
-            let start = property.range.start;
-            let here = Way::Key(way, key);
-            if let Some(first) = seen.insert(key, start) {
-                let first = || Position::of(self.text, first).line;
-                let cause = || Cause::DuplicateKey { key: excerpt(key), first: first() };
-                checker.report_at(start, || (here.path(), cause()));
-                continue;
-            }
-            let member = shape.and_then(|shape| shape.member(key));
-            if let (Some(shape), None) = (shape.filter(|shape| shape.is_object()), member) {
-                checker.report_at(start, || (here.path(), Cause::unknown_key(key, shape.keys())));
-                continue;
-            }
-            self.check_value(&property.value, member, &here, checker);
-        }
     }
 }
 

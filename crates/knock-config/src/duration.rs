@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::problem::{Cause, excerpt};
+use crate::excerpt::excerpt;
+use crate::problem::Cause;
 
 /// The longest duration of a configuration.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

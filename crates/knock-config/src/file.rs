@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::checker::Checker;
 use crate::concerns::concerns;
 use crate::document::Document;
+use crate::excerpt::{excerpt, shorten};
+use crate::keys::check_keys;
 use crate::model::{Config, Trigger};
 use crate::path::FieldPath;
-use crate::problem::{Cause, ConfigError, Position, excerpt, shorten};
+use crate::problem::{Cause, ConfigError, FILE_MAX, Position};
 use crate::raw::RawConfig;
 use crate::schema::Shape;
 use crate::validate;
 use crate::warning::{Concern, Warning};
-
-/// The biggest file that is read, in bytes.
-pub const FILE_MAX: usize = 16 << 20;
 
 /// A configuration and its warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +138,7 @@ pub(crate) fn with_raw<T, E>(
     let (document, mut value) =
         Document::parse(text).map_err(|(position, cause)| ConfigError::one(file, position, cause))?;
     let mut checker = Checker::new(file, &document);
-    document.check_keys(shape, &mut checker);
+    check_keys(&document, shape, &mut checker);
     // What is wrong so far is taken out, so that the rest is checked too.
     match checker.only_unknown_keys() {
         Some(keys) => keys.iter().for_each(|key| checker.overlook(key.take_out_of(&mut value))),

@@ -10,8 +10,10 @@ mod concerns;
 mod contained;
 mod document;
 mod duration;
+mod excerpt;
 mod file;
 mod format;
+mod keys;
 mod model;
 mod nearest;
 mod path;
@@ -21,13 +23,16 @@ mod raw;
 mod rules;
 mod schema;
 mod spa;
+mod spa_cause;
 mod tcp_flags;
 mod validate;
+mod value;
 mod warning;
 
 pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
-pub use file::{FILE_MAX, Loaded, load, load_open, parse, state_dir_of_invalid};
+pub use excerpt::{excerpt, printable};
+pub use file::{Loaded, load, load_open, parse, state_dir_of_invalid};
 pub use format::{Format, format};
 pub use model::{
     Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop, StopOnShutdown,
@@ -35,7 +40,7 @@ pub use model::{
 };
 pub use nearest::nearest;
 pub use path::FieldPath;
-pub use problem::{Cause, ConfigError, PROBLEMS_MAX, Position, Problem, excerpt, printable};
+pub use problem::{Cause, ConfigError, FILE_MAX, PROBLEMS_MAX, Position, Problem};
 pub use rules::{RULES_MAX, target_address};
 pub use schema::schema;
 pub use spa::{COVER_FILES_MAX, SPA_PORTS_MAX};

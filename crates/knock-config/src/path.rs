@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::problem::excerpt;
+use crate::excerpt::excerpt;
 
 /// One step into a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]

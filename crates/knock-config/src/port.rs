@@ -3,7 +3,8 @@
 use knock_proto::{Knock, ParseKnockError, ParsePortsError, PortRange};
 use serde_json::Value;
 
-use crate::problem::{Cause, excerpt};
+use crate::excerpt::excerpt;
+use crate::problem::Cause;
 
 /// Parses a knock.
 pub(crate) fn knock(value: &Value) -> Result<Knock, Cause> {

@@ -7,12 +7,17 @@ use std::path::PathBuf;
 
 use knock_proto::{InvalidName, PortRange};
 
-use crate::client::{CLIENT_KEYS, SpaCause};
+use crate::excerpt::excerpt;
 use crate::nearest::nearest;
 use crate::path::FieldPath;
+use crate::raw::CLIENT_KEYS;
+use crate::spa_cause::SpaCause;
 
 /// The most problems of one file that are reported.
 pub const PROBLEMS_MAX: usize = 20;
+
+/// The biggest file that is read, in bytes.
+pub const FILE_MAX: usize = 16 << 20;
 
 /// A place in a text; both numbers count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +77,7 @@ pub enum ConfigError {
         /// The reason.
         error: io::Error,
     },
-    /// The file is bigger than [`crate::FILE_MAX`].
+    /// The file is bigger than [`FILE_MAX`].
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -110,7 +115,7 @@ impl fmt::Display for ConfigError {
                 f,
                 "{}: the file is bigger than the limit of {} MiB and is probably not a configuration; name the right file with -c",
                 path.display(),
-                crate::FILE_MAX >> 20
+                FILE_MAX >> 20
             ),
             ConfigError::Invalid { problems, omitted } => {
                 for (index, problem) in problems.iter().enumerate() {
@@ -442,29 +447,4 @@ impl Cause {
         let allowed = allowed.filter(|key| !key.starts_with('$')).collect::<Vec<_>>().join(", ");
         Cause::UnknownKey { key, suggestion, allowed }
     }
-}
-
-/// A text of the file for a message: at most 60 characters, without control characters, which could drive a terminal.
-pub fn excerpt(text: &str) -> String {
-    shorten(text, 60)
-}
-
-/// At most `length` characters of `text`, without control characters, which could drive a terminal.
-pub(crate) fn shorten(text: &str, length: usize) -> String {
-    let mut shown: String = text.chars().take(length).flat_map(escape_control).collect();
-    if text.chars().nth(length).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// The text with its control characters escaped, so that none can drive a terminal.
-pub fn printable(text: &str) -> String {
-    text.chars().flat_map(escape_control).collect()
-}
-
-fn escape_control(character: char) -> impl Iterator<Item = char> {
-    let escaped = character.is_control().then(|| character.escape_default());
-    let plain = escaped.is_none().then_some(character);
-    escaped.into_iter().flatten().chain(plain)
 }

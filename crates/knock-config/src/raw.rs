@@ -11,6 +11,11 @@ use serde_json::Value;
 
 use crate::model::{LogTarget, OnStop, StopOnShutdown};
 
+/// The keys of a rule that only a client's file has.
+pub const CLIENT_KEYS: [&str; 6] = ["delay", "family", "host", "identity", "source", "wait"];
+/// The keys of `spa` in a client's file.
+pub(crate) const SPA_KEYS: [&str; 4] = ["cover", "port", "realm", "rule"];
+
 /// The configuration of knockd.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]

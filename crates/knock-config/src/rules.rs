@@ -10,14 +10,15 @@ use serde_json::Value;
 use crate::allow::{allow, check_guarded};
 use crate::checker::Checker;
 use crate::duration::MILLISECOND;
+use crate::excerpt::excerpt;
 use crate::model::{Command, Rule, Stop, Trigger};
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 use crate::port::knock;
-use crate::problem::{Cause, excerpt};
+use crate::problem::Cause;
 use crate::raw::{RawKnock, RawRule};
 use crate::tcp_flags::tcp_flags;
-use crate::validate::{absolute_path, optional_duration};
+use crate::value::{absolute_path, optional_duration};
 
 /// The most rules of a configuration.
 pub const RULES_MAX: usize = 16_384;

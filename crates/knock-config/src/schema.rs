@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::client::{CLIENT_KEYS, SPA_KEYS};
-use crate::raw::RawConfig;
+use crate::raw::{CLIENT_KEYS, RawConfig, SPA_KEYS};
 
 /// The JSON schema (draft 2020-12) of the configuration file, as shipped in `config.schema.json`.
 pub fn schema() -> String {

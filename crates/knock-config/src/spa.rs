@@ -12,7 +12,7 @@ use crate::model::Spa;
 use crate::path::FieldPath;
 use crate::problem::Cause;
 use crate::raw::{RawCount, RawSpa};
-use crate::validate::{absolute_path, count, optional_duration};
+use crate::value::{absolute_path, count, optional_duration};
 
 /// The most ports for signed packets.
 pub const SPA_PORTS_MAX: usize = 8;

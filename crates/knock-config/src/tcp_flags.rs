@@ -3,7 +3,8 @@
 use knock_proto::TcpFlags;
 use serde_json::Value;
 
-use crate::problem::{Cause, excerpt};
+use crate::excerpt::excerpt;
+use crate::problem::Cause;
 
 const FLAGS: [(&str, u8); 6] = [
     ("syn", TcpFlags::SYN),

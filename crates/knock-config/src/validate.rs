@@ -4,22 +4,21 @@
 //! is used only if no problem was reported.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use knock_proto::{InterfaceName, InvalidName};
+use knock_proto::InterfaceName;
 use serde_json::Value;
 
 use crate::checker::Checker;
-use crate::document::kind;
-use crate::duration::{Least, MILLISECOND, duration};
+use crate::duration::MILLISECOND;
+use crate::excerpt::excerpt;
 use crate::model::{Config, Interfaces, Limits, Log, Nftables};
 use crate::path::FieldPath;
-use crate::problem::{Cause, excerpt};
-use crate::raw::{RawConfig, RawCount, RawDuration, RawLimits, RawLog, RawLogLevel, RawNftables};
+use crate::problem::Cause;
+use crate::raw::{RawConfig, RawCount, RawLimits, RawLog, RawLogLevel, RawNftables};
 use crate::rules;
 use crate::spa::spa;
+use crate::value::{absolute_path, count, optional_duration, parsed};
 
 /// The default time for a sequence.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,26 +52,6 @@ pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
         state_dir: raw.state_dir.map(|path| absolute_path(path, &top.key("state_dir"), checker)),
         log: log(&raw.log.unwrap_or_default()),
     }
-}
-
-/// The duration at `path`, if there is one.
-pub(crate) fn optional_duration(
-    raw: Option<&RawDuration>,
-    least: Least,
-    path: &FieldPath,
-    checker: &mut Checker<'_>,
-) -> Option<Duration> {
-    duration(&raw?.0, least).map_err(|cause| checker.report(path, cause)).ok()
-}
-
-/// An absolute path: it does not depend on the working directory of the daemon.
-pub(crate) fn absolute_path(text: String, path: &FieldPath, checker: &mut Checker<'_>) -> PathBuf {
-    if text.contains('\0') {
-        checker.report(path, Cause::PathNul);
-    } else if !text.starts_with('/') {
-        checker.report(path, Cause::RelativePath { value: format!("\"{}\"", excerpt(&text)) });
-    }
-    PathBuf::from(text)
 }
 
 fn interfaces(value: &Value, path: &FieldPath, checker: &mut Checker<'_>) -> Interfaces {
@@ -116,15 +95,6 @@ fn interface_names<'n>(
     parsed_names
 }
 
-/// The name at `path`; `None` after a reported problem.
-pub(crate) fn parsed<N: FromStr<Err = InvalidName>>(
-    text: &str,
-    path: &FieldPath,
-    checker: &mut Checker<'_>,
-) -> Option<N> {
-    text.parse().map_err(|error: InvalidName| checker.report(path, error.into())).ok()
-}
-
 fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nftables {
     let table = raw.table.and_then(|table| parsed(&table, &path.key("table"), checker));
     let mut exempt = raw.exempt_interfaces.unwrap_or_else(|| vec!["lo".to_owned()]);
@@ -156,21 +126,6 @@ fn limits(raw: &RawLimits, path: &FieldPath, checker: &mut Checker<'_>) -> Limit
         grants: limit("grants", &raw.grants, 65_536, 1 << 20),
         commands: limit("commands", &raw.commands, 16, 1024) as usize,
         command_queue: limit("command_queue", &raw.command_queue, 256, 65_536) as usize,
-    }
-}
-
-/// A whole number from 1 to `max`.
-pub(crate) fn count(value: &Value, max: u32) -> Result<u32, Cause> {
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-    match number.filter(|number| (1..=max).contains(number)) {
-        Some(number) => Ok(number),
-        None => {
-            let shown = match value {
-                Value::Array(_) | Value::Object(_) => kind(value).to_owned(),
-                other => excerpt(&other.to_string()),
-            };
-            Err(Cause::Count { value: shown, min: 1, max: u64::from(max) })
-        }
     }
 }
 

@@ -3,16 +3,14 @@
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use knock_spa::{Cover, CoverError, Realm, RealmError, RuleName, RuleNameError};
+use knock_spa::{Cover, Realm, RuleName};
 use serde_json::{Map, Value};
 
-use super::shown;
 use crate::checker::Checker;
 use crate::path::FieldPath;
 use crate::problem::Cause;
-
-/// The keys of `spa` in a client's file.
-pub(crate) const SPA_KEYS: [&str; 4] = ["cover", "port", "realm", "rule"];
+use crate::spa_cause::SpaCause;
+use crate::value::shown;
 
 /// What a client needs to ask for a rule with a signed packet. It holds a secret, the cover.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,39 +23,6 @@ pub struct ClientSpa {
     pub cover: Cover,
     /// The name of the rule on the server; `None`: the only rule that the key may use.
     pub rule: Option<RuleName>,
-}
-
-/// A key of the client for signed packets is wrong. No message has any part of a cover.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says what its variant means")]
-pub enum SpaCause {
-    #[error(
-        "`spa` is not an object with `port`, `realm` and `cover`; put the URL that `knockctl spa init` printed into the file \
-         with `knock-cli add`"
-    )]
-    Form,
-    #[error("`spa` has no `{key}`; put the URL that `knockctl spa init` printed into the file with `knock-cli add`")]
-    Missing { key: &'static str },
-    #[error("the rule has `spa` and a sequence; delete one of the two")]
-    BesideSequence,
-    #[error("{value} is not a UDP port; write a number from 1 to 65535")]
-    Port { value: String },
-    #[error("{value} is not a text; write the {key} in quotes")]
-    Text { key: &'static str, value: String },
-    #[error(transparent)]
-    Realm(RealmError),
-    #[error("the cover is not a text; write the line of the cover file, in quotes")]
-    CoverType,
-    #[error(transparent)]
-    Cover(CoverError),
-    #[error(transparent)]
-    Rule(RuleNameError),
-    #[error("{value} is not the path of a file; write the file of a private key, as in \"~/.ssh/id_ed25519\"")]
-    Identity { value: String },
-    #[error(
-        "`identity` is the key of a signed packet, which this rule does not send; delete `identity`, or write `spa`"
-    )]
-    IdentityAlone,
 }
 
 /// Reads an object; `None` where it is wrong, which is reported.
