@@ -13,15 +13,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use knock_config::excerpt;
-use knock_proto::{Port, Protocol};
+use knock_proto::{Port, PortRange, Protocol};
 
 use super::shell;
 
 /// The ports or the set that a command opens or closes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Opening {
-    /// Ports of this host.
-    Ports(BTreeSet<Port>),
+    /// Ports of this host, and ranges of them.
+    Ports(BTreeSet<PortRange>),
     /// An element in an nftables set, `FAMILY TABLE SET`.
     Set(String),
 }
@@ -104,7 +104,7 @@ struct Draft<'a> {
     /// Accept or drop.
     accepts: Option<bool>,
     protocol: Option<&'a str>,
-    /// A list of ports with commas.
+    /// A list of ports and ranges with commas.
     ports: Option<&'a str>,
     /// Ports that a name stands for, with their protocols.
     named: BTreeSet<Port>,
@@ -127,11 +127,11 @@ impl Draft<'_> {
             (_, true, _) => return Err("it is for every address, not for %IP% alone".to_owned()),
             (_, false, _) => return Err("it drops packets of the address, which no grant does".to_owned()),
         };
-        let mut ports = self.named;
+        let mut ports: BTreeSet<PortRange> = self.named.into_iter().map(PortRange::from).collect();
         if let Some(list) = self.ports {
             for protocol in protocols(self.protocol)? {
-                for port in list.split(',') {
-                    ports.insert(Port { protocol, number: number(port)? });
+                for text in list.split(',') {
+                    ports.insert(range(text, protocol)?);
                 }
             }
         }
@@ -157,15 +157,30 @@ fn protocols(name: Option<&str>) -> Result<Vec<Protocol>, String> {
     }
 }
 
+/// A port, or a range: `A:B`, with firewall-cmd `A-B`. iptables lets one end out.
+fn range(text: &str, protocol: Protocol) -> Result<PortRange, String> {
+    let is_number = |end: &str| end.bytes().all(|byte| byte.is_ascii_digit());
+    let (first, last) = match text.split_once([':', '-']).filter(|(first, last)| is_number(first) && is_number(last)) {
+        Some((first, last)) => {
+            let end = |end: &str, default| if end.is_empty() { Ok(default) } else { number(end) };
+            (end(first, 1)?, end(last, u16::MAX)?)
+        }
+        None => {
+            let single = number(text)?;
+            (single, single)
+        }
+    };
+    if first > last {
+        return Err(format!("its range `{}` ends below its start, which the firewall refuses", excerpt(text)));
+    }
+    Ok(PortRange { protocol, first, last })
+}
+
 fn number(text: &str) -> Result<u16, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
-    number.or_else(|| services::port(text)).ok_or_else(|| {
-        if text.contains([':', '-']) && text.starts_with(|first: char| first.is_ascii_digit()) {
-            format!("`{}` is a range of ports; write it in `allow.ports` yourself", excerpt(text))
-        } else {
-            format!("`{}` is not a port that import knows; write its number", excerpt(text))
-        }
-    })
+    number
+        .or_else(|| services::port(text))
+        .ok_or_else(|| format!("`{}` is not a port that import knows; write its number", excerpt(text)))
 }
 
 /// A time of nft or firewall-cmd, such as `90`, `1h30m`; a number without its unit is seconds.

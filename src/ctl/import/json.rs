@@ -1,7 +1,7 @@
 //! The text of the new configuration: a member a line, in the order of the documentation, lists and small objects
 //! within the line.
 
-use knock_proto::{Port, Protocol};
+use knock_proto::{Port, PortRange, Protocol};
 use serde_json::Value;
 
 /// The members of an object, in their order.
@@ -45,5 +45,14 @@ pub(super) fn port(protocol: Protocol, number: u16) -> Value {
     match protocol {
         Protocol::Tcp => Value::from(number),
         Protocol::Udp => Value::from(Port::udp(number).to_string()),
+    }
+}
+
+/// Guarded ports as a configuration writes them.
+pub(super) fn ports(range: PortRange) -> Value {
+    match (range.single(), range) {
+        (Some(single), _) => port(single.protocol, single.number),
+        (None, PortRange { protocol: Protocol::Tcp, first, last }) => Value::from(format!("{first}-{last}")),
+        (None, range) => Value::from(range.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::findings::Findings;
 use super::firewall::{Act, Effect, Opening, effect_of};
-use super::json::{inline, port};
+use super::json::{inline, ports};
 use super::rule::{Commands, Rule, duration};
 
 /// The duration of a grant in place of a rule that stayed open until another rule closed it.
@@ -141,8 +141,8 @@ fn known(commands: &Commands) -> Result<Known, String> {
 fn allow(change: &Change, timeout: Value) -> Result<Value, String> {
     let family = |set: &String| set.parse::<SetName>().ok().map(|name| name.family());
     match (&change.v4, &change.v6) {
-        (Some(Opening::Ports(ports)), Some(Opening::Ports(ports6))) if ports == ports6 => {
-            let ports: Vec<Value> = ports.iter().map(|opened| port(opened.protocol, opened.number)).collect();
+        (Some(Opening::Ports(opened)), Some(Opening::Ports(opened6))) if opened == opened6 => {
+            let ports: Vec<Value> = opened.iter().copied().map(ports).collect();
             Ok(json!({"ports": ports, "timeout": timeout}))
         }
         // One command for both IP versions worked for one of them: for that of the table, else for IPv4.
@@ -171,9 +171,9 @@ fn allow(change: &Change, timeout: Value) -> Result<Value, String> {
 fn omit_setup(rule: &mut Rule, allow: &Value, findings: &mut Findings) {
     let guards = |command: &Option<String>, act: Act| {
         let effect = command.as_deref().map(effect_of)?.ok().filter(|effect| effect.act == act)?;
-        let Opening::Ports(ports) = effect.opening else { return None };
+        let Opening::Ports(closed) = effect.opening else { return None };
         let guarded = allow.get("ports")?.as_array()?;
-        ports.iter().all(|opened| guarded.contains(&port(opened.protocol, opened.number))).then_some(())
+        closed.into_iter().all(|closed| guarded.contains(&ports(closed))).then_some(())
     };
     if rule.setup.is_some() && guards(&rule.setup, Act::Guard).is_some() {
         rule.setup = None;

@@ -65,6 +65,26 @@ fn a_start_and_a_stop_command_of_a_known_firewall_become_a_grant() {
             r#"{"ports": ["53/udp"], "timeout": 10}"#,
         ),
         (
+            "iptables -I INPUT -s %IP% -p udp --dport 60000:61000 -j ACCEPT",
+            "iptables -D INPUT -s %IP% -p udp --dport 60000:61000 -j ACCEPT",
+            r#"{"ports": ["60000-61000/udp"], "timeout": 10}"#,
+        ),
+        (
+            "iptables -I INPUT -s %IP% -p tcp -m multiport --dports 22,2000:3000,64000: -j ACCEPT",
+            "iptables -D INPUT -s %IP% -p tcp -m multiport --dports 22,2000:3000,64000:65535 -j ACCEPT",
+            r#"{"ports": [22, "2000-3000", "64000-65535"], "timeout": 10}"#,
+        ),
+        (
+            "ufw allow from %IP% to any port 5900:5910 proto tcp",
+            "ufw delete allow from %IP% to any port 5900:5910 proto tcp",
+            r#"{"ports": ["5900-5910"], "timeout": 10}"#,
+        ),
+        (
+            "firewall-cmd --add-rich-rule='rule family=ipv4 source address=%IP% port port=\"5900-5910\" protocol=tcp accept'",
+            "firewall-cmd --remove-rich-rule='rule family=ipv4 source address=%IP% port port=5900-5910 protocol=tcp accept'",
+            r#"{"ports": ["5900-5910"], "timeout": 10}"#,
+        ),
+        (
             "/usr/sbin/ufw allow from %IP% to any port 53",
             "ufw delete allow from %IP% to any port 53",
             r#"{"ports": [53, "53/udp"], "timeout": 10}"#,
@@ -170,8 +190,8 @@ fn a_rule_that_keeps_its_command_has_a_reason() {
         ("iptables -A INPUT -s %IP% -p tcp --dport 22 -j DROP", "it drops packets of the address, which no grant does"),
         ("iptables -A INPUT -s %IP% -p tcp --dport 22 -j MARK", "its target is `MARK`, not ACCEPT"),
         (
-            "iptables -A INPUT -s %IP% -p tcp --dport 22:23 -j ACCEPT",
-            "`22:23` is a range of ports; write it in `allow.ports` yourself",
+            "iptables -A INPUT -s %IP% -p tcp --dport 23:22 -j ACCEPT",
+            "its range `23:22` ends below its start, which the firewall refuses",
         ),
         (
             "iptables -A INPUT -s %IP% -p tcp --dport gopher -j ACCEPT",
