@@ -1,12 +1,21 @@
 //! Writes the manual pages and completions below a directory, by default the top of the repository.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::{env, fs, io};
 
-fn main() -> io::Result<()> {
-    let top = env::args_os()
-        .nth(1)
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")), PathBuf::from);
+fn main() -> io::Result<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    let top = match (arguments.next().map(PathBuf::from), arguments.next()) {
+        (None, _) => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")),
+        (Some(directory), None) if directory.is_dir() => directory,
+        _ => {
+            eprintln!(
+                "usage: knock-manual [DIRECTORY], a directory that exists; without it, the top of the repository"
+            );
+            return Ok(ExitCode::from(2));
+        }
+    };
     for document in knock_manual::documents()? {
         let path = top.join(document.path);
         if let Some(directory) = path.parent() {
@@ -14,5 +23,5 @@ fn main() -> io::Result<()> {
         }
         fs::write(path, document.text)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
