@@ -29,23 +29,9 @@ impl Daemon {
     pub(crate) fn serve(&mut self) {
         let requests = self.control.as_mut().map(|control| control.on_ready(now())).unwrap_or_default();
         for Request { slot, peer, command } in requests {
-            match command {
-                Command::Reload {} => {
-                    if self.control.as_mut().is_some_and(|control| control.wait(slot, now())) {
-                        log::info!("uid {} asks for a reload", peer.uid);
-                        self.reload(Some(slot));
-                    }
-                }
-                Command::Try { file, time } => self.try_by_hand(slot, peer, file, &time),
-                Command::Watch { address, rule } => {
-                    self.watch(slot, address.map(|a| a.to_canonical()), rule.as_deref());
-                }
-                command => {
-                    let answer = self.reply(now(), peer, command).unwrap_or_else(Response::refusal);
-                    let Some(control) = &mut self.control else { return };
-                    control.answer(slot, answer, now());
-                }
-            }
+            let Some(answer) = self.reply(now(), slot, peer, command) else { continue };
+            let Some(control) = &mut self.control else { return };
+            control.answer(slot, answer.unwrap_or_else(Response::refusal), now());
         }
     }
 
@@ -89,9 +75,24 @@ impl Daemon {
         control.answer(slot, answer, now());
     }
 
-    /// Does what is asked. A reload and a trial are answered when they have ended.
-    fn reply(&mut self, now: Time, peer: Peer, command: Command) -> Result<Response, Refusal> {
-        match command {
+    /// Does what is asked. `None`: it is answered when it has ended, or by events.
+    fn reply(&mut self, now: Time, slot: usize, peer: Peer, command: Command) -> Option<Result<Response, Refusal>> {
+        Some(match command {
+            Command::Reload {} => {
+                if self.control.as_mut().is_some_and(|control| control.wait(slot, now)) {
+                    log::info!("uid {} asks for a reload", peer.uid);
+                    self.reload(Some(slot));
+                }
+                return None;
+            }
+            Command::Try { file, time } => {
+                self.try_by_hand(slot, peer, file, &time);
+                return None;
+            }
+            Command::Watch { address, rule } => {
+                self.watch(slot, address.map(|a| a.to_canonical()), rule.as_deref());
+                return None;
+            }
             Command::Status {} => Ok(Response::result(&self.status(now, peer))),
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
             Command::Grant { rule, address, timeout } => {
@@ -103,10 +104,7 @@ impl Daemon {
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Confirm {} => self.confirm(now, peer),
             Command::Explain { address } => self.explain(now, address.to_canonical()),
-            Command::Reload {} | Command::Try { .. } | Command::Watch { .. } => {
-                Err(Refusal::new(Code::BadRequest, "this is answered later"))
-            }
-        }
+        })
     }
 
     /// The configuration file, as an absolute path.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use knock_grant::{Cause, GrantEvent};
+use knock_grant::{Cause, Grant, GrantEvent};
 use knock_proto::{RuleId, Time};
 use knock_spa::Fingerprint;
 use log::Level;
@@ -109,9 +109,9 @@ impl Daemon {
                 self.note_outcome(now, address, rule, what, event.to_string());
             }
             let fields = self.fields(now, &event);
-            let opens = match (&event, fields.first()) {
-                (GrantEvent::Granted { .. } | GrantEvent::Extended { .. }, Some((_, opens))) => {
-                    format!("; opens {opens}")
+            let opens = match &event {
+                GrantEvent::Granted { grant, .. } | GrantEvent::Extended { grant, .. } => {
+                    format!("; opens {}", self.opens(grant))
                 }
                 _ => String::new(),
             };
@@ -120,13 +120,17 @@ impl Daemon {
         }
     }
 
-    /// The fields of an event in the journal, beside rule and address; what is open comes first.
+    /// What a grant opens.
+    fn opens(&self, grant: &Grant) -> String {
+        let opens = self.grants.policy().places(&grant.rule, grant.address);
+        opens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The fields of an event in the journal, beside rule and address.
     fn fields(&self, now: Time, event: &GrantEvent) -> Vec<(&'static str, String)> {
         let mut fields = Vec::new();
         if let Some(grant) = event.grant() {
-            let opens = self.grants.policy().places(&grant.rule, grant.address);
-            let opens: Vec<String> = opens.iter().map(ToString::to_string).collect();
-            fields.push(("KNOCK_OPENS", opens.join(", ")));
+            fields.push(("KNOCK_OPENS", self.opens(grant)));
             let prefix = grant.prefix.to_string();
             if prefix != grant.address.to_string() {
                 fields.push(("KNOCK_PREFIX", prefix));
