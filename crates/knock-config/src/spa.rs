@@ -60,7 +60,7 @@ fn ports(raw: &[RawCount], path: &FieldPath, checker: &mut Checker<'_>) -> Vec<u
     }
     let mut seen = HashSet::new();
     for (index, RawCount(value)) in raw.iter().enumerate() {
-        match count(value, u32::from(u16::MAX)).map(|number| number as u16) {
+        match count(value, u32::from(u16::MAX)).map(|number| u16::try_from(number).unwrap_or(u16::MAX)) {
             Ok(port) if !seen.insert(port) => checker.report(&path.index(index), Cause::SpaPortTwice { port }),
             Ok(_) => {}
             Err(cause) => checker.report(&path.index(index), cause),
