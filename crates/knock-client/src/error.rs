@@ -5,9 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_spa::{Fingerprint, UnixTime};
-
-use crate::packet::PacketError;
+use knock_spa::{BodyError, Fingerprint, UnixTime};
 
 /// Why a host could not be knocked at, or did not open.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +180,24 @@ impl fmt::Display for NotOpen {
 fn seconds(time: Duration) -> String {
     format!("{}", (time.as_secs_f64() * 10.0).round() / 10.0)
 }
+
+/// A packet cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// What it asks for is not valid.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// Nobody signs it.
+    #[error("{0}")]
+    Sign(SignError),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Why a packet was not signed.
+pub type SignError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The name of the IP version of `address`.
 pub(crate) fn version(address: IpAddr) -> &'static str {

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use knock_spa::{
-    BodyError, Cover, Fingerprint, NONCE_LENGTH, Operation, PacketKeys, PrivateKey, PublicKey, Realm, Request,
-    RuleName, Signature, UnixTime, UnsignedPacket,
+    Cover, Fingerprint, NONCE_LENGTH, Operation, PacketKeys, PrivateKey, PublicKey, Realm, Request, RuleName,
+    Signature, UnixTime, UnsignedPacket,
 };
 
 use crate::addresses::Target;
-
-/// Why a packet was not signed.
-pub type SignError = Box<dyn std::error::Error + Send + Sync>;
+use crate::error::{PacketError, SignError};
 
 /// What signs packets: a private key, or an ssh agent that holds one.
 pub trait Signer: fmt::Debug + Send + Sync {
@@ -91,21 +89,6 @@ pub(crate) enum SendError {
     Io(io::Error),
     /// There is no packet to send.
     NotMade(PacketError),
-}
-
-/// A packet cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PacketError {
-    /// What it asks for is not valid.
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    /// Nobody signs it.
-    #[error("{0}")]
-    Sign(SignError),
-    /// The system has no random numbers.
-    #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
 }
 
 impl From<io::Error> for SendError {
