@@ -79,7 +79,10 @@ impl<'d> Checker<'d> {
                 [.., Step::Key(key)] => key == "revoke",
                 _ => false,
             };
-            lacks || (of_rule && needs_rule)
+            // The rules for signed packets need the `spa` of the file.
+            let spa = Step::Key("spa".to_owned());
+            let needs_spa = *removed == [spa.clone()] && path.last() == Some(&spa);
+            lacks || needs_spa || (of_rule && needs_rule)
         })
     }
 
