@@ -15,7 +15,7 @@ const LINE_MAX: u64 = 64 * 1024;
 /// The events that are asked for. `ready` says that knockd logs to the journal at all.
 const EVENTS: [Logged; 6] =
     [Logged::Ready, Logged::Stopping, Logged::Granted, Logged::Extended, Logged::Revoked, Logged::Expired];
-const FIELDS: &str = "KNOCK_EVENT,KNOCK_RULE,KNOCK_SOURCE,KNOCK_PREFIX,KNOCK_OPENS,KNOCK_SECONDS,KNOCK_BY,KNOCK_GRANTS,\
+const FIELDS: &str = "KNOCK_EVENT,KNOCK_RULE,KNOCK_SOURCE,KNOCK_PREFIX,KNOCK_OPENS,KNOCK_SECONDS,KNOCK_BY,KNOCK_USER,KNOCK_GRANTS,\
                       _SYSTEMD_UNIT,_UID";
 
 /// Hands each event in the journal to `visit`, the oldest first. The whole journal is read: what is live now may have begun
@@ -98,6 +98,8 @@ struct Entry {
     seconds: Value,
     #[serde(rename = "KNOCK_BY", default)]
     by: Value,
+    #[serde(rename = "KNOCK_USER", default)]
+    user: Value,
     #[serde(rename = "KNOCK_GRANTS", default)]
     grants: Value,
 }
@@ -149,14 +151,19 @@ fn event(entry: &Entry, time: f64, instance: String) -> Option<Event> {
     if kind == Logged::Stopping {
         return Some(Event::Stopped { time, instance, grants_end: entry.grants.as_str() == Some("ended") });
     }
+    // Of a signed packet, the user is known.
+    let by = match entry.user.as_str().filter(|user| entry.by.as_str() == Some("packet") && !user.is_empty()) {
+        Some(user) => format!("packet of {user}"),
+        None => text(&entry.by),
+    };
     let grant = || {
         let seconds = entry.seconds.as_str()?.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
-        Some(Grant { by: text(&entry.by), opens: text(&entry.opens), seconds })
+        Some(Grant { by: by.clone(), opens: text(&entry.opens), seconds })
     };
     let what = match kind {
         Logged::Granted => What::Granted(grant()?),
         Logged::Extended => What::Extended(grant()?),
-        Logged::Revoked => What::Revoked { by: text(&entry.by) },
+        Logged::Revoked => What::Revoked { by: by.clone() },
         Logged::Expired => What::Expired,
         _ => return None,
     };
