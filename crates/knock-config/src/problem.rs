@@ -106,7 +106,12 @@ impl fmt::Display for ConfigError {
                 match error.kind() {
                     io::ErrorKind::NotFound => write!(f, "; is the path right? -c names another file"),
                     io::ErrorKind::PermissionDenied => {
-                        write!(f, "; give the user of this program permission to read it")
+                        write!(
+                            f,
+                            "; give the user of this program permission to read it (for the packaged service: chgrp knockd {0}; \
+                             chmod 640 {0})",
+                            path.display()
+                        )
                     }
                     _ => Ok(()),
                 }
