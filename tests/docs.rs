@@ -313,7 +313,7 @@ fn the_pictures_are_current_and_need_nothing_from_elsewhere() {
         assert!(help.lines().any(|line| line.trim().starts_with(command)), "docs/session.svg: knockctl {command}");
     }
     for shown in
-        ["Connection timed out", "is open", "turned away at 22/tcp", "●●●●●", "granted to", "has ended", "all is well"]
+        ["Connection timed out", "is open", "turned away at 22/tcp", "●●●●●", "granted, ", "has ended", "all is well"]
     {
         assert!(session.contains(shown), "docs/session.svg does not show `{shown}`; run scripts/pictures");
     }

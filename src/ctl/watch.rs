@@ -80,11 +80,11 @@ fn advice(step: &Step) -> Option<String> {
 
 fn meaning(step: &Step) -> (Style, String) {
     let dots = dots(step.knocked, step.of);
-    let more = step.text.as_deref().unwrap_or_default();
+    let more = without_rule_and_address(step);
     match step.what {
         What::Knock => (Style::new(), dots),
         What::Completed => (GOOD, dots),
-        What::Grant | What::Command => (GOOD, more.to_owned()),
+        What::Grant | What::Command => (GOOD, more),
         What::Tripwire => (BAD, format!("{dots} touched a tripwire: starts again")),
         What::WrongOrder => (BAD, format!("{dots} then not the next knock: starts again")),
         What::OtherRule => (BAD, format!("{dots} then a knock of another rule: starts again")),
@@ -95,10 +95,27 @@ fn meaning(step: &Step) -> (Style, String) {
             (BAD, format!("{dots} knock {} came by the other protocol (tcp, udp): does not count", step.knocked + 1))
         }
         What::OtherDestination => (BAD, format!("{dots} the next knock went to another address: does not count")),
-        What::Cooldown | What::Failed => (BAD, more.to_owned()),
+        What::Cooldown | What::Failed => (BAD, more),
         What::Refused => (BAD, format!("signed packet refused: {more}")),
         What::TurnedAway => (BAD, format!("turned away at {more}")),
     }
+}
+
+/// The text of a step without what is in its own columns: `granted, 3600 s (by uid 0)`.
+fn without_rule_and_address(step: &Step) -> String {
+    let text = step.text.as_deref().unwrap_or_default();
+    let rule = format!("rule {}: ", step.rule.as_deref().unwrap_or_default());
+    let mut text = text.strip_prefix(&rule).unwrap_or(text).to_owned();
+    for preposition in ["to", "for"] {
+        let words = format!(" {preposition} {}", step.address);
+        // The address may be the beginning of another one, or of a prefix.
+        if let Some((before, after)) = text.split_once(&words)
+            && !after.starts_with(|next: char| next.is_alphanumeric() || "./:".contains(next))
+        {
+            text = format!("{before}{after}");
+        }
+    }
+    text
 }
 
 /// The progress: a filled dot for each knock, never the ports.
@@ -141,6 +158,16 @@ mod tests {
         assert!(text.ends_with("●●○○○ too slow (6.2 s, the limit is 5 s): starts again\n"), "{text}");
         let text = shown(&step(What::WrongProtocol, 2, ""));
         assert!(text.contains("●●○○○ knock 3 came by the other protocol"), "{text}");
+    }
+
+    #[test]
+    fn what_has_a_column_of_its_own_is_not_repeated() {
+        let of = |text: &str| without_rule_and_address(&step(What::Grant, 0, text));
+        assert_eq!(of("rule ssh: granted to 192.0.2.7, 60 s (by uid 0)"), "granted, 60 s (by uid 0)");
+        assert_eq!(of("rule ssh: extended for 192.0.2.7, 60 s"), "extended, 60 s");
+        assert_eq!(of("rule ssh: the grant to 192.0.2.7 has ended"), "the grant has ended");
+        assert_eq!(of("rule ssh: granted to 192.0.2.70/31, 60 s"), "granted to 192.0.2.70/31, 60 s");
+        assert_eq!(of("rule ssh: granted to 192.0.2.7/24, 60 s"), "granted to 192.0.2.7/24, 60 s");
     }
 
     #[test]
