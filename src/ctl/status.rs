@@ -34,7 +34,11 @@ fn verdict(status: &Status) -> String {
     let problems = problems(status);
     let mut text = if problems.is_empty() { styled(GOOD, "all is well\n") } else { String::new() };
     for problem in problems {
-        text.push_str(&styled(BAD, &table(&["", ""], &[vec!["PROBLEM".to_owned(), problem]])));
+        // The errors of a file have a line each.
+        let label = |index: usize| if index == 0 { "PROBLEM" } else { "       " }.to_owned();
+        let lines = problem.lines().enumerate();
+        let rows: Vec<Vec<String>> = lines.map(|(index, line)| vec![label(index), line.to_owned()]).collect();
+        text.push_str(&styled(BAD, &table(&["", ""], &rows)));
     }
     if let Some(trial) = &status.trial {
         let (file, time) = (&trial.file, duration(trial.remaining_seconds));
@@ -255,7 +259,7 @@ pub(super) mod tests {
     #[test]
     fn each_reason_why_not_all_is_well_is_in_the_first_lines() {
         let mut ill = status();
-        ill.configuration_problem = Some("config.json:3:1: a comma too many".to_owned());
+        ill.configuration_problem = Some("config.json:3:1: a comma too many\nconfig.json:4:1: one more".to_owned());
         ill.interfaces.push(Interface {
             name: "ehh0".to_owned(),
             state: "absent".to_owned(),
@@ -263,12 +267,13 @@ pub(super) mod tests {
         });
         ill.sets.push(Set { name: "inet f ssh4".to_owned(), problem: Some("it does not exist".to_owned()) });
         let text = plain(&ill, false);
-        let first: Vec<&str> = text.lines().take(4).collect();
+        let first: Vec<&str> = text.lines().take(5).collect();
         assert_eq!(
             first,
             [
                 "PROBLEM  the configuration in force is not that of its file: config.json:3:1: a",
                 "         comma too many",
+                "         config.json:4:1: one more",
                 "PROBLEM  interface ehh0 absent (did you mean eth0?): no knock is heard on it",
                 "PROBLEM  user set inet f ssh4: it does not exist",
             ]
