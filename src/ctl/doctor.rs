@@ -16,6 +16,7 @@ mod user_set;
 
 use serde::Serialize;
 
+use super::table::span;
 use crate::control::protocol::Status;
 
 pub(crate) use host::{Facts, gather, gather_about};
@@ -125,8 +126,12 @@ pub(crate) fn behind_the_gate(facts: &Facts) -> Vec<Behind> {
 /// Whether the configuration in force is the one that an administrator expects.
 fn configuration(status: &Status) -> Option<Finding> {
     if let Some(trial) = &status.trial {
-        let text = format!("{} is being tried, and is in force for {:.0} s", trial.file, trial.remaining_seconds);
-        return Some(Finding::warning("configuration", text).fix("knockctl confirm"));
+        let text = format!(
+            "{} is in force for {}. Knock from another terminal; where that works: knockctl confirm",
+            trial.file,
+            span(trial.remaining_seconds)
+        );
+        return Some(Finding::note("trial", text));
     }
     let problem = status.configuration_problem.as_ref()?;
     let text = format!("the configuration in force is not that of its file, {}", status.configuration);

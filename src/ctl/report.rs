@@ -2,7 +2,7 @@
 
 use knock_config::printable;
 
-use super::table::{BAD, DIM, DOUBTFUL, GOOD, count, duration, styled, table};
+use super::table::{BAD, DIM, DOUBTFUL, GOOD, count, duration, span, styled, table};
 use crate::control::protocol::{Granted, Grants, Reloaded, Revoked};
 use crate::ctl::doctor::{Finding, Severity};
 
@@ -29,7 +29,7 @@ pub(crate) fn grants(grants: &Grants) -> String {
 
 /// The answer to a request for a grant.
 pub(crate) fn granted(granted: &Granted) -> String {
-    format!("{} granted to {} for {}\n", granted.rule, granted.address, duration(granted.timeout_seconds))
+    format!("{} granted to {} for {}\n", granted.rule, granted.address, span(granted.timeout_seconds))
 }
 
 /// How many grants were revoked, and how many stray elements were deleted.
@@ -56,10 +56,10 @@ pub(crate) fn findings(findings: &[Finding]) -> String {
         let row = vec![severity.to_owned(), format!("{}: {}", finding.subject, finding.text)];
         text.push_str(&table(&["", ""], &[row]).replacen(severity, &styled(style, severity), 1));
         for line in &finding.evidence {
-            text.push_str(&format!("         seen in: {}\n", printable(line)));
+            text.push_str(&table(&["", ""], &[vec!["         seen in:".to_owned(), line.clone()]]));
         }
         for line in &finding.fix {
-            text.push_str(&format!("         to fix: {}\n", printable(line)));
+            text.push_str(&format!("         to fix:   {}\n", printable(line)));
         }
     }
     text
@@ -106,7 +106,7 @@ mod tests {
         let text = findings(&[Finding::ok("gate", "works"), Finding::note("80/tcp", "is idle"), finding]);
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let problem = ["PROBLEM  22/tcp: is closed", "seen in: there", "to fix: open it"];
+        let problem = ["PROBLEM  22/tcp: is closed", "seen in:  there", "to fix:   open it"];
         assert_eq!(lines, [&problem[..], &["note     80/tcp: is idle", "ok       gate: works"]].concat());
     }
 }

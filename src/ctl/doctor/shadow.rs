@@ -28,12 +28,13 @@ pub(super) fn of_port(ruleset: &Ruleset, table: &Table, other_gates: &[OtherGate
         fate
     };
     let (v4, v6) = (follow(Version::V4), follow(Version::V6));
+    let ufw = is_by_ufw(ruleset);
     if v4 == v6 {
-        return vec![finding(service, service, &v4, translated)];
+        return vec![finding(service, service, &v4, translated, ufw)];
     }
     vec![
-        finding(service, &format!("{service} over IPv4"), &v4, translated),
-        finding(service, &format!("{service} over IPv6"), &v6, translated),
+        finding(service, &format!("{service} over IPv4"), &v4, translated, ufw),
+        finding(service, &format!("{service} over IPv6"), &v6, translated, ufw),
     ]
 }
 
@@ -49,7 +50,15 @@ fn is_translated(ruleset: &Ruleset, port: u16) -> bool {
     ruleset.rules.iter().any(|rule| rule.expr.iter().any(to_port) && rule.expr.iter().any(translates))
 }
 
-fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Finding {
+/// Whether ufw makes the rules of iptables.
+fn is_by_ufw(ruleset: &Ruleset) -> bool {
+    let jumps = |statement: &serde_json::Value| {
+        statement["jump"]["target"].as_str().is_some_and(|target| target.starts_with("ufw"))
+    };
+    ruleset.rules.iter().any(|rule| rule.chain == "INPUT" && rule.expr.iter().any(jumps))
+}
+
+fn finding(service: &str, subject: &str, fate: &Fate, translated: bool, ufw: bool) -> Finding {
     let Some(place) = &fate.dropped else {
         let text = if translated {
             "granted addresses pass the gate; packets to this port are sent on to another address, so FORWARD chains decide"
@@ -59,7 +68,7 @@ fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Findi
         if let Some(place) = fate.perhaps_dropped.first() {
             let text = format!("granted addresses may not reach it: {place} may drop their packets");
             let others = fate.perhaps_dropped[1..].iter().map(|place| format!("possibly dropped by {place}"));
-            return with_fix(Finding::warning(subject, text).because(others), service, place);
+            return with_fix(Finding::warning(subject, text).because(others), service, place, ufw);
         }
         if !fate.dropped_by_source.is_empty() {
             let text = format!("{text}; an nftables rule drops packets of certain sources");
@@ -77,27 +86,30 @@ fn finding(service: &str, subject: &str, fate: &Fate, translated: bool) -> Findi
         let perhaps = fate.perhaps_accepted.iter().map(|place| format!("possibly accepted by {place}"));
         Finding::warning(subject, text).because(perhaps)
     };
-    with_fix(finding, service, place)
+    with_fix(finding, service, place, ufw)
 }
 
 /// Adds how to let granted addresses through the chain that drops.
-fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
+fn with_fix(mut finding: Finding, service: &str, place: &str, ufw: bool) -> Finding {
     let Some((port, protocol)) = service.split_once('/') else { return finding };
     let words: Vec<&str> = place.rsplit("chain ").next().unwrap_or("").split(' ').collect();
     let [family, table, chain] = words.as_slice() else { return finding };
+    finding.text.push_str(
+        "; let the port in there: the gate comes first and keeps strangers out, with nftables.on_stop \"keep\" also while \
+         knockd is stopped",
+    );
     let finding = finding.because([format!("nft -a list chain {family} {table} {chain}")]);
     match (*family, *table, *chain) {
-        (_, "firewalld", _) => finding.fix(format!(
-            "firewall-cmd --permanent --add-port={service} && firewall-cmd --reload; the gate comes first and keeps \
-             strangers out, with nftables.on_stop \"keep\" also while knockd is stopped"
-        )),
+        (_, "firewalld", _) => {
+            finding.fix(format!("firewall-cmd --permanent --add-port={service} && firewall-cmd --reload"))
+        }
+        ("ip" | "ip6", "filter", "INPUT" | "FORWARD") if ufw => {
+            finding.fix(format!("ufw allow {}/{protocol}", port.replace('-', ":")))
+        }
         ("ip" | "ip6", "filter", "INPUT" | "FORWARD") => {
             let program = if *family == "ip" { "iptables" } else { "ip6tables" };
             let port = port.replace('-', ":");
-            finding.fix(format!(
-                "{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT (with ufw: ufw allow {port}/{protocol}); the \
-                 gate comes first and keeps strangers out, with nftables.on_stop \"keep\" also while knockd is stopped"
-            ))
+            finding.fix(format!("{program} -I {chain} -p {protocol} --dport {port} -j ACCEPT"))
         }
         _ => {
             let set = |version: &str| format!("knock_{}_{protocol}{version}", port.replace('-', "_"));
@@ -107,10 +119,8 @@ fn with_fix(finding: Finding, service: &str, place: &str) -> Finding {
                 _ => &[("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr")],
             };
             let mut finding =
-                finding.fix(format!("nft insert rule {family} {table} {chain} {protocol} dport {port} accept")).fix(
-                    "add the same line to your nftables.conf; the gate comes first and keeps strangers out, with \
-                     nftables.on_stop \"keep\" also while knockd is stopped",
-                );
+                finding.fix(format!("nft insert rule {family} {table} {chain} {protocol} dport {port} accept"));
+            finding = finding.fix("and add the same line to your nftables.conf");
             for (version, protocol_name, kind) in versions {
                 let set = set(version);
                 finding = finding.fix(format!(
@@ -214,7 +224,11 @@ mod tests {
         assert!(fix.contains("saddr @knock_60000_61000_udp6 udp dport 60000-61000 accept"), "{fix}");
         let found = examine(include_str!("rulesets/iptables.json"), &["60000-61000/udp"]);
         let fix = found[0].fix.join("\n");
-        assert!(fix.contains("-p udp --dport 60000:61000 -j ACCEPT (with ufw: ufw allow 60000:61000/udp)"), "{fix}");
+        assert!(fix.contains("-p udp --dport 60000:61000 -j ACCEPT"), "{fix}");
+        let jump = r#"{"rule": {"family": "ip", "table": "filter", "chain": "INPUT", "handle": 99, "expr": [{"jump": {"target": "ufw-before-input"}}]}}"#;
+        let by_ufw = include_str!("rulesets/iptables.json").replacen("[", &format!("[{jump}, "), 1);
+        let found = examine(&by_ufw, &["60000-61000/udp"]);
+        assert_eq!(found[0].fix, ["ufw allow 60000:61000/udp"]);
     }
 
     #[test]
