@@ -173,12 +173,39 @@ fn event(entry: &Entry, time: f64, instance: String) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stays::{End, Stays};
     use super::*;
 
     fn events(lines: &str) -> (Vec<Event>, u64) {
         let (mut entries, mut events) = (Entries::default(), Vec::new());
         self::lines(lines.as_bytes(), |line| entries.entry(line, |event| events.push(event))).expect("read");
         (events, entries.of_knockd)
+    }
+
+    #[test]
+    fn the_entries_that_a_real_journal_has_become_stays() {
+        let (events, of_knockd) = events(include_str!("journal.jsonl"));
+        assert_eq!((events.len(), of_knockd), (7, 8), "all but `ready`");
+        let mut stays = Stays::new(0.0);
+        events.into_iter().for_each(|event| stays.add(event));
+        let (stays, _) = stays.finish(1_796_090_760.0);
+        let shown: Vec<_> = stays
+            .iter()
+            .map(|stay| {
+                let long = (stay.until - stay.from.expect("it began")).round();
+                (stay.who.rule.as_str(), stay.who.address.as_str(), long, stay.end, stay.revoked_by.as_str())
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("ssh", "198.51.100.7", 4.0, End::Expired, ""),
+                ("ssh", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", 0.0, End::Revoked, "uid 0"),
+                ("ssh", "203.0.113.9", 7200.0, End::Live, ""),
+                ("web", "198.51.100.7", 7200.0, End::Live, ""),
+            ]
+        );
+        assert_eq!((stays[3].by.as_str(), stays[3].extended, stays[3].opens.as_str()), ("knock", 1, "8443/tcp"));
     }
 
     #[test]
