@@ -4,6 +4,7 @@ mod debian;
 mod fwknop;
 mod kernel;
 mod ours;
+mod signed;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::process::Daemon;
 
 pub(crate) use ours::Preparation;
+pub(crate) use signed::Fault;
 
 /// The guarded TCP port.
 pub(crate) const GUARDED: u16 = 22;
@@ -36,6 +38,8 @@ enum Knocks {
     Sequence([u16; 3]),
     /// One UDP datagram to [`SPA_PORT`], each of these once.
     Datagrams(std::vec::IntoIter<Vec<u8>>),
+    /// A signed packet to [`SPA_PORT`], made when it is sent.
+    Signed(signed::Users),
     /// It does not: there is nothing that could open.
     Nothing,
 }
@@ -127,7 +131,7 @@ impl Candidate {
     pub(crate) fn first_knock(&self, source: SocketAddr) -> Packet {
         let server = SERVER_V4.into();
         match &self.knocks {
-            Knocks::Datagrams(_) => Packet::udp(source, SocketAddr::new(server, SPA_PORT)),
+            Knocks::Datagrams(_) | Knocks::Signed(_) => Packet::udp(source, SocketAddr::new(server, SPA_PORT)),
             Knocks::Sequence(_) | Knocks::Nothing => Packet::syn(source, SocketAddr::new(server, SEQUENCE[0]), 0),
         }
     }
@@ -141,6 +145,10 @@ impl Candidate {
                 let Some(payload) = payloads.next() else {
                     return Err(self.unfit("it has used up the packets that were prepared".to_owned()));
                 };
+                vec![Packet { payload, ..Packet::udp(source, SocketAddr::new(guarded.ip(), SPA_PORT)) }]
+            }
+            Knocks::Signed(users) => {
+                let payload = users.payload(Fault::None);
                 vec![Packet { payload, ..Packet::udp(source, SocketAddr::new(guarded.ip(), SPA_PORT)) }]
             }
             Knocks::Nothing => Vec::new(),

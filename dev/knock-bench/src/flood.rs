@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knock_testkit::{Flood, Sent};
+use knock_testkit::{Flood, Packet, Sent};
 use serde::Serialize;
 
 use crate::candidate::Candidate;
@@ -69,30 +69,47 @@ pub(crate) fn measure(candidates: &mut [&mut Candidate], plan: Plan) -> Result<V
     }
     for pass in 0..plan.passes {
         for (candidate, tally) in candidates.iter_mut().zip(&mut tallies) {
-            one_pass(candidate, plan, pass, tally)?;
+            let example = candidate.first_knock(SocketAddr::new(first_source(pass, plan).into(), 0));
+            one_pass(candidate, plan, pass, &example, tally)?;
         }
     }
-    let mut rows = Vec::new();
-    for ((candidate, tally), before) in candidates.iter().zip(&tallies).zip(dropped_before) {
-        let sent = Sent { packets: tally.packets, elapsed: tally.elapsed };
-        let per_packet = tally.processor.as_secs_f64() * 1e6 / (tally.packets.max(1) as f64);
-        rows.push(Row {
-            candidate: candidate.name.clone(),
-            packets: tally.packets,
-            rate: sent.rate().round(),
-            summary: tally.openings.summary(),
-            processor_us_per_packet: candidate.daemon.as_ref().map(|_| (per_packet * 1000.0).round() / 1000.0),
-            resident_kib: candidate.daemon.as_ref().map(Daemon::usage).transpose()?.map(|usage| usage.resident),
-            kernel_dropped: candidate.counter("kernel_dropped")?.map(|now| now.saturating_sub(before)),
-        });
-    }
-    Ok(rows)
+    let all = candidates.iter().zip(&tallies).zip(dropped_before);
+    all.map(|((candidate, tally), before)| tally.row(candidate, before)).collect()
 }
 
-fn one_pass(candidate: &mut Candidate, plan: Plan, pass: u32, tally: &mut Tally) -> Result<()> {
-    // Each pass begins where the one before may have ended, so that together they come to all the sources.
-    let first = Ipv4Addr::from(u32::from(FIRST_SOURCE) + pass * (SOURCES / plan.passes.max(1)));
-    let example = candidate.first_knock(SocketAddr::new(first.into(), 0));
+/// Floods one candidate with packets that are like an example.
+pub(crate) fn measure_like(candidate: &mut Candidate, plan: Plan, example: &Packet) -> Result<Row> {
+    let before = candidate.counter("kernel_dropped")?.unwrap_or(0);
+    let mut tally = Tally::default();
+    for pass in 0..plan.passes {
+        one_pass(candidate, plan, pass, example, &mut tally)?;
+    }
+    tally.row(candidate, before)
+}
+
+impl Tally {
+    fn row(&self, candidate: &Candidate, dropped_before: u64) -> Result<Row> {
+        let sent = Sent { packets: self.packets, elapsed: self.elapsed };
+        let per_packet = self.processor.as_secs_f64() * 1e6 / (self.packets.max(1) as f64);
+        Ok(Row {
+            candidate: candidate.name.clone(),
+            packets: self.packets,
+            rate: sent.rate().round(),
+            summary: self.openings.summary(),
+            processor_us_per_packet: candidate.daemon.as_ref().map(|_| (per_packet * 1000.0).round() / 1000.0),
+            resident_kib: candidate.daemon.as_ref().map(Daemon::usage).transpose()?.map(|usage| usage.resident),
+            kernel_dropped: candidate.counter("kernel_dropped")?.map(|now| now.saturating_sub(dropped_before)),
+        })
+    }
+}
+
+/// Each pass begins where the one before may have ended, so that together they come to all the sources.
+fn first_source(pass: u32, plan: Plan) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(FIRST_SOURCE) + pass * (SOURCES / plan.passes.max(1)))
+}
+
+fn one_pass(candidate: &mut Candidate, plan: Plan, pass: u32, example: &Packet, tally: &mut Tally) -> Result<()> {
+    let example = example.clone();
     let flood =
         Flood { example, sources: SOURCES, ports: Vec::new(), count: None, rate: plan.rate, seed: u64::from(pass) + 1 };
     // From another client: its frames do not fill the queue in which the knocking one awaits answers.

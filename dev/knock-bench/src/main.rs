@@ -12,6 +12,7 @@ mod latency;
 mod machine;
 mod process;
 mod report;
+mod signed;
 mod statistics;
 mod transfer;
 
@@ -40,6 +41,10 @@ struct Arguments {
     /// paths; about 20 minutes
     #[arg(long)]
     client: bool,
+    /// Measure signed packets in place of everything else: beside a sequence and fwknop, in floods, with many keys; about 2
+    /// minutes
+    #[arg(long, conflicts_with = "client")]
+    signed: bool,
     /// Where the figures go as JSON; default: target/bench/DATE.json
     #[arg(long)]
     output: Option<PathBuf>,
@@ -130,6 +135,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         return run_client(arguments, &knockd);
     }
     let machine = Machine::look(&programs);
+    if arguments.signed {
+        return run_signed(
+            arguments,
+            &machine,
+            &knockd,
+            fwknop.map(|(server, client)| (server.as_path(), client.as_path())),
+        );
+    }
 
     let scratch =
         tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
@@ -201,6 +214,15 @@ fn run_client(arguments: &Arguments, knockd: &Path) -> Result<()> {
     let figures = client::measure(&programs, knockd, scratch.path(), arguments.quick)?;
     print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
     write(arguments.output.as_deref(), &format!("{}-client", machine.date), &figures)
+}
+
+/// `--signed`.
+fn run_signed(arguments: &Arguments, machine: &Machine, knockd: &Path, fwknop: Option<(&Path, &Path)>) -> Result<()> {
+    let scratch =
+        tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
+    let figures = signed::measure(knockd, fwknop, scratch.path(), arguments.quick)?;
+    print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
+    write(arguments.output.as_deref(), &format!("{}-signed", machine.date), &figures)
 }
 
 fn our_knockd(arguments: &Arguments) -> Result<PathBuf> {

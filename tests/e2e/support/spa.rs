@@ -30,7 +30,8 @@ pub(crate) struct SpaFiles {
 
 /// Now, by the clock of both sides, and `ahead` seconds.
 pub(crate) fn clock(ahead: i64) -> UnixTime {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as u64;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
+    let now = u64::try_from(now).expect("a clock before the year 500,000,000");
     UnixTime::from_millis(now.saturating_add_signed(1000 * ahead))
 }
 
