@@ -143,6 +143,7 @@ fn keys() -> BTreeMap<String, (Option<Value>, Option<u64>)> {
         ("", &schema),
         ("rules[].", &schema["$defs"]["rule"]),
         ("rules[].allow.", &schema["$defs"]["allow"]),
+        ("spa.", &schema["$defs"]["spa"]),
         ("nftables.", &schema["$defs"]["nftables"]),
         ("limits.", &schema["$defs"]["limits"]),
         ("log.", &schema["$defs"]["log"]),
