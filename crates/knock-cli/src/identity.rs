@@ -76,7 +76,7 @@ pub(crate) fn find(file: Option<&Path>, notices: bool) -> Result<Identity, Ident
 }
 
 fn first(notices: bool) -> Result<Identity, IdentityError> {
-    let held = agent::keys();
+    let held = listed(notices);
     let usable: Vec<(&PublicKey, &str)> = held.iter().flatten().filter_map(usable).collect();
     let files: Vec<PathBuf> = DEFAULT_FILES.iter().filter_map(|name| Some(home()?.join(".ssh").join(name))).collect();
     // As ssh: first the keys of these files that the agent holds, then the others that it holds.
@@ -153,7 +153,7 @@ fn of_public_file(
 }
 
 fn in_agent(public: &PublicKey, notices: bool) -> Result<Identity, NotHeld> {
-    let held = agent::keys();
+    let held = listed(notices);
     let mut usable = held.iter().flatten().filter_map(usable);
     match usable.find(|(key, _)| *key == public) {
         Some((key, comment)) => Ok(held_by_agent(key, comment, notices)),
@@ -162,6 +162,12 @@ fn in_agent(public: &PublicKey, notices: bool) -> Result<Identity, NotHeld> {
             other => other,
         }),
     }
+}
+
+/// What the agent holds. One that is locked by a program of its own may ask for something first.
+fn listed(notices: bool) -> Result<Vec<AgentKey>, AgentError> {
+    let _notice = Notice::after(SILENCE, notices, "waiting for the ssh agent to list its keys".to_owned());
+    agent::keys()
 }
 
 fn usable(held: &AgentKey) -> Option<(&PublicKey, &str)> {
