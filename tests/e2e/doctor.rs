@@ -174,7 +174,7 @@ fn with_the_daemon_dead_it_says_whether_the_ports_are_closed_and_what_is_wrong_w
     };
     assert_eq!(client.tcp(at4(22)), Reach::Filtered);
     let text = found();
-    assert!(text.contains("to fix:   systemctl start knockd"), "{text}");
+    assert!(text.contains("to fix: systemctl start knockd"), "{text}");
     assert!(text.contains("PROBLEM gate: table inet knockd is in force without the daemon"), "{text}");
 
     server.namespace.nft("delete table inet knockd").expect("nobody owns it now");
@@ -185,5 +185,5 @@ fn with_the_daemon_dead_it_says_whether_the_ports_are_closed_and_what_is_wrong_w
     fs::write(&file, "{ \"rules\": [ }").expect("a mistake");
     let text = found();
     assert!(text.contains("PROBLEM configuration:") && text.contains("config.json:1:"), "{text}");
-    assert!(text.contains("to fix:   correct "), "{text}");
+    assert!(text.contains("to fix: correct "), "{text}");
 }
