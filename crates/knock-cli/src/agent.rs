@@ -24,7 +24,7 @@ pub(crate) enum AgentError {
     #[error("the ssh agent of $SSH_AUTH_SOCK, {}, cannot be reached ({error})", path.display())]
     Unreachable { path: PathBuf, error: io::Error },
     /// It does not answer.
-    #[error("the ssh agent has not answered in {} s; does it ask for a touch or a passphrase?", ANSWER_WITHIN.as_secs())]
+    #[error("the ssh agent has not answered in {} s (it may ask for a touch or a passphrase)", ANSWER_WITHIN.as_secs())]
     Slow,
     /// The connection ended.
     #[error("the ssh agent ended the connection ({0})")]

@@ -27,7 +27,7 @@
 //! use knock_client::{Ask, Client, SignedPackets};
 //! use knock_client::spa::{KnockUrl, PrivateKey};
 //!
-//! let url = KnockUrl::parse(&std::fs::read_to_string("url")?)?;
+//! let url = KnockUrl::parse(std::fs::read_to_string("url")?.trim())?;
 //! let key = Arc::new(PrivateKey::from_openssh(&std::fs::read("id_ed25519")?)?);
 //! let packets = SignedPackets::new(url.port, &url.realm, &url.cover, key, Ask::default());
 //! let opened = Client::signed("server.example.com", packets).open(22)?;
