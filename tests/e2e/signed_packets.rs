@@ -137,16 +137,19 @@ fn no_packet_works_twice_whatever_happens_to_the_daemon() {
     let server = &scene.network.server;
     let mut daemon = scene.start();
     let wire = wire(&scene.network);
-    let first = scene.alice.payload(&open("ssh"));
+    let (first, second) = (scene.alice.payload(&open("ssh")), scene.alice.payload(&open("web")));
     send(&wire, client(1), &first);
     wait_for_grant(server, client(1), ("tcp", 22));
+    send(&wire, client(1), &second);
+    wait_for_grant(server, client(1), ("tcp", 443));
     let replayed = |daemon: &Daemon, what: &str| {
         let before = counter(daemon, "signed_refused");
         // From its own address, and from one that recorded it.
         for source in [client(1), client(66)] {
             send(&wire, source, &first);
+            send(&wire, source, &second);
         }
-        wait_until(what, || counter(daemon, "signed_refused") == before + 2);
+        wait_until(what, || counter(daemon, "signed_refused") == before + 4);
         let held: Vec<_> = elements(server, "grants4").into_iter().map(|element| element.address).collect();
         assert!(!held.contains(&client(66)), "{what}");
         daemon.knockctl(&["revoke", "--all"]);
