@@ -28,6 +28,8 @@ fn from_the_url_to_a_packet_and_the_line_that_the_server_needs() {
     let said = stdout(&output);
     let (first, rest) = said.split_once('\n').expect("two lines");
     assert_eq!(first, format!("added to {}: web", file.display()));
+    let (wait, rest) = rest.split_once('\n').expect("two lines");
+    assert!(wait.ends_with("knock-cli --wait PORT web"), "{wait}");
     let (how, line) = rest.split_once('\n').expect("two lines");
     assert!(how.ends_with("id_ed25519; the server needs this line in its authorized_keys:"), "{how}");
     assert_eq!(stderr(&output), "");

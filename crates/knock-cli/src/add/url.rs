@@ -52,11 +52,17 @@ pub(super) fn renewed(old: &Value, new: Value) -> Value {
     rule.into()
 }
 
-/// What is left to do: the line that the server needs.
+/// What is left to do: how to see that it works, and the line that the server needs, at the end.
 pub(super) fn next_step(rule: &Value) -> String {
     let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
     let file = rule.get("identity").and_then(Value::as_str).map(Path::new);
-    match identity::find(file, false) {
+    let wait = match rule.get("wait") {
+        Some(_) => String::new(),
+        None => {
+            format!("a packet gets no answer; to see whether a port opens: knock-cli --wait PORT {}\n", text("name"))
+        }
+    };
+    wait + &match identity::find(file, false) {
         Ok(found) => format!(
             "signed with {}; the server needs this line in its authorized_keys:\n{} {}\n",
             found.shown,
