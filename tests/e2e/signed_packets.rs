@@ -89,7 +89,7 @@ fn a_packet_of_an_ecdsa_key_opens_its_rule() {
         send(&wire, client(number), &user.payload(&open("ssh")));
         wait_for_grant(&scene.network.server, client(number), ("tcp", 22));
     }
-    daemon.wait_for_log("granted to 198.18.0.1 for 3600 s (signed by carol)");
+    daemon.wait_for_log("granted to 198.18.0.1, 3600 s (signed by carol)");
     send(&wire, client(1), &carol.payload(&Request { operation: Operation::Close, ..open("ssh") }));
     wait_until("her grant has ended", || elements(&scene.network.server, "grants4").len() == 1);
 }
