@@ -175,8 +175,11 @@ fn read(
         Untrusted::Io(error) => failed(error),
         untrusted => SpaError::Untrusted(untrusted),
     })?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-    let mut content = Zeroizing::new(Vec::new());
+    let metadata = file.metadata().map_err(failed)?;
+    let mode = metadata.mode() & 0o777;
+    // With room for all of it, so that no part of a cover stays where it was moved from.
+    let length = usize::try_from(metadata.len().min(FILE_MAX)).unwrap_or_default();
+    let mut content = Zeroizing::new(Vec::with_capacity(length + 1));
     file.take(FILE_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > FILE_MAX {
         return Err(SpaError::TooLarge { path: path.to_owned(), what });
