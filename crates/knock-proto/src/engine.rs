@@ -11,7 +11,7 @@ use crate::recent::Recent;
 use crate::sequence::{Run, SequenceTree, runs};
 use crate::source::Requirement;
 use crate::sources::{Key, Sources};
-use crate::trace::Stages;
+use crate::stage::Stages;
 use crate::{Knock, Port, PortRange, Protocol, RuleId, TcpFlags, Time};
 
 /// A rule as the engine sees it.

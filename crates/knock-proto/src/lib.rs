@@ -22,6 +22,7 @@ mod sequence;
 mod shares;
 mod source;
 mod sources;
+mod stage;
 mod time;
 mod trace;
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::packet::{Identity, Packet};
 use crate::seen::Seen;
 use crate::sequence::{Run, SequenceTree};
-use crate::trace::Stage;
+use crate::stage::Stage;
 use crate::{Knock, Time};
 
 /// A knock that counted.

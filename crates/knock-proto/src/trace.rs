@@ -3,7 +3,7 @@
 //! The engine itself keeps no reasons, which would cost something with each packet. A [`Tracer`] follows the same packets
 //! with an engine of its own, and only while somebody looks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -69,15 +69,6 @@ pub enum NotCounted {
     WrongProtocol,
     /// Its destination is not an address that the rule has.
     OtherDestination,
-}
-
-/// How far a source is with a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stage {
-    /// Its knocks that are the beginning of the sequence.
-    pub(crate) knocked: usize,
-    /// When the first of them came.
-    pub(crate) since: Time,
 }
 
 /// Follows packets as the engine does, and says what each of them meant.
@@ -174,6 +165,3 @@ fn not_for(rule: &Rule, knocked: usize, packet: &Packet, local: bool) -> Option<
     let arrives = if rule.targets.is_empty() { local } else { rule.targets.contains(&packet.destination) };
     (*next == packet.knock && !arrives).then_some(NotCounted::OtherDestination)
 }
-
-/// The stages of a source, by rule.
-pub(crate) type Stages = BTreeMap<RuleId, Stage>;
