@@ -1,5 +1,6 @@
 //! Lists of addresses and networks: the option `from=` of authorized_keys.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -93,6 +94,27 @@ impl FromStr for Network {
     }
 }
 
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.length) {
+            (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => self.address.fmt(f),
+            (address, length) => write!(f, "{address}/{length}"),
+        }
+    }
+}
+
+impl fmt::Display for AddressList {
+    /// As in the file, the exceptions last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let permitted = self.permitted.iter().map(|network| ("", network));
+        let excepted = self.excepted.iter().map(|network| ("!", network));
+        for (index, (sign, network)) in permitted.chain(excepted).enumerate() {
+            write!(f, "{}{sign}{network}", if index > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl AddressList {
     /// Whether an address is permitted and not excepted.
     pub fn permits(&self, address: IpAddr) -> bool {
@@ -137,6 +159,7 @@ mod tests {
         }
         let all: AddressList = "0.0.0.0/0,::/0".parse().expect("a list");
         assert!(all.permits("255.255.255.255".parse().expect("one")) && all.permits("::1".parse().expect("one")));
+        assert_eq!(list.to_string(), "192.0.2.0/24,2001:db8::/32,!192.0.2.7,!2001:db8:1::/48");
     }
 
     #[test]

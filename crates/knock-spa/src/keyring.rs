@@ -1,6 +1,7 @@
 //! The keys of a server: which key a packet is from, opening it, verifying it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::authorized_keys::AuthorizedKey;
 use crate::cover::Cover;
@@ -91,7 +92,7 @@ struct KnownId {
 
 /// The keys that may sign packets for a realm, under each cover, and their key ids of three days.
 pub struct Keyring {
-    keys: Vec<AuthorizedKey>,
+    keys: Arc<[AuthorizedKey]>,
     /// Those of the first key under each cover, then those of the second …
     packet_keys: Vec<PacketKeys>,
     covers: usize,
@@ -105,7 +106,8 @@ impl Keyring {
     pub fn new(realm: &Realm, covers: &[Cover], keys: Vec<AuthorizedKey>, now: UnixTime) -> Keyring {
         let pairs = keys.iter().flat_map(|key| covers.iter().map(move |cover| (key, cover)));
         let packet_keys = pairs.map(|(key, cover)| PacketKeys::new(cover, &key.key, realm)).collect();
-        let mut keyring = Keyring { keys, packet_keys, covers: covers.len(), day: now.day(), ids: Vec::new() };
+        let mut keyring =
+            Keyring { keys: keys.into(), packet_keys, covers: covers.len(), day: now.day(), ids: Vec::new() };
         keyring.add_days();
         keyring
     }
@@ -178,6 +180,11 @@ impl Keyring {
     /// All keys, in the order of the file.
     pub fn keys(&self) -> &[AuthorizedKey] {
         &self.keys
+    }
+
+    /// The same, for a listing that may outlive the keyring.
+    pub fn shared_keys(&self) -> Arc<[AuthorizedKey]> {
+        Arc::clone(&self.keys)
     }
 }
 
