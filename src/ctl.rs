@@ -10,6 +10,7 @@ mod prometheus;
 mod report;
 mod rules;
 mod sequence;
+mod spa;
 mod status;
 mod table;
 mod trial;
@@ -164,6 +165,8 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Sequence { knocks } => new_sequence(knocks, args.json),
         args::Command::Client { rule, host, wait, config } => client::client(&config, &rule, &host, wait),
         args::Command::Doctor { config } => doctor(&args.socket, &config, args.json),
+        args::Command::Spa(args::Spa::Keys) => answer.show(&Command::Keys {}, spa::keys::text),
+        args::Command::Spa(args::Spa::Submit { from }) => spa::submit::submit(&args.socket, args.json, from),
         args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod plan;
 mod reload;
 mod reload_thread;
 mod signed;
+mod signed_requests;
 pub(crate) mod startup;
 mod trial;
 mod watching;

@@ -65,6 +65,15 @@ pub(crate) enum Command {
     },
     /// What the packets of a source meant in the last minutes. Answered by [`Explained`].
     Explain { address: IpAddr },
+    /// The ssh keys that may sign packets, and what their users have done. Answered by [`Keys`].
+    Keys {},
+    /// A signed packet that came another way than by UDP. Answered by [`Submitted`].
+    Submit {
+        /// The address that it came from.
+        address: IpAddr,
+        /// The packet in base64.
+        packet: String,
+    },
 }
 
 impl Command {
@@ -150,6 +159,8 @@ pub(crate) enum Code {
     InvalidConfiguration,
     /// No configuration is tried.
     NothingToConfirm,
+    /// The configuration has no `spa`.
+    NoSignedPackets,
     /// The request was carried out and failed.
     Failed,
 }
@@ -318,6 +329,62 @@ pub(crate) struct Grant {
     pub(crate) key: Option<String>,
 }
 
+/// The ssh keys that may sign packets, in the order of their file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Keys {
+    pub(crate) keys: Vec<Key>,
+}
+
+/// An ssh key that may sign packets, and what its user has done since the start of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Key {
+    /// The comment of its line; the fingerprint, where it has none.
+    pub(crate) user: String,
+    /// The fingerprint.
+    pub(crate) key: String,
+    /// The type, as ssh names it.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The line of the file.
+    pub(crate) line: usize,
+    /// The rules that its option names; `null`: all that accept signed packets.
+    pub(crate) rules: Option<Vec<String>>,
+    /// When it expires, in seconds since 1970, UTC.
+    pub(crate) expires: Option<f64>,
+    /// Whether it has expired.
+    pub(crate) expired: bool,
+    /// The option `from`.
+    pub(crate) from: Option<String>,
+    /// The option `address`: `source`, `strict` or `any`.
+    pub(crate) address: String,
+    /// Whether it may ask for the prefix of an address.
+    pub(crate) wide: bool,
+    /// Packets that were accepted.
+    pub(crate) accepted: u64,
+    /// Packets that were refused.
+    pub(crate) refused: u64,
+    /// The packet that was accepted last.
+    pub(crate) last: Option<LastUse>,
+    /// Live grants that it asked for last.
+    pub(crate) grants: usize,
+}
+
+/// When and from where a packet was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LastUse {
+    /// How long ago that was.
+    pub(crate) age_seconds: f64,
+    /// Where the packet came from.
+    pub(crate) address: IpAddr,
+}
+
+/// What became of a packet that came another way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Submitted {
+    /// Why not is in the log.
+    pub(crate) accepted: bool,
+}
+
 /// A grant was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Granted {
@@ -470,6 +537,8 @@ mod tests {
             Command::Reload {},
             Command::Try { file: PathBuf::from("/etc/knockd/new.json"), time: serde_json::json!("10m") },
             Command::Confirm {},
+            Command::Keys {},
+            Command::Submit { address, packet: "AAAA".to_owned() },
         ] {
             let line = command.to_line();
             assert_eq!(line.matches('\n').count(), 1, "{line}");

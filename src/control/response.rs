@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
-use std::vec;
 
 use knock_grant::Policy;
 use knock_proto::Time;
@@ -31,11 +30,12 @@ pub(crate) enum Progress {
     More,
 }
 
-/// The grants that were live when the request arrived.
+/// Writes the next entry of a list; `false`: there is none.
+type NextEntry = Box<dyn FnMut(&mut Vec<u8>) -> bool>;
+
+/// What is still to come of a list.
 struct Listing {
-    policy: Rc<Policy>,
-    now: Time,
-    grants: vec::IntoIter<knock_grant::Grant>,
+    next: NextEntry,
     first: bool,
 }
 
@@ -64,9 +64,19 @@ impl Response {
 
     /// Live grants: [`super::protocol::Grants`].
     pub(crate) fn grants(policy: Rc<Policy>, now: Time, grants: Vec<knock_grant::Grant>) -> Response {
-        let buffer = format!("{{\"version\":{VERSION},\"result\":{{\"grants\":[").into_bytes();
-        let rest = Listing { policy, now, grants: grants.into_iter(), first: true };
-        Response { buffer, written: 0, rest: Some(rest) }
+        Response::list("grants", grants.into_iter().map(move |grant| entry(&policy, now, &grant)))
+    }
+
+    /// A result with one list of that name, whose entries are made when the client takes them.
+    pub(crate) fn list<T: Serialize>(name: &str, mut entries: impl Iterator<Item = T> + 'static) -> Response {
+        let buffer = format!("{{\"version\":{VERSION},\"result\":{{\"{name}\":[").into_bytes();
+        let next = move |buffer: &mut Vec<u8>| {
+            let Some(entry) = entries.next() else { return false };
+            // As for a whole answer, this cannot fail.
+            let _ = serde_json::to_writer(buffer, &entry);
+            true
+        };
+        Response { buffer, written: 0, rest: Some(Listing { next: Box::new(next), first: true }) }
     }
 
     /// Writes as much as the kernel takes at once.
@@ -100,34 +110,32 @@ impl Response {
         self.buffer.clear();
         self.written = 0;
         while self.buffer.len() < PIECE {
-            let Some(grant) = listing.grants.next() else {
-                self.buffer.extend_from_slice(b"]}}\n");
-                self.rest = None;
-                return true;
-            };
+            let end = self.buffer.len();
             if !std::mem::take(&mut listing.first) {
                 self.buffer.push(b',');
             }
-            // This cannot fail either.
-            let _ = serde_json::to_writer(&mut self.buffer, &listing.entry(&grant));
+            if !(listing.next)(&mut self.buffer) {
+                self.buffer.truncate(end);
+                self.buffer.extend_from_slice(b"]}}\n");
+                self.rest = None;
+                return true;
+            }
         }
         true
     }
 }
 
-impl Listing {
-    fn entry(&self, grant: &knock_grant::Grant) -> Grant {
-        let opens = self.policy.places(&grant.rule, grant.address);
-        let signer = grant.key.and_then(|key| self.policy.signers.keys.get(&key));
-        Grant {
-            user: signer.map(|signer| signer.name.to_string()),
-            key: grant.key.map(|key| key.to_string()),
-            rule: grant.rule.to_string(),
-            address: grant.prefix.to_string(),
-            opens: opens.iter().map(ToString::to_string).collect(),
-            age_seconds: self.now.since(grant.since).as_secs_f64(),
-            remaining_seconds: grant.expires.since(self.now).as_secs_f64(),
-        }
+fn entry(policy: &Policy, now: Time, grant: &knock_grant::Grant) -> Grant {
+    let opens = policy.places(&grant.rule, grant.address);
+    let signer = grant.key.and_then(|key| policy.signers.keys.get(&key));
+    Grant {
+        user: signer.map(|signer| signer.name.to_string()),
+        key: grant.key.map(|key| key.to_string()),
+        rule: grant.rule.to_string(),
+        address: grant.prefix.to_string(),
+        opens: opens.iter().map(ToString::to_string).collect(),
+        age_seconds: now.since(grant.since).as_secs_f64(),
+        remaining_seconds: grant.expires.since(now).as_secs_f64(),
     }
 }
 

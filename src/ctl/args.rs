@@ -136,6 +136,9 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "/etc/knockd/config.json")]
         config: PathBuf,
     },
+    /// Show who may ask with signed packets, or hand one to the daemon
+    #[command(subcommand)]
+    Spa(Spa),
     /// Convert a file of knock or knock-rs: the configuration goes to standard output, notes on what changes to standard
     /// error
     Import {
@@ -149,6 +152,20 @@ pub enum Command {
         /// An interface to listen on, or `any`, in place of what the file and the service say; repeat it for several
         #[arg(long = "interface", value_name = "NAME")]
         interfaces: Vec<InterfaceName>,
+    },
+}
+
+/// What to do about signed packets.
+#[derive(Debug, Subcommand)]
+pub enum Spa {
+    /// List the ssh keys that may sign packets: users, what they may ask for, and what they have done since the start
+    Keys,
+    /// Hand a signed packet to the daemon that came another way than by UDP, on standard input, as it is or in base64. Exit
+    /// status 1: it was not accepted
+    Submit {
+        /// The address that it came from
+        #[arg(long, value_name = "ADDR")]
+        from: IpAddr,
     },
 }
 

@@ -104,6 +104,8 @@ impl Daemon {
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Confirm {} => self.confirm(now, peer),
             Command::Explain { address } => self.explain(now, address.to_canonical()),
+            Command::Keys {} => self.keys(now),
+            Command::Submit { address, packet } => self.submit(now, peer, address.to_canonical(), &packet),
         })
     }
 

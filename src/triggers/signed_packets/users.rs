@@ -59,8 +59,8 @@ impl Users {
         self.0.retain(|key, _| keys.contains(key));
     }
 
-    /// What the user of that key has done; `None`: nothing.
-    pub(crate) fn get(&self, key: &Fingerprint) -> Option<&UserState> {
-        self.0.get(key)
+    /// What each user has done; those who did nothing are not there.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Fingerprint, &UserState)> {
+        self.0.iter()
     }
 }

@@ -1,0 +1,4 @@
+//! Signed packets: `knockctl spa`.
+
+pub(super) mod keys;
+pub(super) mod submit;
