@@ -167,6 +167,7 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Doctor { config } => doctor(&args.socket, &config, args.json),
         args::Command::Spa(args::Spa::Keys) => answer.show(&Command::Keys {}, spa::keys::text),
         args::Command::Spa(args::Spa::Submit { from }) => spa::submit::submit(&args.socket, args.json, from),
+        args::Command::Spa(args::Spa::Init(init)) => spa::init::init(&init, args.json),
         args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as Arguments, Parser, Subcommand};
 use knock_proto::InterfaceName;
 
 /// Shows the state of a running knockd, and controls it.
@@ -136,7 +136,7 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "/etc/knockd/config.json")]
         config: PathBuf,
     },
-    /// Show who may ask with signed packets, or hand one to the daemon
+    /// Show who may ask with signed packets, begin to accept them, or hand one to the daemon
     #[command(subcommand)]
     Spa(Spa),
     /// Convert a file of knock or knock-rs: the configuration goes to standard output, notes on what changes to standard
@@ -158,6 +158,9 @@ pub enum Command {
 /// What to do about signed packets.
 #[derive(Debug, Subcommand)]
 pub enum Spa {
+    /// Make a cover and a file of keys where they are missing, and print what to write into the configuration, and the
+    /// secret URL for the users
+    Init(SpaInit),
     /// List the ssh keys that may sign packets: users, what they may ask for, and what they have done since the start
     Keys,
     /// Hand a signed packet to the daemon that came another way than by UDP, on standard input, as it is or in base64. Exit
@@ -167,6 +170,32 @@ pub enum Spa {
         #[arg(long, value_name = "ADDR")]
         from: IpAddr,
     },
+}
+
+/// How to begin to accept signed packets.
+#[derive(Debug, Arguments)]
+pub struct SpaInit {
+    /// The name or address of this host as clients write it, instead of its own name
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// The UDP port for the URL, instead of the first of the configuration, or 62201
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<std::num::NonZeroU16>,
+    /// The realm, which several hosts may have in common, instead of the host's name
+    #[arg(long, value_name = "REALM")]
+    pub realm: Option<String>,
+    /// Where to make the files, instead of beside the configuration file
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Make another cover, to replace the one that is in use
+    #[arg(long)]
+    pub new_cover: bool,
+    /// Print the URL as a QR code too
+    #[arg(long, conflicts_with = "json")]
+    pub qr: bool,
+    /// The configuration file; where it has `spa`, the URL is made of that
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/knockd/config.json")]
+    pub config: PathBuf,
 }
 
 #[cfg(test)]

@@ -73,13 +73,13 @@ fn subcommands(command: &Command) -> Roff {
     command.build();
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for (name, sub) in innermost("", &command) {
         let operands = sub.get_positionals().map(|operand| {
             let name = operand.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
             if operand.is_required_set() { format!(" {name}") } else { format!(" [{name}]") }
         });
         roff.control("TP", []);
-        roff.text([bold(sub.get_name()), roman(operands.collect::<String>())]);
+        roff.text([bold(name), roman(operands.collect::<String>())]);
         roff.text([roman(sentence(sub.get_about().map(ToString::to_string).as_deref().unwrap_or_default()))]);
         let own = sub.get_arguments().filter(|option| {
             !option.is_positional()
@@ -98,6 +98,16 @@ fn subcommands(command: &Command) -> Roff {
         }
     }
     roff
+}
+
+/// The commands that have none below them, with the words that name them: `spa keys`.
+fn innermost<'a>(before: &str, command: &'a Command) -> Vec<(String, &'a Command)> {
+    let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+    let with_name = |sub: &'a Command| {
+        let name = format!("{before}{}", sub.get_name());
+        if sub.has_subcommands() { innermost(&format!("{name} "), sub) } else { vec![(name, sub)] }
+    };
+    subcommands.flat_map(with_name).collect()
 }
 
 fn sentence(text: &str) -> String {
