@@ -33,8 +33,8 @@ use systemd_journal_logger::connected_to_journal;
 
 use crate::control::client::{ClientError, follow, request};
 use crate::control::protocol::{
-    Code, Command, Confirmed, Followed, Following, Granted, Grants, Refusal, Reloaded, Revoked, RuleState, Status,
-    Tried,
+    Code, Command, Confirmed, Followed, Following, Granted, Grants, Keys, Refusal, Reloaded, Revoked, RuleState,
+    Status, Tried,
 };
 use args::Args;
 use import::ImportOptions;
@@ -108,7 +108,14 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         args::Command::Status { prometheus: true, .. } => {
             let status: Status = request(&args.socket, &Command::Status {})?;
-            print(&prometheus::metrics(&status))
+            let mut text = prometheus::metrics(&status);
+            if let Some(signed) = &status.signed_packets {
+                text += &spa::metrics::of_state(signed);
+                // A reload may have ended them meanwhile.
+                let keys = request::<Keys>(&args.socket, &Command::Keys {});
+                text += &keys.as_ref().map(spa::metrics::of_users).unwrap_or_default();
+            }
+            print(&text)
         }
         args::Command::Rules { dot } => {
             let status: Status = request(&args.socket, &Command::Status {})?;

@@ -10,6 +10,7 @@ mod packet;
 mod path;
 mod ruleset;
 mod shadow;
+mod signed;
 mod silent;
 mod translation;
 mod user_set;
@@ -87,6 +88,7 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = silent::findings(facts);
     findings.extend(host::findings(facts));
     findings.extend(facts.status.iter().filter_map(configuration));
+    findings.extend(signed::findings(facts));
     if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {
         if let Some(table) = &status.table {
             findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));

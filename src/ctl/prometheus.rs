@@ -53,7 +53,13 @@ pub(crate) fn metrics(status: &Status) -> String {
 }
 
 /// A metric with its samples: labels and value. Nothing where there are none.
-fn metric(text: &mut String, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (String, f64)>) {
+pub(super) fn metric(
+    text: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (String, f64)>,
+) {
     let mut samples = samples.into_iter().peekable();
     if samples.peek().is_some() {
         // Text takes everything.
@@ -64,16 +70,16 @@ fn metric(text: &mut String, name: &str, kind: &str, help: &str, samples: impl I
     }
 }
 
-fn flag(value: bool) -> f64 {
+pub(super) fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn number(value: usize) -> f64 {
+pub(super) fn number(value: usize) -> f64 {
     u32::try_from(value).map_or(f64::from(u32::MAX), f64::from)
 }
 
 /// A label's value.
-fn escape(value: &str) -> String {
+pub(super) fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

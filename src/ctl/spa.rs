@@ -3,5 +3,7 @@
 pub(super) mod files;
 pub(super) mod init;
 pub(super) mod keys;
+pub(super) mod metrics;
 mod qr;
+pub(super) mod state;
 pub(super) mod submit;

@@ -1,5 +1,6 @@
 //! The state of the daemon, for people: first whether all is well, then the rules.
 
+use super::spa::state;
 use super::table::{BAD, GOOD, count, duration, span, styled, table};
 use crate::control::protocol::{Interface, RuleState, Status};
 use crate::os::privileges::Protections;
@@ -27,6 +28,7 @@ pub(super) fn problems(status: &Status) -> Vec<String> {
     for set in &status.sets {
         problems.extend(set.problem.as_ref().map(|problem| format!("user set {}: {problem}", set.name)));
     }
+    problems.extend(status.signed_packets.as_ref().and_then(state::problem));
     problems
 }
 
@@ -75,6 +77,9 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
     for (number, set) in status.sets.iter().enumerate() {
         let state = set.problem.as_deref().unwrap_or("in use");
         row(if number == 0 { "user sets" } else { "" }, format!("{}: {state}", set.name));
+    }
+    if let Some(signed) = &status.signed_packets {
+        row("signed packets", state::in_words(signed, &status.counters));
     }
     for (label, numbers) in numbers(status) {
         let shown = numbers.iter().filter(|(number, _)| all || *number > 0);

@@ -13,7 +13,7 @@ use super::silent::ConfigFile;
 use super::translation::{self, Translations};
 use super::{Finding, interfaces};
 use crate::control::client::{ClientError, request};
-use crate::control::protocol::{self, Status};
+use crate::control::protocol::{self, Key, Keys, Status};
 use crate::os::privileges::Protections;
 
 /// No knockd was built before this: 2024-01-01.
@@ -51,6 +51,10 @@ pub(crate) struct Facts {
     pub(crate) services: Vec<&'static str>,
     /// Ports at which something listens, on more than the loopback interface.
     pub(crate) listening: Vec<String>,
+    /// The keys of signed packets, where they are received.
+    pub(crate) keys: Vec<Key>,
+    /// Whether the clock is synchronised; `None`: not known.
+    pub(crate) clock_is_synchronised: Option<bool>,
 }
 
 /// Asks the daemon, nft, ufw, systemctl and /proc. `file`: the configuration file, which is checked where no daemon answers.
@@ -62,6 +66,11 @@ pub(crate) fn gather(socket: &Path, file: &Path) -> Facts {
             facts.file = matches!(error, ClientError::NoDaemon { .. }).then(|| ConfigFile::check(file));
             facts.no_status = Some(error.to_string());
         }
+    }
+    if facts.status.as_ref().is_some_and(|status| status.signed_packets.is_some()) {
+        let keys = request::<Keys>(socket, &protocol::Command::Keys {});
+        facts.keys = keys.map(|keys| keys.keys).unwrap_or_default();
+        facts.clock_is_synchronised = clock_is_synchronised();
     }
     gather_rest(facts)
 }
@@ -127,6 +136,16 @@ fn elements(document: &Value) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// Whether the kernel's clock is synchronised (adjtimex(2)), as systemd says.
+fn clock_is_synchronised() -> Option<bool> {
+    let output = Command::new("timedatectl").args(["show", "-p", "NTPSynchronized", "--value"]).output().ok()?;
+    match output.stdout.trim_ascii() {
+        b"yes" => Some(true),
+        b"no" => Some(false),
+        _ => None,
+    }
 }
 
 fn is_in_use(service: &str) -> bool {
