@@ -39,6 +39,7 @@ mod sessions;
 mod signed_client;
 mod signed_packets;
 mod soak;
+mod spa_commands;
 mod ssh;
 mod status;
 mod testkit;

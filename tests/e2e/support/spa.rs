@@ -50,17 +50,22 @@ pub(crate) fn open(rule: &str) -> Request {
 impl Signer {
     /// The user with that number, whose packets are sealed with that cover.
     pub(crate) fn new(number: u8, cover: &Cover) -> Signer {
-        Signer::with_key(PrivateKey::from_seed([number; 32], "a user"), cover)
+        Signer::of_realm(number, cover, "example.com")
+    }
+
+    /// The same, for another realm.
+    pub(crate) fn of_realm(number: u8, cover: &Cover, realm: &str) -> Signer {
+        Signer::with_key(PrivateKey::from_seed([number; 32], "a user"), cover, realm)
     }
 
     /// A user with a key of ECDSA.
     pub(crate) fn with_ecdsa(number: u8, cover: &Cover) -> Signer {
         let key = PrivateKey::from_p256([number; 32], "a user").expect("a number of the group");
-        Signer::with_key(key, cover)
+        Signer::with_key(key, cover, "example.com")
     }
 
-    fn with_key(key: PrivateKey, cover: &Cover) -> Signer {
-        let realm: Realm = "example.com".parse().expect("a realm");
+    fn with_key(key: PrivateKey, cover: &Cover, realm: &str) -> Signer {
+        let realm: Realm = realm.parse().expect("a realm");
         Signer { packet_keys: PacketKeys::new(cover, key.public_key(), &realm), key }
     }
 
