@@ -24,29 +24,31 @@ pub(super) fn text(stays: &[Stay], since: f64, now: f64) -> String {
     let mut text = format!("who was in during the last {window}; a column of the bar is {column}\n");
     text.push_str(&styled(DIM, &axis(since, now)));
     let rows: Vec<Vec<String>> = columns(stays.iter().map(|stay| row(stay, now)).collect());
-    for address in addresses(stays) {
-        let of_address = || stays.iter().zip(&rows).filter(|(stay, _)| stay.who.address == address);
-        let is_in = of_address().any(|(stay, _)| stay.end == End::Live);
+    for of_address in by_address(stays) {
+        let of_address: Vec<(&Stay, &Vec<String>)> =
+            of_address.into_iter().filter_map(|index| stays.get(index).zip(rows.get(index))).collect();
+        let address = of_address.first().map_or("", |(stay, _)| stay.who.address.as_str());
         let heading = format!("{}\n", knock_config::printable(address));
+        let is_in = of_address.iter().any(|(stay, _)| stay.end == End::Live);
         text.push_str(&if is_in { styled(GOOD, &heading) } else { heading });
         let spans: Vec<(f64, f64)> =
-            of_address().map(|(stay, _)| (stay.from.unwrap_or(since), stay.until.min(now))).collect();
+            of_address.iter().map(|(stay, _)| (stay.from.unwrap_or(since), stay.until.min(now))).collect();
         text.push_str(&format!("{INDENT}{}\n", bar(&spans, since, now)));
-        let rows: Vec<Vec<String>> = of_address().map(|(_, row)| row.clone()).collect();
+        let rows: Vec<Vec<String>> = of_address.iter().map(|(_, row)| (*row).clone()).collect();
         text.push_str(&table(&["", "", "", "", ""], &rows));
     }
     text
 }
 
-/// Each address once; the one that was in last is first.
-fn addresses(stays: &[Stay]) -> Vec<&str> {
-    let mut last: HashMap<&str, usize> = HashMap::new();
+/// The stays of each address; the one that was in last is first.
+fn by_address(stays: &[Stay]) -> Vec<Vec<usize>> {
+    let mut by_address: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, stay) in stays.iter().enumerate() {
-        last.insert(&stay.who.address, index);
+        by_address.entry(&stay.who.address).or_default().push(index);
     }
-    let mut addresses: Vec<&str> = last.keys().copied().collect();
-    addresses.sort_by_key(|address| std::cmp::Reverse(last[address]));
-    addresses
+    let mut all: Vec<Vec<usize>> = by_address.into_values().collect();
+    all.sort_by_key(|of_address| std::cmp::Reverse(of_address.last().copied()));
+    all
 }
 
 /// The line of times above the bars.
