@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 /// The content of a new file of keys.
 pub(super) const KEYS_HEADER: &str = "\
-# Who may send signed packets to knockd: on each line options, the public ssh key (ssh-ed25519), and the user's name.
+# Who may send signed packets to knockd: on each line options, a public ssh key, and the user's name.
+# The key is of Ed25519, or of ECDSA with 256 bits.
 # rules=\"ssh\",expiry-time=\"20271231Z\" ssh-ed25519 AAAA... alice@laptop
 # Then: knockctl reload
 ";
