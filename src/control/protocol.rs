@@ -287,7 +287,13 @@ pub(crate) struct RuleState {
     pub(crate) command: bool,
     /// The rule whose grant it revokes.
     pub(crate) revoke: Option<String>,
-    /// Knocks of its sequence, by TCP and by UDP; both are 0 where it has one-time sequences.
+    /// Whether it has one-time sequences.
+    #[serde(default)]
+    pub(crate) one_time: bool,
+    /// Whether signed packets may ask for it.
+    #[serde(default)]
+    pub(crate) signed_packets: bool,
+    /// Knocks of its sequence, by TCP and by UDP; both are 0 where it has none, or one-time sequences.
     pub(crate) tcp_knocks: usize,
     pub(crate) udp_knocks: usize,
     /// The time for the whole sequence.

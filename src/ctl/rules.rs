@@ -56,7 +56,21 @@ fn row(rule: &RuleState) -> Vec<String> {
         1 => "1 address".to_owned(),
         grants => format!("{grants} addresses"),
     };
-    vec![rule.name.clone(), knocks(rule), span(rule.sequence_seconds), open_to, does.join("; ")]
+    let within = if has_knocks(rule) { span(rule.sequence_seconds) } else { String::new() };
+    vec![rule.name.clone(), triggers(rule), within, open_to, does.join("; ")]
+}
+
+fn has_knocks(rule: &RuleState) -> bool {
+    rule.one_time || rule.tcp_knocks + rule.udp_knocks > 0
+}
+
+/// What triggers the rule: knocks, a signed packet, or either.
+fn triggers(rule: &RuleState) -> String {
+    match (has_knocks(rule), rule.signed_packets) {
+        (true, true) => format!("{}, signed", knocks(rule)),
+        (true, false) => knocks(rule),
+        (false, _) => "signed".to_owned(),
+    }
 }
 
 /// A dot for each knock, and how many of them are UDP. Their order is not shown.
@@ -81,7 +95,8 @@ pub(super) fn dot(status: &Status) -> String {
     }
     for rule in &status.by_rule {
         let node = quoted(&format!("rule {}", rule.name));
-        let label = format!("{}\n{} within {}", rule.name, knocks(rule), span(rule.sequence_seconds));
+        let within = if has_knocks(rule) { format!(" within {}", span(rule.sequence_seconds)) } else { String::new() };
+        let label = format!("{}\n{}{within}", rule.name, triggers(rule));
         line(&format!("{node} [shape=ellipse, label={}];", quoted(&label)));
         let timeout = rule.timeout_seconds.map(span).unwrap_or_default();
         for opened in &rule.opens {
@@ -136,6 +151,10 @@ mod tests {
              close   ●●●●         5s                   revokes ssh\n\
              notify  one-time     5s                   runs a command\n"
         );
+        let signed = RuleState { name: "vpn".to_owned(), signed_packets: true, ..RuleState::default() };
+        assert_eq!((triggers(&signed).as_str(), row(&signed)[2].as_str()), ("signed", ""));
+        let either = RuleState { tcp_knocks: 2, ..signed };
+        assert_eq!(triggers(&either), "●●, signed");
         let nothing = text(&Status { table: None, ..status() }, &[]);
         assert!(nothing.starts_with("RULE "), "{nothing}");
     }

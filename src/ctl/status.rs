@@ -218,7 +218,14 @@ pub(super) mod tests {
                     ..rule("ssh", &["22/tcp", "51820/udp"])
                 },
                 RuleState { revoke: Some("ssh".to_owned()), udp_knocks: 0, ..rule("close", &[]) },
-                RuleState { command: true, commands_failed: 1, tcp_knocks: 0, udp_knocks: 0, ..rule("notify", &[]) },
+                RuleState {
+                    command: true,
+                    commands_failed: 1,
+                    one_time: true,
+                    tcp_knocks: 0,
+                    udp_knocks: 0,
+                    ..rule("notify", &[])
+                },
             ],
             signed_packets: None,
             counters: Counters {

@@ -199,6 +199,8 @@ impl Daemon {
                 timeout_seconds: rule.allow.as_ref().map(|allow| allow.timeout().as_secs_f64()),
                 command: rule.command.is_some(),
                 revoke: rule.revoke.as_ref().map(ToString::to_string),
+                one_time: matches!(rule.trigger, Some(Trigger::OneTime(_))),
+                signed_packets: rule.spa,
                 tcp_knocks,
                 udp_knocks: knocks.len() - tcp_knocks,
                 sequence_seconds: rule.timeout.as_secs_f64(),

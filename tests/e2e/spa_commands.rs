@@ -189,6 +189,9 @@ fn each_key_shows_what_it_may_do_and_what_its_user_did() {
 
     let status = daemon.knockctl(&["status"]);
     assert!(status.contains("signed packets  2 keys at 62201/udp, 1 accepted, 1 refused\n"), "{status}");
+    let plan = daemon.knockctl(&["rules"]);
+    let line = |name: &str| plan.lines().find(|line| line.starts_with(name)).expect("a line for each rule");
+    assert!(line("ssh").split_whitespace().nth(1) == Some("signed"), "{plan}");
     let metrics = daemon.knockctl(&["status", "--prometheus"]);
     let labels = format!("{{user=\"alice\",key=\"{}\"}}", alice.fingerprint());
     for line in [format!("knockd_user_accepted_total{labels} 1"), "knockd_signed_usable 1".to_owned()] {

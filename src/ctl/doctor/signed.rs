@@ -1,5 +1,7 @@
 //! Signed packets: whether any can be accepted, the clock, and keys that end.
 
+use std::collections::HashSet;
+
 use super::{Facts, Finding};
 use crate::control::protocol::Key;
 use crate::ctl::spa::keys::utc;
@@ -39,6 +41,15 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         let end = |key: &Key| format!(" ({})", utc(key.expires.unwrap_or_default()));
         let text = format!("keys that expire within 14 days: {}", named(&ending, end));
         findings.push(Finding::note(SUBJECT, text));
+    }
+    let rules = facts.status.iter().flat_map(|status| &status.by_rule).filter(|rule| rule.signed_packets);
+    let known: HashSet<&str> = rules.map(|rule| rule.name.as_str()).collect();
+    let unknown = |key: &Key| key.rules.iter().flatten().find(|rule| !known.contains(rule.as_str())).cloned();
+    let wrong: Vec<&Key> = facts.keys.iter().filter(|key| unknown(key).is_some()).collect();
+    if !wrong.is_empty() {
+        let rule = |key: &Key| format!(" names {}", unknown(key).unwrap_or_default());
+        let text = format!("keys whose option `rules` names a rule without `spa`: {}", named(&wrong, rule));
+        findings.push(Finding::note(SUBJECT, text).fix("write another rule, or \"spa\": true into that rule"));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(SUBJECT, format!("are accepted from {}", count(signed.keys, "key"))));
@@ -109,6 +120,9 @@ mod tests {
                 (Severity::Note, "keys that expire within 14 days: alice (1970-01-13 17:33 UTC) (line 1)".to_owned()),
             ]
         );
+        let typo = Key { rules: Some(vec!["shh".to_owned()]), line: 2, ..key("bob") };
+        let text = "keys whose option `rules` names a rule without `spa`: bob names shh (line 2)";
+        assert_eq!(texts(&facts(None, vec![typo])), [(Severity::Note, text.to_owned())]);
         let many = texts(&facts(None, vec![expired; 8]));
         assert!(many[0].1.starts_with("expired keys") && many[0].1.ends_with("and 3 more"), "{many:?}");
     }
