@@ -3,7 +3,7 @@
 use knock_config::printable;
 
 use super::table::{BAD, DIM, DOUBTFUL, GOOD, count, duration, span, styled, table};
-use crate::control::protocol::{Granted, Grants, Reloaded, Revoked};
+use crate::control::protocol::{Grant, Granted, Grants, Reloaded, Revoked};
 use crate::ctl::doctor::{Finding, Severity};
 
 /// The live grants.
@@ -11,20 +11,23 @@ pub(crate) fn grants(grants: &Grants) -> String {
     if grants.grants.is_empty() {
         return "no live grants\n".to_owned();
     }
-    let rows: Vec<Vec<String>> = grants
-        .grants
-        .iter()
-        .map(|grant| {
-            vec![
-                grant.rule.clone(),
-                grant.address.clone(),
-                format!("{} ago", duration(grant.age_seconds)),
-                duration(grant.remaining_seconds),
-                grant.opens.join(", "),
-            ]
-        })
-        .collect();
-    table(&["RULE", "ADDRESS", "SINCE", "REMAINING", "OPENS"], &rows)
+    // Users are those of signed packets, which few configurations have.
+    let users = grants.grants.iter().any(|grant| grant.user.is_some());
+    let row = |grant: &Grant| {
+        let mut row = vec![
+            grant.rule.clone(),
+            grant.address.clone(),
+            format!("{} ago", duration(grant.age_seconds)),
+            duration(grant.remaining_seconds),
+        ];
+        row.extend(users.then(|| grant.user.clone().unwrap_or_else(|| "-".to_owned())));
+        row.push(grant.opens.join(", "));
+        row
+    };
+    let rows: Vec<Vec<String>> = grants.grants.iter().map(row).collect();
+    let mut head = vec!["RULE", "ADDRESS", "SINCE", "REMAINING", "USER", "OPENS"];
+    head.retain(|column| users || *column != "USER");
+    table(&head, &rows)
 }
 
 /// The answer to a request for a grant.
@@ -98,6 +101,35 @@ mod tests {
             let findings: Vec<Finding> = severities.iter().map(finding).collect();
             assert_eq!(found(&findings).as_deref(), text);
         }
+    }
+
+    #[test]
+    fn grants_have_a_column_of_users_where_one_of_them_has_a_user() {
+        let grant = |user: Option<&str>| Grant {
+            rule: "ssh".to_owned(),
+            address: "192.0.2.7".to_owned(),
+            opens: vec!["22/tcp".to_owned()],
+            age_seconds: 5.0,
+            remaining_seconds: 60.0,
+            user: user.map(str::to_owned),
+            key: None,
+        };
+        let shown = |list: Vec<Grant>| {
+            let text = anstream::adapter::strip_str(&grants(&Grants { grants: list })).to_string();
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(vec![grant(None)]),
+            ["RULE ADDRESS SINCE REMAINING OPENS", "ssh 192.0.2.7 5s ago 1m 0s 22/tcp"]
+        );
+        assert_eq!(
+            shown(vec![grant(Some("alice")), grant(None)]),
+            [
+                "RULE ADDRESS SINCE REMAINING USER OPENS",
+                "ssh 192.0.2.7 5s ago 1m 0s alice 22/tcp",
+                "ssh 192.0.2.7 5s ago 1m 0s - 22/tcp",
+            ]
+        );
     }
 
     #[test]
