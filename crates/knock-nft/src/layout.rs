@@ -1,6 +1,6 @@
 //! The managed table as it is in the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -278,9 +278,13 @@ fn read_rules(connection: &mut Connection, table: &str) -> Result<[Vec<u64>; CHA
 /// In ascending order; an element that is not of ports, which only another program can have added, counts as 0/tcp.
 fn read_guarded(connection: &mut Connection, table: &str) -> Result<Vec<PortRange>, Errno> {
     let request = |flags| elements_request(FAMILY, table, text(GUARDED), flags);
-    let mut guarded = connection.dump(request, |ports: &mut Vec<PortRange>, message: Message<'_>| {
-        read_elements(message, |listed| ports.push(listed.ports().unwrap_or(Port::tcp(0).into())));
-    })?;
+    let read = |ports: &mut HashMap<PortRange, PortRange>, message: Message<'_>| {
+        read_elements(message, |listed| {
+            let range = listed.ports().unwrap_or(Port::tcp(0).into());
+            ports.insert(range, range);
+        });
+    };
+    let mut guarded = connection.dump_elements(request, read)?;
     guarded.sort_unstable();
     Ok(guarded)
 }
