@@ -17,6 +17,8 @@ use crate::{flood, latency, said};
 
 /// The numbers of keys with which memory and the time to read them are measured.
 const KEYS: [usize; 3] = [1, 1_000, 10_000];
+/// Packets of a flood in a second.
+const RATE: u32 = 100_000;
 /// Packets that are opened at once: the users are served so many in a second.
 const BURST: u32 = 500;
 
@@ -62,7 +64,7 @@ pub(crate) fn measure(knockd: &Path, fwknop: Option<(&Path, &Path)>, scratch: &P
     let mut signed = Candidate::signed(knockd, scratch, "ours, signed packet", 100)?;
     let mut sequence = Candidate::ours(knockd, scratch, "ours, three knocks", Preparation { rules: 1, grants: 0 })?;
     let plan = flood::Plan {
-        rate: None,
+        rate: Some(RATE),
         passes: 1,
         lead: Duration::from_millis(500),
         time: Duration::from_secs(if quick { 2 } else { 10 }),
@@ -171,7 +173,7 @@ impl Figures {
             let (median, p90) = (us(summary.median_us), us(summary.p90_us));
             let _ = writeln!(text, "{:<24} {median:>9} {p90:>9} {:>5}", row.candidate, summary.lost);
         }
-        let _ = writeln!(text, "\nfloods of packets, unpaced, and packets that open in between\n");
+        let _ = writeln!(text, "\nfloods of 100,000 packets a second, and packets that open in between\n");
         let heads = ["a second", "µs each", "opened", "lost", "median"];
         let _ = writeln!(
             text,
