@@ -10,11 +10,10 @@ use knock_config::client;
 use serde_json::{Map, Value};
 
 use crate::args::{AddArgs, usage_of_add};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::file::to_write;
 use crate::host::is_same;
-use crate::plan::Refusal;
-use crate::report::complain;
+use crate::notice::complain;
 
 /// The most bytes that are read; a rule has some hundred.
 const INPUT_MAX: u64 = 1 << 20;

@@ -94,3 +94,21 @@ impl Error {
         }
     }
 }
+
+/// An error of the command line, or of what it names.
+pub(crate) enum Refusal {
+    Usage(clap::Error),
+    Error(Error),
+}
+
+impl From<clap::Error> for Refusal {
+    fn from(error: clap::Error) -> Refusal {
+        Refusal::Usage(error)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Error(error)
+    }
+}

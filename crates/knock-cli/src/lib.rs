@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{AddArgs, Args, ListArgs, Verb};
-use crate::plan::Refusal;
+use crate::error::Refusal;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refusal::Usage(error)) => error.exit(),
         Err(Refusal::Error(error)) => {
-            report::complain(&error);
+            notice::complain(&error);
             ExitCode::from(error.status())
         }
     }
@@ -69,6 +69,6 @@ fn knock(mut args: Args) -> Result<(), Refusal> {
 
 fn warn(args: &Args, warning: Option<&str>) {
     if let Some(warning) = warning.filter(|_| !args.quiet) {
-        report::complain(warning);
+        notice::complain(warning);
     }
 }

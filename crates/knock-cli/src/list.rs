@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::ListArgs;
 use crate::error::Error;
 use crate::file::Rules;
-use crate::report::complain;
+use crate::notice::complain;
 
 /// Prints the list.
 pub(crate) fn list(args: &ListArgs) -> Result<(), Error> {

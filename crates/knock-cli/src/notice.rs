@@ -1,22 +1,27 @@
-//! Lines on a terminal, for a user who would else see nothing.
+//! Lines on standard error.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
 use crate::args::Args;
-use crate::report::complain;
 
 /// How long something takes before it is worth a line.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
-/// Whether there is somebody who reads notices.
-pub(crate) fn wanted(args: &Args) -> bool {
-    !args.quiet && !args.json && std::io::stderr().is_terminal()
+/// A line for standard error, which can be closed.
+pub(crate) fn complain(message: impl Display) {
+    let _ = writeln!(io::stderr(), "knock-cli: {message}");
 }
 
-/// A line that is printed after some time. Dropped before that it is not printed.
+/// Whether there is somebody who reads notices.
+pub(crate) fn wanted(args: &Args) -> bool {
+    !args.quiet && !args.json && io::stderr().is_terminal()
+}
+
+/// A line that is printed after some time, for a user who would else see nothing. Dropped before that it is not printed.
 pub(crate) struct Notice {
     _stop: Option<Sender<()>>,
 }

@@ -6,9 +6,8 @@ use clap::error::ErrorKind;
 use knock_proto::{Knock, SEQUENCE_MAX};
 
 use crate::args::{Args, is_port, usage};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::host::Host;
-use crate::plan::Refusal;
 
 /// The origin of the knocks on the command line.
 pub(crate) enum Origin {

@@ -8,15 +8,15 @@ use crate::args::Args;
 use crate::error::Error;
 use crate::identity;
 use crate::notice;
-use crate::plan::Opener;
 
-/// What opens a rule with `spa`. `asked`: a rule of the server by another name.
-pub(crate) fn opener(
+/// The packets that open a rule with `spa`, and how the key is called that signs. `asked`: a rule of the server by another
+/// name.
+pub(crate) fn packets(
     args: &Args,
     rule: &ClientRule,
     spa: &ClientSpa,
     asked: Option<&RuleName>,
-) -> Result<Opener, Error> {
+) -> Result<(SignedPackets, String), Error> {
     let identity = identity::find(args.identity.as_deref().or(rule.identity.as_deref()), notice::wanted(args))?;
     let ask = Ask {
         operation: if args.close { Operation::Close } else { Operation::Open },
@@ -26,5 +26,5 @@ pub(crate) fn opener(
         rule: asked.or(spa.rule.as_ref()).cloned(),
     };
     let packets = SignedPackets::new(spa.port, &spa.realm, &spa.cover, identity.signer, ask);
-    Ok(Opener::Packets(packets, identity.shown))
+    Ok((packets, identity.shown))
 }

@@ -9,7 +9,7 @@ use knock_config::client::{self, ClientRule, ClientTrigger};
 use knock_proto::{Knock, Protocol};
 
 use crate::args::{Args, usage};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::file::Rules;
 use crate::host::Host;
 use crate::origin::{HostWord, Origin, hosts_and_origin};
@@ -39,24 +39,6 @@ pub(crate) enum Sends {
         /// The rule of the server that -r names and the file does not have.
         asked: Option<RuleName>,
     },
-}
-
-/// An error of the command line, or of what it names.
-pub(crate) enum Refusal {
-    Usage(clap::Error),
-    Error(Error),
-}
-
-impl From<clap::Error> for Refusal {
-    fn from(error: clap::Error) -> Refusal {
-        Refusal::Usage(error)
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
-        Refusal::Error(error)
-    }
 }
 
 /// What opens the port.
@@ -217,7 +199,10 @@ fn opener(args: &Args, rule: &ClientRule, asked: Option<&RuleName>, rules: &Rule
     match &rule.trigger {
         ClientTrigger::Sequence(knocks) => knocks_opener(args, knocks.clone()),
         ClientTrigger::OneTime(path) => Err(Error::OneTime { name: rule.name.clone(), path: path.clone() }.into()),
-        ClientTrigger::Packet(spa) => Ok(packet::opener(args, rule, spa, asked)?),
+        ClientTrigger::Packet(spa) => {
+            let (packets, key) = packet::packets(args, rule, spa, asked)?;
+            Ok(Opener::Packets(packets, key))
+        }
         ClientTrigger::PacketOfServer => {
             Err(Error::PacketOfServer { name: rule.name.clone(), file: rules.file() }.into())
         }

@@ -1,6 +1,5 @@
 //! What the client prints: text, or JSON. Never a sequence, unless `-v` asks for each knock.
 
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,11 +18,6 @@ pub(crate) enum Done {
     Sent(Vec<IpAddr>),
     /// The port is open.
     Open { address: SocketAddr, rounds: u32, attempts: u32 },
-}
-
-/// A line for standard error, which can be closed.
-pub(crate) fn complain(message: impl Display) {
-    let _ = writeln!(io::stderr(), "knock-cli: {message}");
 }
 
 /// What `-v` prints before the knocks.

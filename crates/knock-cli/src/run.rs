@@ -26,7 +26,7 @@ pub(crate) fn knock(args: &Args, jobs: &[Job]) -> Result<(), Error> {
             match &first_error {
                 None => first_error = Some(error),
                 // The caller prints the first one only.
-                Some(_) => report::complain(&error),
+                Some(_) => notice::complain(&error),
             }
         }
     }
@@ -58,7 +58,7 @@ fn one(args: &Args, job: &Job) -> Result<Done, Error> {
             let knocked: Knocked = job.client.knock_each(print)?;
             // An address without a way to it is usual: a network without IPv6.
             for unsent in knocked.unsent.iter().filter(|unsent| !unsent.is_no_route()) {
-                report::complain(unsent);
+                notice::complain(unsent);
             }
             Ok(Done::Sent(knocked.addresses))
         }
