@@ -23,6 +23,8 @@ use users::Users;
 
 /// The header of a UDP datagram (RFC 768), which its length counts too.
 const UDP_HEADER: usize = 8;
+/// The shortest grant, as of `allow.timeout`.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// How long after a failure the files of accepted packets are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -222,9 +224,9 @@ impl SignedPackets {
         if !self.budgets.may_request(opened.key_index(), at.boottime.since(Time::default())) {
             return Err("the user has sent more than 10 packets in a second".to_owned());
         }
-        // A grant ends with its key.
+        // A grant ends with its key, but no sooner than grants can: the kernel takes a part of a jiffy for no timeout.
         if let (knock_spa::Action::Open { lifetime }, Some(end)) = (&mut decision.action, key.options.expires) {
-            *lifetime = (*lifetime).min(end.since(now));
+            *lifetime = (*lifetime).min(end.since(now).max(SHORTEST));
         }
         if matches!(&self.replays, Err((_, retry)) if *retry <= at.boottime) {
             self.open_files(at);

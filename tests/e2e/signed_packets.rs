@@ -263,6 +263,28 @@ fn a_broken_file_of_keys_changes_nothing_at_a_reload_and_is_named_at_a_start() {
 }
 
 #[test]
+fn a_grant_ends_with_its_key_and_lasts_no_longer_than_asked() {
+    let scene = Scene::new();
+    let server = &scene.network.server;
+    let end = time::OffsetDateTime::now_utc() + Duration::from_secs(600);
+    let (hour, minute, second) = end.to_hms();
+    let date = format!("{}{:02}{:02}", end.year(), u8::from(end.month()), end.day());
+    let option = format!("expiry-time=\"{date}{hour:02}{minute:02}{second:02}Z\"");
+    scene.authorize(&[scene.alice.line(&option, "alice"), scene.bob.line("", "bob")]);
+    let _daemon = scene.start();
+    let wire = wire(&scene.network);
+    let asked = |seconds| Request { lifetime: std::num::NonZeroU32::new(seconds), ..open("ssh") };
+    for (number, user, request, at_most) in
+        [(1, &scene.alice, open("ssh"), 600), (2, &scene.alice, asked(60), 60), (3, &scene.bob, asked(u32::MAX), 3600)]
+    {
+        send(&wire, client(number), &user.payload(&request));
+        let timeout = wait_for_grant(server, client(number), ("tcp", 22)).timeout.expect("it ends");
+        let at_most = Duration::from_secs(at_most);
+        assert!(timeout <= at_most && timeout + Duration::from_secs(30) > at_most, "{number}: {timeout:?}");
+    }
+}
+
+#[test]
 fn a_packet_closes_what_it_opened() {
     let scene = Scene::new();
     let server = &scene.network.server;
