@@ -171,6 +171,43 @@ fn no_packet_works_twice_whatever_happens_to_the_daemon() {
 }
 
 #[test]
+fn no_packet_works_twice_wherever_the_daemon_is_killed_between_its_arrival_and_its_grant() {
+    let scene = Scene::new();
+    let server = &scene.network.server;
+    let wire = wire(&scene.network);
+    // Before the record, before the grant, and before its acknowledgment is read; strace counts from when it is attached.
+    let steps = ["pwrite64:signal=KILL", "sendto:signal=KILL", "recvfrom:signal=KILL:when=2"];
+    for (number, inject) in (1_u8..).zip(steps) {
+        let mut daemon = scene.start();
+        let pid = daemon.pid().to_string();
+        let (first, second, fresh) = (client(10 + number), client(20 + number), client(30 + number));
+        let traced =
+            ["-f", "-qq", "-p", &pid, "-e", "trace=pwrite64,sendto,recvfrom", "-e", &format!("inject={inject}")];
+        let mut strace = std::process::Command::new("strace")
+            .args(traced)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("strace");
+        wait_until("strace is attached", || daemon.status("TracerPid") != 0);
+        let packet = scene.alice.payload(&open("ssh"));
+        send(&wire, first, &packet);
+        wait_until("the daemon is killed", || !daemon.is_running());
+        strace.wait().expect("strace ends with what it traces");
+        let daemon = Daemon::start_again(server, daemon.take_directory());
+        let before = counter(&daemon, "signed_accepted") + counter(&daemon, "signed_refused");
+        send(&wire, second, &packet);
+        wait_until("the replay is judged", || {
+            counter(&daemon, "signed_accepted") + counter(&daemon, "signed_refused") > before
+        });
+        let held: Vec<_> = elements(server, "grants4").into_iter().map(|element| element.address).collect();
+        assert!(!(held.contains(&first) && held.contains(&second)), "{inject}: {held:?}");
+        // A fresh one works at once, whatever happened.
+        send(&wire, fresh, &scene.alice.payload(&open("ssh")));
+        wait_for_grant(server, fresh, ("tcp", 22));
+    }
+}
+
+#[test]
 fn after_a_crash_of_the_machine_or_damage_no_packet_from_before_works() {
     let scene = Scene::new();
     let server = &scene.network.server;
