@@ -110,10 +110,15 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
     Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers }
 }
 
-/// What the triggers need of the configuration, and of the files that it names.
+/// What the triggers need of the configuration, and of the files that it names. With many rules or keys it takes a while to
+/// make, which a reload does off the event loop.
 pub(crate) struct Plans {
     pub(crate) sequences: SequencePlan,
     pub(crate) signed: Option<SignedPlan>,
+    /// The packets that the triggers have to see.
+    pub(crate) wanted: Wanted,
+    /// Who may ask with signed packets.
+    pub(crate) signers: Signers,
 }
 
 /// A file that the configuration names can't be used.
@@ -135,18 +140,11 @@ impl Plans {
     /// Where one can't be used or trusted.
     pub(crate) fn load(config: &Config, owners: Owners) -> Result<Plans, PlanError> {
         let sequences = SequencePlan::load(config, engine_settings(config), owners)?;
-        let signed = SignedPlan::load(config, owners, unix_time(clock_reading().wall))?;
-        Ok(Plans { sequences, signed })
-    }
-
-    /// The packets that the triggers have to see.
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted { watches: self.sequences.watches(), whole: self.signed.as_ref().map(SignedPlan::datagrams) }
-    }
-
-    /// Who may ask with signed packets.
-    pub(crate) fn signers(&self) -> Signers {
-        self.signed.as_ref().map(|plan| plan.signers(unix_time(clock_reading().wall))).unwrap_or_default()
+        let now = unix_time(clock_reading().wall);
+        let signed = SignedPlan::load(config, owners, now)?;
+        let wanted = Wanted { watches: sequences.watches(), whole: signed.as_ref().map(SignedPlan::datagrams) };
+        let signers = signed.as_ref().map(|plan| plan.signers(now)).unwrap_or_default();
+        Ok(Plans { sequences, signed, wanted, signers })
     }
 }
 

@@ -152,8 +152,8 @@ impl Daemon {
         let now = now();
 
         // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
-        self.packets.reconfigure(&config.interfaces, &plans.wanted()).map_err(NotReloaded::failed)?;
-        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces), plans.signers());
+        self.packets.reconfigure(&config.interfaces, &plans.wanted).map_err(NotReloaded::failed)?;
+        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces), plans.signers);
         if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
             if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
                 log::error!("{error}");

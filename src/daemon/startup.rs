@@ -211,14 +211,13 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let copy = if file_problem.is_none() { keep_last_valid(&copies, &loaded) } else { None };
     let in_force = InForce { text: loaded.text, file_problem, trial: None };
     let config = Rc::new(ActiveConfig::new(loaded.config));
-    let (wanted, signers) = (plans.wanted(), plans.signers());
     let sequences = Sequences::new(plans.sequences);
     let cooldowns = Cooldowns::new(cooldowns(&config), config.limits.sources);
     let control = open_control(&config)?;
-    let packets =
-        PacketSource::open(&config.interfaces, &wanted).map_err(|error| Failure::new(error.is_permission(), error))?;
+    let packets = PacketSource::open(&config.interfaces, &plans.wanted)
+        .map_err(|error| Failure::new(error.is_permission(), error))?;
     let events = EventLog::default();
-    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces), signers));
+    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces), plans.signers));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),

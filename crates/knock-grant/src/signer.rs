@@ -1,7 +1,7 @@
 //! Who may ask for grants with signed packets, and how an element says who did.
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use knock_proto::RuleId;
 use knock_spa::Fingerprint;
@@ -10,7 +10,7 @@ use knock_spa::Fingerprint;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The comment of the key; its fingerprint, where it has none.
-    pub name: Rc<str>,
+    pub name: Arc<str>,
     /// The key.
     pub key: Fingerprint,
 }
@@ -19,7 +19,7 @@ pub struct User {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// The name of its user.
-    pub name: Rc<str>,
+    pub name: Arc<str>,
     /// The rules; `None`: all that accept signed packets.
     pub rules: Option<HashSet<RuleId>>,
 }
