@@ -168,10 +168,9 @@ impl SignedPackets {
             return Outcome::Foreign;
         };
         // What was recorded and is sent again opens too, but must not use up what the user's next packet needs.
-        let is_fresh = self.terms.is_in_window(opened.claimed_time(), now)
-            && !self.replays.as_ref().is_ok_and(|replays| replays.has_seen(opened.nonce()));
+        let is_known = self.replays.as_ref().is_ok_and(|replays| replays.has_seen(opened.nonce()));
         let monotonic = at.boottime.since(Time::default());
-        let may_check = match is_fresh {
+        let may_check = match !is_known && self.terms.is_in_window(opened.claimed_time(), now) {
             true => self.budgets.may_check(opened.key_index(), monotonic),
             false => self.budgets.may_check_stale(monotonic),
         };
@@ -189,7 +188,10 @@ impl SignedPackets {
         };
         let rule = request.as_ref().ok().and_then(|request| request.rule.as_ref()).map(ToString::to_string);
         let result = request.map_err(|refusal| refusal.to_string());
-        let result = result.and_then(|request| self.decide(at, &opened, &request, source));
+        let result = result.and_then(|request| match is_known {
+            true => Err(Replayed::Seen.to_string()),
+            false => self.decide(at, &opened, &request, source),
+        });
         let key = self.keyring.key(&opened);
         let user = User { name: user_name(key).into(), key: key.key.fingerprint() };
         let state = self.users.of(&user);
@@ -207,7 +209,7 @@ impl SignedPackets {
         Outcome::Signed(Box::new(Signed { user, result }))
     }
 
-    /// Decides on a verified request, and remembers the packet where something follows.
+    /// Decides on a verified request of a packet that is new, and remembers the packet where something follows.
     fn decide(
         &mut self,
         at: ClockReading,
@@ -216,9 +218,6 @@ impl SignedPackets {
         source: IpAddr,
     ) -> Result<Decision, String> {
         let now = unix_time(at.wall);
-        if self.replays.as_ref().is_ok_and(|replays| replays.has_seen(opened.nonce())) {
-            return Err(Replayed::Seen.to_string());
-        }
         let key = self.keyring.key(opened);
         let mut decision = key.decide(request, source, now, &self.terms).map_err(|denial| denial.to_string())?;
         if !self.budgets.may_request(opened.key_index(), at.boottime.since(Time::default())) {
