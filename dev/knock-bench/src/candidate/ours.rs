@@ -31,31 +31,31 @@ impl Candidate {
     pub(crate) fn ours(program: &Path, scratch: &Path, name: &str, prepared: Preparation) -> Result<Candidate> {
         let mut candidate = Candidate::new(name)?;
         let directory = directory(scratch, &format!("ours-{}-{}", prepared.rules, prepared.grants))?;
-        let (configuration, log) = (directory.join("config.json"), directory.join("log"));
-        let control = directory.join("control.sock");
-        write_secret(
-            &configuration,
-            &json!({
-                "interface": "eth0",
-                "rules": rules(prepared.rules),
-                "limits": { "grants": GRANTS_MAX },
-                "log": { "target": "stderr" },
-                "control_socket": control,
-                "state_dir": directory,
-            })
-            .to_string(),
-        )?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(configuration);
-        candidate.daemon = Some(Daemon::start(&candidate.network.server, &mut command, &log, &log, "ready: ")?);
+        let configuration = json!({ "rules": rules(prepared.rules), "limits": { "grants": GRANTS_MAX } });
+        candidate.start_ours(program, &directory, configuration)?;
         candidate.knocks = Knocks::Sequence(SEQUENCE);
-        candidate.control = Some(control);
         for number in 0..prepared.grants {
             let address = Ipv4Addr::from(u32::from(FIRST_GRANTED).wrapping_add(number));
             let command = json!({ "command": "grant", "rule": "bench", "address": address, "timeout": "1d" });
             candidate.ask(command)?;
         }
         Ok(candidate)
+    }
+
+    /// Starts our daemon in that directory, with what every configuration here has.
+    pub(super) fn start_ours(&mut self, program: &Path, directory: &Path, mut configuration: Value) -> Result<()> {
+        let (path, log, control) =
+            (directory.join("config.json"), directory.join("log"), directory.join("control.sock"));
+        configuration["interface"] = json!("eth0");
+        configuration["log"] = json!({ "target": "stderr" });
+        configuration["control_socket"] = json!(control);
+        configuration["state_dir"] = json!(directory);
+        write_secret(&path, &configuration.to_string())?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(path);
+        self.daemon = Some(Daemon::start(&self.network.server, &mut command, &log, &log, "ready: ")?);
+        self.control = Some(control);
+        Ok(())
     }
 
     /// Asks our daemon over its control socket (docs/control-protocol.md); its result.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
 use knock_spa::{Cover, Operation, PacketKeys, PrivateKey, Realm, Request, UnixTime, UnsignedPacket};
 use knock_testkit::{Packet, SERVER_V4};
@@ -10,7 +9,6 @@ use serde_json::json;
 
 use crate::candidate::{Candidate, GUARDED, Knocks, SPA_PORT, directory};
 use crate::error::{Result, write_secret};
-use crate::process::Daemon;
 
 /// Users that knock in turn: each may be served ten times in a second.
 const USERS: usize = 100;
@@ -85,31 +83,15 @@ impl Candidate {
     pub(crate) fn signed(program: &Path, scratch: &Path, name: &str, keys: usize) -> Result<Candidate> {
         let mut candidate = Candidate::new(name)?;
         let directory = directory(scratch, &format!("signed-{keys}"))?;
-        let (configuration, log) = (directory.join("config.json"), directory.join("log"));
         let (authorized_keys, cover) = (directory.join("authorized_keys"), directory.join("cover"));
-        let control = directory.join("control.sock");
         let users = Users::new(keys);
         write_secret(&authorized_keys, &users.lines())?;
         write_secret(&cover, &Cover::from_bytes(COVER).to_file())?;
-        write_secret(
-            &configuration,
-            &json!({
-                "interface": "eth0",
-                "spa": {
-                    "ports": [SPA_PORT], "realm": REALM, "authorized_keys": authorized_keys, "cover_files": [cover],
-                },
-                "rules": [{ "name": "bench", "spa": true, "allow": { "ports": [GUARDED], "timeout": "1h" } }],
-                "log": { "target": "stderr" },
-                "control_socket": control,
-                "state_dir": directory,
-            })
-            .to_string(),
-        )?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(configuration);
-        candidate.daemon = Some(Daemon::start(&candidate.network.server, &mut command, &log, &log, "ready: ")?);
+        let spa =
+            json!({ "ports": [SPA_PORT], "realm": REALM, "authorized_keys": authorized_keys, "cover_files": [cover] });
+        let rule = json!({ "name": "bench", "spa": true, "allow": { "ports": [GUARDED], "timeout": "1h" } });
+        candidate.start_ours(program, &directory, json!({ "spa": spa, "rules": [rule] }))?;
         candidate.knocks = Knocks::Signed(users);
-        candidate.control = Some(control);
         Ok(candidate)
     }
 
