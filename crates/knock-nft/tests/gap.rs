@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use knock_nft::{ManagedTable, TableSpec};
 use knock_proto::{Port, PortRange};
 use knock_testkit::{Delivered, Flood, Network, Packet};
-use support::{made, spec};
+use support::{made, set_up_after_another, spec};
 
 const PORT: u16 = 22;
 /// A port that nothing guards.
@@ -89,7 +89,7 @@ fn the_range_of_the_port_changes_without_a_gap() {
 fn another_process_adopts_a_table_for_a_range_without_a_gap() {
     assert_no_gap([spec(), with_range("1000-2000/udp")], |table, spec| {
         drop(table);
-        ManagedTable::set_up(spec).expect("adopted").0
+        set_up_after_another(&spec).0
     });
 }
 

@@ -6,23 +6,14 @@ use std::time::Duration;
 
 use knock_nft::{Element, Error, ManagedTable, TableSpec};
 use knock_proto::{Port, PortRange};
-use knock_testkit::{in_namespace, wait_until};
+use knock_testkit::in_namespace;
 use rustix::time::{ClockId, clock_gettime};
-use support::{HOUR, element, elements, key, made, many, nft, nft_text, objects, spec, try_nft};
+use support::{HOUR, element, elements, key, made, many, nft, nft_text, objects, set_up_after_another, spec, try_nft};
 
 /// The grants in the order of their addresses.
 fn sorted(mut grants: Vec<Element>) -> Vec<Element> {
     grants.sort_by_key(|grant| grant.key);
     grants
-}
-
-/// Sets the table up once its former owner is gone for the kernel. That may be a moment after the socket was closed: a
-/// child that another test's thread starts holds a copy of it until it runs its program.
-fn set_up_after_owner(spec: &TableSpec) -> (ManagedTable, Vec<Element>) {
-    wait_until("the former owner is gone", || match ManagedTable::set_up(spec.clone()) {
-        Err(Error::Owned { .. }) => None,
-        result => Some(result.expect("set up")),
-    })
 }
 
 fn rule_count() -> usize {
@@ -134,7 +125,7 @@ fn an_owned_table_survives_a_flush_and_other_writers_and_is_kept_when_its_owner_
         assert!(error.to_string().contains("is another knockd running?"));
 
         drop(table);
-        let (mut next, adopted) = set_up_after_owner(&owned);
+        let (mut next, adopted) = set_up_after_another(&owned);
         assert!(next.is_owned());
         assert_eq!(adopted.len(), 1);
         assert_eq!(rule_count(), 18);
@@ -162,11 +153,11 @@ fn a_table_changes_between_owned_and_not_with_its_grants() {
         drop(table);
 
         // What was left without an owner becomes owned, and an orphan becomes nobody's.
-        let (table, adopted) = ManagedTable::set_up(owned).expect("adopted");
+        let (table, adopted) = set_up_after_another(&owned);
         assert!(table.is_owned());
         assert_eq!(adopted.len(), 1);
         drop(table);
-        let (mut table, adopted) = set_up_after_owner(&spec());
+        let (mut table, adopted) = set_up_after_another(&spec());
         assert!(!table.is_owned() && table.intact().expect("read"));
         assert_eq!(adopted.len(), 1);
         nft("flush ruleset");
@@ -328,7 +319,7 @@ fn a_shield_that_a_killed_process_left_goes_at_the_next_start_and_a_foreign_tabl
         for left in ["", "add table inet other", shield] {
             nft(left);
             drop(made(spec()));
-            let (mut table, _) = ManagedTable::set_up(spec()).expect("adopted");
+            let (mut table, _) = set_up_after_another(&spec());
             assert!(!nft("list tables").contains("knockd-next"));
             nft(left);
             let owned = TableSpec { owner: true, ..spec() };

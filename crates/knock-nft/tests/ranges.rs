@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use knock_nft::{Element, ElementKey, Error, GrantKind, ManagedTable, TableSpec};
+use knock_nft::{Element, ElementKey, GrantKind, ManagedTable, TableSpec};
 use knock_proto::{Access, Port, PortRange, Prefix, Protocol};
-use knock_testkit::{in_namespace, wait_until};
-use support::{HOUR, element, elements, made, nft, nft_text, spec};
+use knock_testkit::in_namespace;
+use support::{HOUR, element, elements, made, nft, nft_text, set_up_after_another, spec};
 
 const fn udp(first: u16, last: u16) -> PortRange {
     PortRange { protocol: Protocol::Udp, first, last }
@@ -186,15 +186,6 @@ fn a_grant_is_one_element_however_wide_the_range() {
     });
 }
 
-/// The table that the one before let go of. A program that a test beside this one starts holds copies of descriptors until
-/// it has called execve(2).
-fn adopted(spec: TableSpec) -> ManagedTable {
-    wait_until("the table is free", || match ManagedTable::set_up(spec.clone()) {
-        Err(Error::Owned { .. }) => None,
-        result => Some(result.expect("adopted").0),
-    })
-}
-
 #[test]
 fn a_table_with_ranges_is_adopted_with_its_grants_whatever_the_next_configuration() {
     in_namespace(|| {
@@ -213,12 +204,12 @@ fn a_table_with_ranges_is_adopted_with_its_grants_whatever_the_next_configuratio
                 (TableSpec { grants: vec![Access::Any.into()], ..spec_of(&[]) }, &all[1..]),
                 (spec(), &all[1..2]),
             ] {
-                let mut table = adopted(TableSpec { owner, ..next });
+                let (mut table, _) = set_up_after_another(&TableSpec { owner, ..next });
                 assert!(table.is_adopted());
                 assert_eq!(accesses(&mut table), expected);
                 assert_eq!(table.intact(), Ok(true));
             }
-            adopted(TableSpec { owner, ..spec() }).remove().expect("removed");
+            set_up_after_another(&TableSpec { owner, ..spec() }).0.remove().expect("removed");
         }
     });
 }

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use knock_nft::{Element, ElementKey, ManagedTable, TableSpec};
+use knock_nft::{Element, ElementKey, Error, ManagedTable, TableSpec};
 use knock_proto::{Port, TableName};
+use knock_testkit::wait_until;
 use serde_json::Value;
 
 /// Runs nft and returns whether it succeeded, and what it printed.
@@ -61,6 +62,15 @@ pub(crate) fn made(spec: TableSpec) -> ManagedTable {
     let (table, adopted) = ManagedTable::set_up(spec).expect("set up");
     assert_eq!(adopted, []);
     table
+}
+
+/// The table and its grants, set up after the socket of another owner was closed. A program that a test beside this one starts
+/// has a copy of the socket until it has called execve(2), and the kernel has the owner until then.
+pub(crate) fn set_up_after_another(spec: &TableSpec) -> (ManagedTable, Vec<Element>) {
+    wait_until("the table is free", || match ManagedTable::set_up(spec.clone()) {
+        Err(Error::Owned { .. }) => None,
+        result => Some(result.expect("set up")),
+    })
 }
 
 /// The key of a grant of TCP 22.

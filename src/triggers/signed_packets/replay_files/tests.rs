@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
+use knock_testkit::wait_until;
 use tempfile::TempDir;
 
 use super::*;
@@ -28,7 +29,18 @@ impl Place {
     }
 
     fn open(&self, boot: [u8; 16], seconds: u64) -> (ReplayFiles, Option<Gap>) {
-        ReplayFiles::open(&self.directory(), Owners::of_daemon(), boot, WINDOW, at(seconds)).expect("opened")
+        self.try_open(boot, seconds).expect("opened")
+    }
+
+    /// Opens them after others have let go of the lock. A program that a test beside this one starts has a copy of it until
+    /// it has called execve(2).
+    fn try_open(&self, boot: [u8; 16], seconds: u64) -> Result<(ReplayFiles, Option<Gap>), StoreError> {
+        wait_until("the directory is free", || {
+            match ReplayFiles::open(&self.directory(), Owners::of_daemon(), boot, WINDOW, at(seconds)) {
+                Err(StoreError::InUse(_)) => None,
+                result => Some(result),
+            }
+        })
     }
 
     fn files(&self) -> Vec<u64> {
@@ -129,12 +141,12 @@ fn a_damaged_or_foreign_file_makes_packets_of_before_refused() {
 fn one_daemon_uses_the_files_and_nobody_else_can_write_them() {
     let place = Place::new();
     let (files, _) = place.open(BOOT, 0);
-    let again = || ReplayFiles::open(&place.directory(), Owners::of_daemon(), BOOT, WINDOW, at(1));
-    assert!(matches!(again(), Err(StoreError::InUse(_))));
+    let again = ReplayFiles::open(&place.directory(), Owners::of_daemon(), BOOT, WINDOW, at(1));
+    assert!(matches!(again, Err(StoreError::InUse(_))));
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&place.directory()), mode(&files.path)), (0o700, 0o600));
     let path = files.path.clone();
     drop(files);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("our file");
-    assert!(matches!(again(), Err(StoreError::Untrusted(_))));
+    assert!(matches!(place.try_open(BOOT, 1), Err(StoreError::Untrusted(_))));
 }
