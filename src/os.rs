@@ -1,6 +1,8 @@
 //! What the program needs of the operating system: clocks, events, signals, the service manager, privileges, and files
 //! that it may trust.
 
+pub(crate) mod channel;
+pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod poller;
 pub(crate) mod privileges;

@@ -1,0 +1,106 @@
+//! The other processes of the daemon: each is this program again, started with the other end of a [`Channel`] as its
+//! standard input, output and error. By execve(2), not by fork(2) alone, so that its memory holds nothing of this process
+//! and lies elsewhere.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command, ExitStatus, Stdio};
+
+use super::channel::{Channel, pair};
+
+/// This program, also where its file was replaced or deleted (proc_pid_exe(5)).
+const PROGRAM: &str = "/proc/self/exe";
+
+/// What a process of the daemon is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// It reads packets, and has no privilege.
+    Ear,
+    /// It runs commands.
+    Runner,
+}
+
+impl Role {
+    const ALL: [Role; 2] = [Role::Ear, Role::Runner];
+
+    /// The noun for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Ear => "ear",
+            Role::Runner => "runner",
+        }
+    }
+
+    /// The first word of its command line, as ps(1) shows it.
+    fn title(self) -> String {
+        format!("knockd: {}", self.name())
+    }
+
+    /// The name of its first thread, as ps(1) and top(1) show it.
+    fn thread(self) -> &'static CStr {
+        match self {
+            Role::Ear => c"knockd-ear",
+            Role::Runner => c"knockd-runner",
+        }
+    }
+
+    /// The role of this process; `None`: it is the daemon itself.
+    pub(crate) fn of_this_process() -> Option<Role> {
+        let mut words = std::env::args_os();
+        let (title, more) = (words.next()?, words.next());
+        let role = Role::ALL.into_iter().find(|role| more.is_none() && title == *role.title())?;
+        let _ = rustix::thread::set_name(role.thread());
+        Some(role)
+    }
+}
+
+/// A process of the daemon. It ends when this is dropped, since its channel is closed.
+#[derive(Debug)]
+pub(crate) struct Child {
+    role: Role,
+    process: process::Child,
+    /// How messages come and go.
+    pub(crate) channel: Channel<OwnedFd>,
+}
+
+impl Child {
+    /// Starts a process in that role, in a process group of its own: what a terminal sends to this one does not reach it.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be started.
+    pub(crate) fn start(role: Role) -> io::Result<Child> {
+        let (channel, theirs) = pair()?;
+        let mut command = Command::new(PROGRAM);
+        command.arg0(role.title()).process_group(0);
+        if role == Role::Ear {
+            command.env_clear().current_dir("/");
+        }
+        let end = || theirs.try_clone().map(Stdio::from);
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        Ok(Child { role, process: command.spawn()?, channel })
+    }
+
+    /// Its role.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How it ended; `None` where it has not.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
