@@ -43,15 +43,26 @@ pub struct Capture {
     total: Statistics,
 }
 
+/// Opens a packet socket for [`Capture::new`], perhaps in another process. It receives nothing yet.
+///
+/// This alone needs CAP_NET_RAW. CAP_NET_ADMIN, where it is held, makes the receive queue large; without it the
+/// sysctl `net.core.rmem_max` limits it.
+pub fn open_packet_socket() -> Result<OwnedFd, Error> {
+    let socket = socket::open().map_err(|source| Error::OpenPacketSocket { source })?;
+    socket::enlarge_queue(&socket, RECEIVE_BUFFER)?;
+    socket::ignore_outgoing(&socket);
+    Ok(socket)
+}
+
 impl Capture {
-    /// Opens the socket with the filter attached. It receives nothing before it is [bound](Capture::bind).
-    ///
-    /// This alone needs CAP_NET_RAW. CAP_NET_ADMIN, where it is held, makes the receive queue large; without it the
-    /// sysctl `net.core.rmem_max` limits it.
+    /// Opens the socket with the filter attached: see [`open_packet_socket`].
     pub fn open(program: &Program) -> Result<Capture, Error> {
-        let socket = socket::open().map_err(|source| Error::OpenPacketSocket { source })?;
-        socket::enlarge_queue(&socket, RECEIVE_BUFFER)?;
-        socket::ignore_outgoing(&socket);
+        Capture::new(open_packet_socket()?, program)
+    }
+
+    /// Uses a socket of [`open_packet_socket`], with that filter. It receives nothing before it is [bound](Capture::bind).
+    /// Needs no capability.
+    pub fn new(socket: OwnedFd, program: &Program) -> Result<Capture, Error> {
         let mut capture = Capture { receiver: None, socket, coarse: false, total: Statistics::default() };
         capture.set_filter(program)?;
         Ok(capture)

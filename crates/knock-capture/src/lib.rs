@@ -11,7 +11,7 @@ mod error;
 pub mod filter;
 pub mod links;
 
-pub use capture::{Capture, RECEIVE_BUFFER, Statistics};
+pub use capture::{Capture, RECEIVE_BUFFER, Statistics, open_packet_socket};
 pub use error::Error;
 pub use filter::{FilterClass, FilterSpec, Program, WholeDatagrams};
-pub use links::{Link, LinkChange, Links};
+pub use links::{Link, LinkChange, LinkSockets, Links};

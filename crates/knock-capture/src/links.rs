@@ -7,7 +7,7 @@ mod table;
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_packet_route::AddressFamily;
@@ -43,24 +43,65 @@ const SUBSCRIPTIONS: libc::c_int = libc::RTMGRP_LINK
 #[derive(Debug)]
 pub struct Links {
     socket: Socket,
+    dumps: Socket,
     table: Table,
     buffer: Vec<u8>,
     /// Changes were lost: the table must be read again.
     stale: bool,
 }
 
+/// The sockets of [`Links`], which one process may open for another.
+#[derive(Debug)]
+pub struct LinkSockets {
+    /// The subscription to changes.
+    pub changes: OwnedFd,
+    /// What the present state is read over, so that the answers do not mix with the changes.
+    pub dumps: OwnedFd,
+}
+
+impl LinkSockets {
+    /// Subscribes to changes. Needs no privilege.
+    pub fn open() -> Result<LinkSockets, Error> {
+        let failed = |attempted| move |source| Error::Netlink { attempted, source };
+        let mut changes = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        filter::attach(&changes)?;
+        changes.bind(&SocketAddr::new(0, SUBSCRIPTIONS.cast_unsigned())).map_err(failed("subscribe to changes"))?;
+        // Where the sysctl net.core.rmem_max allows less, changes are lost sooner, which is noticed.
+        let _ = changes.set_rx_buf_sz(libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX));
+        let mut dumps = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        dumps.bind_auto().map_err(failed("bind a netlink socket"))?;
+        // A router may have a million routes, of which the kernel then gives the local ones only. It came with 4.20.
+        let _ = dumps.set_netlink_get_strict_chk(true);
+        Ok(LinkSockets { changes: descriptor(changes), dumps: descriptor(dumps) })
+    }
+}
+
+fn descriptor(socket: Socket) -> OwnedFd {
+    // SAFETY: the socket gives up its descriptor, which is open and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) }
+}
+
+fn socket(descriptor: OwnedFd) -> Socket {
+    // SAFETY: the descriptor is open and nobody else's. One that is no netlink socket fails at its first use.
+    unsafe { Socket::from_raw_fd(descriptor.into_raw_fd()) }
+}
+
 impl Links {
     /// Subscribes to changes, then reads the present state, so that nothing falls between the two.
     pub fn open() -> Result<Links, Error> {
-        let failed = |attempted| move |source| Error::Netlink { attempted, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
-        filter::attach(&socket)?;
-        socket.bind(&SocketAddr::new(0, SUBSCRIPTIONS.cast_unsigned())).map_err(failed("subscribe to changes"))?;
-        // Where the sysctl net.core.rmem_max allows less, changes are lost sooner, which is noticed.
-        let _ = socket.set_rx_buf_sz(libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX));
-        let mut links =
-            Links { socket, table: Table::default(), buffer: Vec::with_capacity(DATAGRAM_MAX), stale: false };
-        let snapshot = dump(&mut links.buffer)?;
+        Links::new(LinkSockets::open()?)
+    }
+
+    /// Reads the present state over sockets that were opened before, and follows the changes since.
+    pub fn new(sockets: LinkSockets) -> Result<Links, Error> {
+        let mut links = Links {
+            socket: socket(sockets.changes),
+            dumps: socket(sockets.dumps),
+            table: Table::default(),
+            buffer: Vec::with_capacity(DATAGRAM_MAX),
+            stale: false,
+        };
+        let snapshot = dump(&links.dumps, &mut links.buffer)?;
         links.table.replace(snapshot, &mut Vec::new());
         Ok(links)
     }
@@ -99,7 +140,7 @@ impl Links {
             match receive(&self.socket, &mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let snapshot = dump(&mut self.buffer)?;
+                    let snapshot = dump(&self.dumps, &mut self.buffer)?;
                     self.stale = false;
                     self.table.replace(snapshot, changes);
                     return Ok(());
@@ -150,17 +191,15 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: libc::c_int) -> io::Res
     Ok(sender.port_number() == 0)
 }
 
-/// Reads the present state over a socket of its own, so that the answers do not mix with the changes.
-fn dump(buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
+/// Reads the present state.
+fn dump(socket: &Socket, buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
     let failed = |source| Error::Netlink { attempted: "read the present interfaces and addresses", source };
     for _ in 0..DUMP_ATTEMPTS {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
-        socket.bind_auto().map_err(failed)?;
         let mut snapshot = Snapshot::default();
-        let complete = dump_of(&socket, buffer, message::link_dump(), &mut snapshot).map_err(failed)?
-            && dump_of(&socket, buffer, message::address_dump(), &mut snapshot).map_err(failed)?;
+        let complete = dump_of(socket, buffer, message::link_dump(), &mut snapshot).map_err(failed)?
+            && dump_of(socket, buffer, message::address_dump(), &mut snapshot).map_err(failed)?;
         if complete {
-            dump_routes(&socket, buffer, &mut snapshot).map_err(failed)?;
+            dump_routes(socket, buffer, &mut snapshot).map_err(failed)?;
             return Ok(snapshot);
         }
     }
@@ -170,8 +209,6 @@ fn dump(buffer: &mut Vec<u8>) -> Result<Snapshot, Error> {
 /// The routes of a router change all the time, and most of these changes concern no local route. So that a dump was
 /// interrupted says nothing here, and a change of a local route is notified anyway.
 fn dump_routes(socket: &Socket, buffer: &mut Vec<u8>, snapshot: &mut Snapshot) -> io::Result<()> {
-    // A router may have a million routes, of which the kernel then gives the local ones only. It came with 4.20.
-    let _ = socket.set_netlink_get_strict_chk(true);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         match dump_of(socket, buffer, message::local_route_dump(family), snapshot) {
             Ok(_complete) => {}
@@ -185,6 +222,12 @@ fn dump_routes(socket: &Socket, buffer: &mut Vec<u8>, snapshot: &mut Snapshot) -
 
 /// False: a change in the middle of the dump may have left something out (`NLM_F_DUMP_INTR`).
 fn dump_of(socket: &Socket, buffer: &mut Vec<u8>, request: Vec<u8>, snapshot: &mut Snapshot) -> io::Result<bool> {
+    // What is left of a dump that failed would be taken for this one.
+    for _ in 0..DISCARD_BUDGET {
+        if receive(socket, buffer, libc::MSG_DONTWAIT).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            break;
+        }
+    }
     socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
     let mut complete = true;
     // The kernel writes the next part of a dump when the last one is read, so this never waits; the
