@@ -67,6 +67,11 @@ impl Budgets {
         Budgets::with_costs(keys.iter().map(|key| cost(key.key.key_type())))
     }
 
+    /// For that many keys, whatever a check costs.
+    pub fn of_count(keys: usize) -> Budgets {
+        Budgets::with_costs(std::iter::repeat_n(1, keys))
+    }
+
     fn with_costs(costs: impl Iterator<Item = u64>) -> Budgets {
         let (checks, requests) = (Rate::full(CHECKS_OF_KEY), Rate::full(REQUESTS_OF_KEY));
         let keys = costs.map(|cost| OfKey { cost, checks, requests }).collect();

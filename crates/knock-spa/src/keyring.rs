@@ -5,27 +5,13 @@ use std::sync::Arc;
 
 use crate::authorized_keys::AuthorizedKey;
 use crate::cover::Cover;
-use crate::packet::{NONCE_LENGTH, Payload, Plain};
-use crate::packet_keys::{KeyId, PacketKeys};
+use crate::opener::{Opened, Opener, Unopened};
+use crate::packet_keys::PacketKeys;
 use crate::proof::SignatureError;
 use crate::realm::Realm;
-use crate::request::{BodyError, Request, claimed_time};
+use crate::request::{BodyError, Request};
 use crate::signature::{Signature, to_be_signed};
 use crate::time::UnixTime;
-
-/// A payload is not a packet of any key. This is what strangers send: it is counted, and not logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unopened {
-    /// No packet has that length.
-    #[error("no packet has this length")]
-    Length,
-    /// No key has that key id yesterday, today or tomorrow.
-    #[error("no key has this key id")]
-    UnknownKey,
-    /// It was not sealed with the cover, or was changed since.
-    #[error("it was not sealed for this realm with a known cover, or it was changed")]
-    Sealed,
-}
 
 /// Why a packet of a known key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,61 +30,10 @@ pub enum Refusal {
     Body(#[from] BodyError),
 }
 
-/// A packet that was sealed by somebody who knows the cover. Nothing shows yet that the holder of the key made it.
-#[derive(Clone)]
-pub struct Opened {
-    key: usize,
-    cover: usize,
-    day: u32,
-    plain: Plain,
-}
-
-impl Opened {
-    /// The nonce, by which a packet that comes a second time is known.
-    pub fn nonce(&self) -> &[u8; NONCE_LENGTH] {
-        &self.plain.nonce
-    }
-
-    /// The time in the packet: its sealer knew the cover, which is all that is known of it.
-    pub fn claimed_time(&self) -> UnixTime {
-        claimed_time(&self.plain.body)
-    }
-
-    /// The index of the key among those that the keyring was made of.
-    pub fn key_index(&self) -> usize {
-        self.key
-    }
-
-    /// The index of the cover among those that the keyring was made of.
-    pub fn cover_index(&self) -> usize {
-        self.cover
-    }
-}
-
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opened").field("key", &self.key).field("cover", &self.cover).finish_non_exhaustive()
-    }
-}
-
-/// A key id, and whose it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct KnownId {
-    id: KeyId,
-    day: u32,
-    /// Index into `packet_keys`.
-    packet_keys: usize,
-}
-
-/// The keys that may sign packets for a realm, under each cover, and their key ids of three days.
+/// The keys that may sign packets for a realm, and what opens their packets.
 pub struct Keyring {
     keys: Arc<[AuthorizedKey]>,
-    /// Those of the first key under each cover, then those of the second …
-    packet_keys: Vec<PacketKeys>,
-    covers: usize,
-    day: u32,
-    /// Sorted.
-    ids: Vec<KnownId>,
+    opener: Opener,
 }
 
 impl Keyring {
@@ -106,30 +41,17 @@ impl Keyring {
     pub fn new(realm: &Realm, covers: &[Cover], keys: Vec<AuthorizedKey>, now: UnixTime) -> Keyring {
         let pairs = keys.iter().flat_map(|key| covers.iter().map(move |cover| (key, cover)));
         let packet_keys = pairs.map(|(key, cover)| PacketKeys::new(cover, &key.key, realm)).collect();
-        let mut keyring =
-            Keyring { keys: keys.into(), packet_keys, covers: covers.len(), day: now.day(), ids: Vec::new() };
-        keyring.add_days();
-        keyring
+        Keyring { keys: keys.into(), opener: Opener::new(packet_keys, covers.len(), now) }
     }
 
     /// Knows the key ids of yesterday, today and tomorrow from now on. Cheap except after midnight.
     pub fn set_time(&mut self, now: UnixTime) {
-        if self.day != now.day() {
-            self.day = now.day();
-            let days = days(self.day);
-            self.ids.retain(|known| days.contains(&known.day));
-            self.add_days();
-        }
+        self.opener.set_time(now);
     }
 
-    /// Adds the key ids of the days that have none.
-    fn add_days(&mut self) {
-        let known: Vec<u32> = self.ids.iter().map(|known| known.day).collect();
-        for day in days(self.day).filter(|day| !known.contains(day)) {
-            let ids = self.packet_keys.iter().enumerate();
-            self.ids.extend(ids.map(|(packet_keys, secrets)| KnownId { id: secrets.id(day), day, packet_keys }));
-        }
-        self.ids.sort_unstable();
+    /// What opens packets.
+    pub fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// Finds the key of a packet and opens the packet.
@@ -138,18 +60,14 @@ impl Keyring {
     ///
     /// If a stranger may have sent it.
     pub fn open(&self, payload: &[u8]) -> Result<Opened, Unopened> {
-        let payload = Payload::split(payload).ok_or(Unopened::Length)?;
-        let first = self.ids.partition_point(|known| known.id < payload.id);
-        let mut failure = Unopened::UnknownKey;
-        // More than one is a collision of 64 bits.
-        for known in self.ids[first..].iter().take_while(|known| known.id == payload.id) {
-            if let Some(plain) = payload.open(&self.packet_keys[known.packet_keys]) {
-                let (key, cover) = (known.packet_keys / self.covers, known.packet_keys % self.covers);
-                return Ok(Opened { key, cover, day: known.day, plain });
-            }
-            failure = Unopened::Sealed;
-        }
-        Err(failure)
+        self.opener.open(payload)
+    }
+
+    /// A packet that another process says it has opened: see [`Opened::hand_over`]. Nothing of it is believed but what
+    /// [`Keyring::verify`] shows. `None` where it has another form, or there is no such key.
+    pub fn take_over(&self, bytes: &[u8]) -> Option<Opened> {
+        let opened = Opened::read(bytes)?;
+        (opened.key < self.keys.len() && opened.cover_index() < self.opener.covers).then_some(opened)
     }
 
     /// Verifies the signature of an opened packet and reads its request.
@@ -160,7 +78,8 @@ impl Keyring {
     pub fn verify(&self, opened: &Opened) -> Result<Request, Refusal> {
         let key = self.key(opened);
         let plain = &opened.plain;
-        let message = self.packet_keys[opened.key * self.covers + opened.cover].message(&plain.nonce, &plain.body);
+        let message = self.opener.packet_keys[opened.key * self.opener.covers + opened.cover_index()]
+            .message(&plain.nonce, &plain.body);
         Signature::decode(&plain.signature)?.verify(&key.key, &to_be_signed(&message), key.options.presence)?;
         if !plain.padding_is_zero {
             return Err(Refusal::Padding);
@@ -188,13 +107,8 @@ impl Keyring {
     }
 }
 
-/// Yesterday, today and tomorrow.
-fn days(today: u32) -> std::ops::RangeInclusive<u32> {
-    today.saturating_sub(1)..=today.saturating_add(1)
-}
-
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("keys", &self.keys).field("covers", &self.covers).finish_non_exhaustive()
+        f.debug_struct("Keyring").field("keys", &self.keys).field("covers", &self.opener.covers).finish_non_exhaustive()
     }
 }

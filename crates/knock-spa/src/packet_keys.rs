@@ -9,6 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::cover::Cover;
 use crate::public_key::{Fingerprint, PublicKey};
 use crate::realm::Realm;
+use crate::wire::Reader;
 
 /// The start of what is derived, sealed and signed, so that it is of no use for another protocol or version.
 pub(crate) const PROTOCOL: &[u8; 12] = b"knockd-spa/1";
@@ -36,6 +37,26 @@ impl PacketKeys {
         extracted.as_mut_slice().zeroize();
         let packet_key = Zeroizing::new(expand(&derivation, &[b"gate", &audience]));
         PacketKeys { derivation, packet_key, audience, fingerprint: key.fingerprint() }
+    }
+
+    /// The length of what [`PacketKeys::put`] appends.
+    pub(crate) const LENGTH: usize = 4 * 32;
+
+    /// Appends the secrets, for another process.
+    pub(crate) fn put(&self, bytes: &mut Vec<u8>) {
+        for part in [&*self.derivation, &*self.packet_key, &self.audience, self.fingerprint.as_bytes()] {
+            bytes.extend_from_slice(part);
+        }
+    }
+
+    /// Reads what [`PacketKeys::put`] appended.
+    pub(crate) fn read(bytes: &[u8]) -> Option<PacketKeys> {
+        let mut reader = Reader::new(bytes);
+        let mut secret = || reader.array().map(Zeroizing::new);
+        let (derivation, packet_key) = (secret()?, secret()?);
+        let (audience, fingerprint) = (reader.array()?, Fingerprint::from_bytes(reader.array()?));
+        reader.end()?;
+        Some(PacketKeys { derivation, packet_key, audience, fingerprint })
     }
 
     /// The key id of that day, in days since 1970-01-01 UTC.

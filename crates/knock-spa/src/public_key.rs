@@ -18,6 +18,10 @@ const APPLICATION_MAX: usize = 256;
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    pub(crate) const fn from_bytes(digest: [u8; 32]) -> Fingerprint {
+        Fingerprint(digest)
+    }
+
     /// The digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

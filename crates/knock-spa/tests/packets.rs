@@ -3,8 +3,8 @@
 mod support;
 
 use knock_spa::{
-    Cover, Keyring, PAYLOAD_MAX, PAYLOAD_MIN, PacketKeys, Presence, PrivateKey, Refusal, Signature, SignatureError,
-    UnixTime, Unopened, UnsignedPacket,
+    Cover, Keyring, Opener, PAYLOAD_MAX, PAYLOAD_MIN, PacketKeys, Presence, PrivateKey, Refusal, Signature,
+    SignatureError, UnixTime, Unopened, UnsignedPacket,
 };
 use support::sealer::Sealer;
 use support::{
@@ -340,4 +340,27 @@ fn no_secret_is_shown() {
     assert_eq!(format!("{:?}", alice()), format!("PrivateKey({fingerprint})"));
     let shown = format!("{:?}", keyring(NOW));
     assert!(!shown.contains("7, 7"), "{shown}");
+}
+
+#[test]
+fn a_packet_that_another_process_opened_is_verified_here_and_no_byte_of_it_is_believed() {
+    let file = format!("{} alice\n", alice().public_key());
+    let keyring = Keyring::new(&realm(), &[Cover::from_bytes([8; 32]), cover()], authorized(&file), NOW);
+    let opener = Opener::from_bytes(&keyring.opener().to_bytes(), NOW).expect("its form");
+    assert_eq!(opener.keys(), 1);
+    let handed = opener.open(&packet(NOW)).expect("sealed").hand_over();
+    let taken = keyring.take_over(&handed).expect("its form");
+    assert_eq!(keyring.verify(&taken), Ok(request(NOW)));
+    for bit in 0..handed.len() * 8 {
+        let mut changed = handed;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let verified = keyring.take_over(&changed).map(|opened| keyring.verify(&opened));
+        // The cover hides the packet, and says nothing of who made it.
+        let says_nothing = bit == 56;
+        assert_eq!(matches!(verified, Some(Ok(_))), says_nothing, "bit {bit}");
+    }
+    assert!(keyring.take_over(&handed[1..]).is_none() && keyring.take_over(&[&handed[..], &[0]].concat()).is_none());
+    for bytes in [&[][..], &[0; 4], &[0; 5], &keyring.opener().to_bytes()[..100]] {
+        assert!(Opener::from_bytes(bytes, NOW).is_none_or(|opener| opener.open(&packet(NOW)).is_err()));
+    }
 }
