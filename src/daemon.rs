@@ -4,9 +4,11 @@ pub(crate) mod args;
 mod config_copies;
 mod config_source;
 mod dispatch;
+mod ear;
 mod handlers;
+mod hearing;
+mod interfaces;
 mod observer;
-pub(crate) mod packet_source;
 pub(crate) mod plan;
 mod reload;
 mod reload_thread;
@@ -23,15 +25,16 @@ use std::time::Duration;
 
 use knock_config::OnStop;
 use knock_grant::{GrantManager, Nftables};
-use knock_proto::{Completion, Cooldowns, Time};
+use knock_proto::{Cooldowns, Time};
 
 use crate::commands::Commands;
 use crate::commands::hooks;
 use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
+use crate::daemon::ear::{Asker, Ear};
+use crate::daemon::interfaces::Interfaces;
 use crate::daemon::observer::RuleCounters;
-use crate::daemon::packet_source::{PacketSource, Wanted};
 use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::trial::InForce;
@@ -43,10 +46,7 @@ use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::triggers::sequences::Sequences;
-use crate::triggers::signed_packets::{Outcome, SignedPackets};
-
-/// Packets that are taken from one interface before the others have their turn.
-const PACKETS_IN_A_ROW: usize = 512;
+use crate::triggers::signed_packets::SignedPackets;
 
 /// How long commands may continue when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
 const SHUTDOWN_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,8 +63,8 @@ enum Ready {
     Monitor,
     /// The control socket, or a connection to it.
     Control,
-    /// The packet socket of that number.
-    Socket(usize),
+    /// The ear has said something.
+    Ear,
 }
 
 /// Why the daemon ends.
@@ -79,10 +79,6 @@ pub(crate) enum End {
 /// What the daemon counts beside engine and kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
-    /// Packets that the capture delivered.
-    pub(crate) packets: u64,
-    /// Packets that were no TCP segment or UDP datagram for a host.
-    pub(crate) malformed: u64,
     /// Completions that did nothing, because of the cooldown of their rule.
     pub(crate) in_cooldown: u64,
     /// Grants that were made or extended.
@@ -108,7 +104,8 @@ pub(crate) struct Daemon {
     /// `None` where the configuration has no `spa`.
     pub(crate) signed: Option<SignedPackets>,
     pub(crate) cooldowns: Cooldowns,
-    pub(crate) packets: PacketSource,
+    pub(crate) ear: Ear,
+    pub(crate) interfaces: Interfaces,
     pub(crate) grants: GrantManager<Nftables>,
     /// Shared with the thread that runs what a reload asks for.
     pub(crate) commands: Arc<Commands>,
@@ -135,17 +132,18 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// Where waiting itself fails.
+    /// Where waiting itself fails, or another process of the daemon has ended.
     pub(crate) fn run(&mut self) -> io::Result<End> {
         let mut poller = Poller::new()?;
         poller.watch(&self.stop, Ready::Stop)?;
         poller.watch(&self.hand_over, Ready::HandOver)?;
         poller.watch(&self.reload, Ready::Reload)?;
         poller.watch(&self.reloads, Ready::Loaded)?;
-        poller.watch(self.packets.links(), Ready::Links)?;
+        poller.watch(&self.ear, Ready::Ear)?;
+        poller.watch(&self.interfaces, Ready::Links)?;
         self.watch_replaceable(&mut poller)?;
 
-        let states = self.packets.states();
+        let states = self.interfaces.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
         let names = self.config.rule_names();
         let message = format_args!("ready: listening on {interfaces}; rules: {names:.200}");
@@ -154,7 +152,6 @@ impl Daemon {
         self.notifier.ready(status);
 
         let mut sleep = Sleep::new(slept());
-        let mut completions = Vec::new();
         loop {
             poller.wait(self.next_deadline())?;
             while let Some(ready) = poller.next() {
@@ -164,14 +161,18 @@ impl Daemon {
                     Ready::Reload if self.reload.take() => self.reload(None),
                     Ready::Stop | Ready::HandOver | Ready::Reload => {}
                     Ready::Loaded => {
-                        self.finish_reload();
-                        // One that failed may have closed a socket too, and opened another in its place.
+                        self.finish_reading();
+                    }
+                    Ready::Ear => {
+                        self.listen_to_ear()?;
+                        // A reload that has ended may have closed a descriptor, and opened another in its place.
                         self.watch_replaceable(&mut poller)?;
                     }
                     Ready::Control => self.serve(),
                     Ready::Links => {
-                        if let Err(error) = self.packets.follow() {
-                            log::error!("{error}");
+                        let lines = self.interfaces.follow();
+                        if !lines.is_empty() {
+                            self.ear.ask(Asker::Log(lines))?;
                         }
                         self.follow_exempt_interfaces();
                         let status = self.status_line();
@@ -181,10 +182,9 @@ impl Daemon {
                         self.grants.reconcile(now());
                         self.observe_grants(now());
                     }
-                    Ready::Socket(socket) => self.drain(socket, &mut completions),
                 }
             }
-            self.tick(now());
+            self.tick(now())?;
             if sleep.is_over(slept()) {
                 // The timeouts of the kernel's elements stood still, those of the grants did not.
                 log::info!("the machine was suspended; knockd compares its grants with the elements in the kernel");
@@ -199,7 +199,7 @@ impl Daemon {
 
     /// An alternative name in `nftables.exempt_interfaces` may be that of another interface now.
     fn follow_exempt_interfaces(&mut self) {
-        let exempt = self.packets.resolve(&self.config.nftables.exempt_interfaces);
+        let exempt = self.interfaces.resolve(&self.config.nftables.exempt_interfaces);
         let table = self.grants.policy().table.as_ref();
         if table.is_none_or(|table| table.exempt_interfaces == exempt) {
             return;
@@ -215,9 +215,6 @@ impl Daemon {
 
     /// Watches the descriptors that a reload may have replaced. Those that are watched already stay so.
     fn watch_replaceable(&self, poller: &mut Poller<Ready>) -> io::Result<()> {
-        for socket in self.packets.sockets() {
-            poller.watch(socket.capture(), Ready::Socket(socket.number()))?;
-        }
         if let Some(control) = &self.control {
             poller.watch(control, Ready::Control)?;
         }
@@ -227,53 +224,9 @@ impl Daemon {
         }
     }
 
-    /// Takes packets from an interface, and does at once what they ask for.
-    fn drain(&mut self, socket: usize, completions: &mut Vec<Completion>) {
-        for _ in 0..PACKETS_IN_A_ROW {
-            let Some((bytes, links)) = self.packets.next(socket) else { return };
-            self.counters.packets += 1;
-            match knock_proto::parse(bytes) {
-                Ok(packet) => {
-                    let now = now();
-                    let local = links.is_local(packet.destination);
-                    if let Some(signed) = self.signed.as_mut().filter(|signed| local && signed.concerns(packet.knock))
-                        && let Some(payload) = knock_proto::udp_payload(bytes)
-                    {
-                        match signed.handle(clock_reading(), payload, packet.source) {
-                            Outcome::Foreign => {}
-                            Outcome::Dropped => continue,
-                            Outcome::Signed(signed) => {
-                                self.follow_signed(now, packet.source, *signed);
-                                continue;
-                            }
-                        }
-                    }
-                    let knocked = self.sequences.handle(now, &packet, local, completions);
-                    self.note_packet(now, &packet, local, knocked);
-                    if !completions.is_empty() {
-                        self.carry_out(now, completions);
-                    }
-                }
-                Err(reason) => {
-                    self.counters.malformed += 1;
-                    log::trace!("ignored a packet: {reason:?}");
-                }
-            }
-        }
-    }
-
-    /// The packets that are received: more of them while somebody watches.
-    pub(crate) fn wanted(&self) -> Wanted {
-        let watches = match self.watching.is_active() {
-            true => self.sequences.watches_of_mistakes(),
-            false => self.sequences.watches(),
-        };
-        Wanted { watches, whole: self.signed.as_ref().map(SignedPackets::datagrams) }
-    }
-
     /// What `systemctl status` shows.
     pub(crate) fn status_line(&self) -> String {
-        let states = self.packets.states();
+        let states = self.interfaces.states();
         let heard = states.iter().filter(|interface| interface.state == "up").count();
         let (rules, interfaces) = (self.config.rules.len(), states.len());
         let counted = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
@@ -286,10 +239,9 @@ impl Daemon {
     }
 
     /// Does what is due.
-    fn tick(&mut self, now: Time) {
+    fn tick(&mut self, now: Time) -> io::Result<()> {
         self.grants.tick(now);
         self.observe_grants(now);
-        self.sequences.tick(now);
         self.end_trial(now);
         self.tick_watchers(now);
         if self.cooldowns.next_old().is_some_and(|due| due <= now) {
@@ -304,7 +256,7 @@ impl Daemon {
             }
         }
         self.events.summarise(now);
-        self.notifier.ping(now);
+        self.tick_ear(now)
     }
 
     fn next_stop(&self) -> Option<Time> {
@@ -315,13 +267,15 @@ impl Daemon {
         let deadlines = [
             self.grants.next_deadline(),
             self.control.as_ref().and_then(control::Server::next_deadline),
-            self.sequences.next_deadline(),
+            self.ear.next_deadline(),
+            self.reloads.next_deadline(),
             self.cooldowns.next_old(),
             self.next_stop(),
             self.next_trial_end(),
             self.watching.next_summary(),
             self.events.next_summary(),
-            self.notifier.next_ping(),
+            self.notifier.next_retry(),
+            self.next_ping(),
         ];
         deadlines.into_iter().flatten().min()
     }

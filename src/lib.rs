@@ -4,6 +4,7 @@ mod commands;
 mod control;
 mod ctl;
 mod daemon;
+mod ear;
 mod logging;
 mod os;
 mod triggers;

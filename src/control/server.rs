@@ -161,6 +161,11 @@ impl Server {
             self.answer(slot, Response::refusal(Refusal::new(Code::Busy, message)), now);
             return false;
         }
+        self.wait_briefly(slot)
+    }
+
+    /// The same, for a response that is there in a moment.
+    pub(crate) fn wait_briefly(&mut self, slot: usize) -> bool {
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
         // What it sends, and even its end, would wake the loop again and again.
         let _ = epoll::delete(&self.epoll, &connection.stream);

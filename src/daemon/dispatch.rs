@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knock_config::{Allow, Rule, Trigger};
 use knock_grant::Cause;
-use knock_proto::{Completion, RuleId, Time};
+use knock_proto::{RuleId, Time};
 use log::Level;
 
 use crate::commands::{Job, Kind};
@@ -14,33 +14,32 @@ use crate::daemon::Daemon;
 use crate::daemon::observer::user_fields;
 use crate::logging::events::Event;
 use crate::os::clock::clock_reading;
+use crate::triggers::sequences::Next;
 
 impl Daemon {
-    /// Does what follows when rules are completed, and leaves no completion. What is used up by it comes first.
-    pub(crate) fn carry_out(&mut self, now: Time, completions: &mut Vec<Completion>) {
+    /// Does what follows when a source has completed a rule. What is used up by it comes first: a one-time sequence, of which
+    /// the ear has to learn the next.
+    pub(super) fn carry_out(&mut self, now: Time, rule: &RuleId, source: IpAddr) -> Option<Next> {
         let config = self.config.clone();
-        let mut used = false;
-        for Completion { rule, source } in completions.drain(..) {
-            let Some(rule) = config.rule(&rule) else { continue };
-            if !self.begin_cooldown(now, rule, source) {
-                continue;
-            }
-            let mut cause = Cause::Knock;
-            if matches!(rule.trigger, Some(Trigger::OneTime(_))) {
-                (used, cause) = (true, Cause::OneTime);
-                // Each sequence works once, ever: where its use can't be marked, it does nothing.
-                if !self.consume_one_time(now, &rule.name) {
-                    let text = "the use of the one-time sequence could not be marked; see the log".to_owned();
-                    self.note_outcome(now, source, Some(rule.name.as_str()), What::Failed, text);
-                    continue;
-                }
-            }
-            let timeout = rule.allow.as_ref().map(Allow::timeout).unwrap_or_default();
-            self.complete(now, rule, source, timeout, cause);
+        let rule = config.rule(rule)?;
+        if !self.begin_cooldown(now, rule, source) {
+            return None;
         }
-        if used {
-            self.follow_next_sequences(now);
+        let (mut cause, mut next) = (Cause::Knock, None);
+        if matches!(rule.trigger, Some(Trigger::OneTime(_))) {
+            cause = Cause::OneTime;
+            // Each sequence works once, ever: where its use can't be marked, it does nothing.
+            let (is_marked, following) = self.consume_one_time(now, &rule.name)?;
+            next = Some(following);
+            if !is_marked {
+                let text = "the use of the one-time sequence could not be marked; see the log".to_owned();
+                self.note_outcome(now, source, Some(rule.name.as_str()), What::Failed, text);
+                return next;
+            }
         }
+        let timeout = rule.allow.as_ref().map(Allow::timeout).unwrap_or_default();
+        self.complete(now, rule, source, timeout, cause);
+        next
     }
 
     /// Begins the cooldown of a rule that was triggered. Returns whether the rule does what it does, so that it was not in one.
@@ -76,32 +75,22 @@ impl Daemon {
         }
     }
 
-    /// Notes durably that the rule's one-time sequence is used. Returns whether that was done.
-    fn consume_one_time(&mut self, now: Time, name: &RuleId) -> bool {
+    /// Notes durably that the rule's one-time sequence is used. Returns whether that was done, and the next one.
+    fn consume_one_time(&mut self, now: Time, name: &RuleId) -> Option<(bool, Next)> {
         self.reloads.sequence_was_used();
-        let Some(result) = self.sequences.consume(name) else { return false };
-        match result {
+        let (result, next) = self.sequences.consume(name)?;
+        match &result {
             Ok(warnings) => {
                 for warning in warnings {
                     self.events.line(now, Level::Warn, name, format_args!("{warning}"));
                 }
-                true
             }
             Err(error) => {
                 let message = format_args!("rule {name}: nothing is opened: {error}");
                 self.events.line(now, Level::Error, name, message);
-                false
             }
         }
-    }
-
-    /// Follows the one-time sequences that are next.
-    fn follow_next_sequences(&mut self, now: Time) {
-        self.sequences.follow_next(now);
-        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
-            log::error!("cannot receive the packets of the next one-time sequence: {error}");
-        }
-        self.rules_have_changed();
+        Some((result.is_ok(), next))
     }
 
     /// Hands the rule's command, if it has one, to a worker. Returns whether that was done, or was not needed.

@@ -16,9 +16,10 @@ use crate::control::protocol::{
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
-use crate::daemon::packet_source::InterfaceState;
+use crate::daemon::ear::Asker;
 use crate::daemon::reload_thread::{Job, NotReloaded};
 use crate::daemon::trial::not_for_the_group;
+use crate::ear::listener::InterfaceState;
 use crate::logging;
 use crate::os::clock::now;
 use crate::os::privileges::Protections;
@@ -93,7 +94,10 @@ impl Daemon {
                 self.watch(slot, address.map(|a| a.to_canonical()), rule.as_deref());
                 return None;
             }
-            Command::Status {} => Ok(Response::result(&self.status(now, peer))),
+            Command::Status {} => {
+                self.ask_ear(now, slot, Asker::Status(slot));
+                return None;
+            }
             Command::Grants { rule, address } => self.grants(now, rule.as_deref(), address.map(|a| a.to_canonical())),
             Command::Grant { rule, address, timeout } => {
                 self.grant_by_hand(now, peer, &rule, address.to_canonical(), timeout.as_ref())
@@ -103,7 +107,7 @@ impl Daemon {
             }
             Command::RevokeAll {} => self.revoke_all(now, peer),
             Command::Confirm {} => self.confirm(now, peer),
-            Command::Explain { address } => self.explain(now, address.to_canonical()),
+            Command::Explain { address } => return self.explain(now, slot, address.to_canonical()),
             Command::Keys {} => self.keys(now),
             Command::Submit { address, packet } => self.submit(now, peer, address.to_canonical(), &packet),
         })
@@ -115,7 +119,7 @@ impl Daemon {
         std::path::absolute(file).as_ref().unwrap_or(file).display().to_string()
     }
 
-    fn status(&mut self, now: Time, peer: Peer) -> Status {
+    pub(super) fn status(&mut self, now: Time, peer: Peer) -> Status {
         let config = self.config.clone();
         let commands = self.commands.counters();
         let interface = |state: InterfaceState| Interface {
@@ -123,7 +127,7 @@ impl Daemon {
             state: state.state.to_owned(),
             nearest: state.nearest,
         };
-        let exempt = config.nftables.exempt_interfaces.iter().map(|name| self.packets.state_of(name));
+        let exempt = config.nftables.exempt_interfaces.iter().map(|name| self.interfaces.state_of(name));
         let exempt: Vec<Interface> = exempt.map(interface).collect();
         let table = |owned| Table {
             name: config.nftables.table.to_string(),
@@ -159,12 +163,12 @@ impl Daemon {
             configuration_problem: self.in_force.file_problem.as_ref().map(problem),
             trial: self.in_force.trial.as_ref().map(trial),
             rules: config.rules.len(),
-            interfaces: self.packets.states().into_iter().map(interface).collect(),
+            interfaces: self.interfaces.states().into_iter().map(interface).collect(),
             protections: Protections::of_this_process().ok(),
             table: self.grants.enforcer().owned().map(table),
             sets: self.grants.enforcer().sets().into_iter().map(set).collect(),
             grants: self.grants.ledger().len(),
-            sources: self.sequences.sources(),
+            sources: usize::try_from(self.ear.state().sources).unwrap_or(usize::MAX),
             commands_running: commands.running,
             commands_queued: commands.queued,
             by_rule: self.rule_states(now),
@@ -215,25 +219,25 @@ impl Daemon {
     }
 
     fn all_counters(&mut self) -> Counters {
-        let (engine, kernel, own) = (self.sequences.counters(), self.packets.statistics(), self.counters);
+        let (ear, own) = (*self.ear.state(), self.counters);
         let commands = self.commands.counters();
         let signed = self.signed.as_ref().map(SignedPackets::counters).unwrap_or_default();
         Counters {
-            kernel_received: kernel.received,
-            kernel_dropped: kernel.dropped,
+            kernel_received: ear.kernel_received,
+            kernel_dropped: ear.kernel_dropped,
             turned_away: self.grants.turned_away(),
-            packets: own.packets,
-            malformed: own.malformed,
-            ignored: engine.ignored,
-            knocks: engine.knocks,
-            retransmissions: engine.retransmissions,
-            tripwires: engine.tripwires,
-            evicted: engine.evicted,
-            completed: engine.completed,
+            packets: ear.packets,
+            malformed: ear.malformed,
+            ignored: ear.ignored,
+            knocks: ear.knocks,
+            retransmissions: ear.retransmissions,
+            tripwires: ear.tripwires,
+            evicted: ear.evicted,
+            completed: ear.completed,
             in_cooldown: own.in_cooldown,
-            signed_received: signed.received,
-            signed_foreign: signed.foreign,
-            signed_over_budget: signed.over_budget,
+            signed_received: ear.signed_received + signed.received,
+            signed_foreign: ear.signed_foreign + signed.foreign,
+            signed_over_budget: ear.signed_over_budget + signed.over_budget,
             signed_wrong_signature: signed.wrong_signature,
             signed_refused: signed.refused,
             signed_accepted: signed.accepted,
@@ -374,7 +378,7 @@ fn failed(error: &impl std::fmt::Display) -> Refusal {
 
 fn signed_state(signed: &SignedPackets) -> protocol::SignedPackets {
     protocol::SignedPackets {
-        ports: signed.datagrams().ports,
+        ports: signed.ports().to_vec(),
         keys: signed.keyring().keys().len(),
         remembered: signed.remembered(),
         problem: signed.problem().map(str::to_owned),

@@ -9,13 +9,11 @@ use knock_grant::{Opens, Policy, Signers};
 use knock_nft::{GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
-use crate::daemon::packet_source::Wanted;
-use crate::os::clock::clock_reading;
+use crate::os::clock::{clock_reading, unix_time};
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::OneTimeError;
 use crate::triggers::sequences::SequencePlan;
 use crate::triggers::signed_packets::plan::{SignedPlan, SpaError};
-use crate::triggers::signed_packets::unix_time;
 
 /// The configuration that is in force, with its rules by their names.
 #[derive(Debug)]
@@ -115,8 +113,6 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
 pub(crate) struct Plans {
     pub(crate) sequences: SequencePlan,
     pub(crate) signed: Option<SignedPlan>,
-    /// The packets that the triggers have to see.
-    pub(crate) wanted: Wanted,
     /// Who may ask with signed packets.
     pub(crate) signers: Signers,
 }
@@ -142,9 +138,15 @@ impl Plans {
         let sequences = SequencePlan::load(config, engine_settings(config), owners)?;
         let now = unix_time(clock_reading().wall);
         let signed = SignedPlan::load(config, owners, now)?;
-        let wanted = Wanted { watches: sequences.watches(), whole: signed.as_ref().map(SignedPlan::datagrams) };
         let signers = signed.as_ref().map(|plan| plan.signers(now)).unwrap_or_default();
-        Ok(Plans { sequences, signed, wanted, signers })
+        Ok(Plans { sequences, signed, signers })
+    }
+}
+
+impl Plans {
+    /// For the ear, which is to listen with these packet sockets.
+    pub(crate) fn for_the_ear(&self, sockets: Vec<u32>) -> crate::ear::plan::Plan {
+        self.sequences.for_the_ear(self.signed.as_ref(), sockets)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reload: the daemon reads its configuration again, while everything else continues.
 //!
-//! A thread reads and checks the files, which may take seconds; the loop continues meanwhile, and applies what was read
-//! when that is done. One read runs at a time. A reload that is asked for meanwhile is another one, since the file may have
+//! A thread reads and checks the files, which may take seconds; then the ear gets ready to receive what the rules need. The
+//! loop continues meanwhile, and applies what was read when both are done. One reload runs at a time. A reload that is asked for meanwhile is another one, since the file may have
 //! changed after it was read: it begins when the first has ended, for all who asked in between.
 
 use std::path::PathBuf;
@@ -20,11 +20,15 @@ use crate::daemon::Daemon;
 use crate::daemon::config_copies::Staged;
 use crate::daemon::config_source::{has_stop_command, open_stops};
 use crate::daemon::plan::{ActiveConfig, cooldowns, policy};
-use crate::daemon::reload_thread::{Job, NotReloaded, Prepared};
+use crate::daemon::reload_thread::{Job, NotReloaded, Prepared, StagedReload, Waiting};
 use crate::daemon::trial::InForce;
 use crate::logging::events::Event;
 use crate::os::clock::now;
 use crate::os::privileges::RequiredPrivileges;
+use crate::triggers::sequences::Sequences;
+
+/// How long the ear may take to get ready.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A configuration that was put in force.
 struct Applied {
@@ -46,15 +50,15 @@ impl Daemon {
     /// asks for, everything stays as it is, and the log says why. `asker` is the connection to the control socket that gets
     /// the answer.
     pub(crate) fn reload(&mut self, asker: Option<usize>) {
-        match (&self.reloads.running, &mut self.reloads.next) {
-            (None, _) => self.begin_reload(Job::Reload, asker.into_iter().collect()),
-            (Some(_), next) => next.get_or_insert_default().extend(asker),
+        match self.reloads.is_busy() {
+            false => self.begin_reload(Job::Reload, asker.into_iter().collect()),
+            true => self.reloads.next.get_or_insert_default().extend(asker),
         }
     }
 
     /// As [`Daemon::reload`], for the configuration in another file and for some time.
     pub(crate) fn try_file(&mut self, now: Time, file: PathBuf, time: Duration, asker: usize) {
-        if self.reloads.running.is_some() {
+        if self.reloads.is_busy() {
             let refusal = Refusal::new(Code::Busy, "a reload is under way; try again");
             let Some(control) = &mut self.control else { return };
             return control.answer(asker, Response::refusal(refusal), now);
@@ -69,23 +73,61 @@ impl Daemon {
         }
     }
 
-    /// Applies the configuration that was read, answers the clients that asked for it, and begins the reload that was
-    /// asked for meanwhile. Nothing happens where the thread is not done.
-    pub(crate) fn finish_reload(&mut self) {
+    /// Has the ear get ready for the configuration that was read. Nothing happens where the thread is not done.
+    pub(crate) fn finish_reading(&mut self) {
         let Some(mut running) = self.reloads.take_done() else { return };
         let (askers, outdated) = (std::mem::take(&mut running.askers), running.outdated);
         let (job, read) = running.join();
         if outdated && read.is_ok() {
-            // The clients that asked meanwhile for a reload are served by another one: it begins now.
-            let next = if matches!(job, Job::Reload) { self.reloads.next.take() } else { None };
-            let askers = askers.into_iter().chain(next.unwrap_or_default()).collect();
-            if let Err((error, askers)) = self.reloads.start(self.source.clone(), job.clone(), askers) {
-                self.end_reload(&job, Err(error), &askers);
-            }
-            return;
+            return self.read_again(job, askers);
         }
-        let result = read.and_then(|prepared| self.apply_configuration(prepared));
-        self.end_reload(&job, result, &askers);
+        match read.and_then(|prepared| self.stage(prepared)) {
+            Ok(staged) => self.reloads.waiting = Some(Waiting { staged, job, askers, outdated: false }),
+            Err(reasons) => self.conclude(&job, Err(reasons), &askers),
+        }
+    }
+
+    /// What was read is old. The clients that asked meanwhile for a reload are served by the other one, which begins now.
+    fn read_again(&mut self, job: Job, askers: Vec<usize>) {
+        let next = if matches!(job, Job::Reload) { self.reloads.next.take() } else { None };
+        let askers = askers.into_iter().chain(next.unwrap_or_default()).collect();
+        if let Err((error, askers)) = self.reloads.start(self.source.clone(), job.clone(), askers) {
+            self.end_reload(&job, Err(error), &askers);
+        }
+    }
+
+    /// The ear is ready for a configuration, or cannot get ready: applies it, answers the clients that asked for it, and begins
+    /// the reload that was asked for meanwhile.
+    pub(super) fn on_prepared(&mut self, token: u64, result: Result<(), String>) {
+        let Some(Waiting { staged, job, askers, outdated }) =
+            self.reloads.waiting.take_if(|waiting| waiting.staged.token == token)
+        else {
+            return;
+        };
+        if outdated && result.is_ok() {
+            self.abort_ear();
+            return self.read_again(job, askers);
+        }
+        let result = result.map_err(NotReloaded::failed).and_then(|()| self.apply_configuration(staged));
+        self.conclude(&job, result, &askers);
+    }
+
+    /// Gives up a reload for which the ear does not get ready.
+    pub(super) fn give_up_reload(&mut self, now: Time) {
+        if let Some(Waiting { job, askers, .. }) = self.reloads.waiting.take_if(|waiting| waiting.staged.due <= now) {
+            self.abort_ear();
+            self.conclude(&job, Err(NotReloaded::failed("the ear does not answer")), &askers);
+        }
+    }
+
+    fn abort_ear(&mut self) {
+        if let Err(error) = self.ear.abort() {
+            log::error!("{error}");
+        }
+    }
+
+    fn conclude(&mut self, job: &Job, result: Result<Applied, NotReloaded>, askers: &[usize]) {
+        self.end_reload(job, result, askers);
         if let Some(askers) = self.reloads.next.take() {
             self.begin_reload(Job::Reload, askers);
         }
@@ -139,32 +181,44 @@ impl Daemon {
         self.notifier.ready(status);
     }
 
-    fn apply_configuration(&mut self, prepared: Prepared) -> Result<Applied, NotReloaded> {
-        let Prepared { loaded, plans, copy, differs_from_file } = prepared;
+    /// Has the ear get ready for a configuration. That packets are received which mean nothing yet does no harm, and can be
+    /// undone.
+    fn stage(&mut self, prepared: Prepared) -> Result<StagedReload, NotReloaded> {
+        let (config, plans) = (&prepared.loaded.config, &prepared.plans);
         let of_files = plans.signed.as_ref().map(|plan| plan.warnings.clone()).unwrap_or_default();
-        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).chain(of_files).collect();
+        let warnings: Vec<String> = prepared.loaded.warnings.iter().map(ToString::to_string).chain(of_files).collect();
         for warning in &warnings {
             log::warn!("{warning}");
         }
-        let config = Rc::new(ActiveConfig::new(loaded.config));
-        self.privileges.check(RequiredPrivileges::of(&config, false)).map_err(NotReloaded::failed)?;
-        let socket = self.other_control_socket(&config).map_err(NotReloaded::failed)?;
-        let now = now();
+        self.privileges.check(RequiredPrivileges::of(config, false)).map_err(NotReloaded::failed)?;
+        let socket = self.other_control_socket(config).map_err(NotReloaded::failed)?;
+        let added = self.interfaces.open_missing(&config.interfaces).map_err(NotReloaded::failed)?;
+        let plan = plans.for_the_ear(self.interfaces.numbers(&config.interfaces, &added));
+        let token = self.ear.prepare(&plan, &added).map_err(NotReloaded::failed)?;
+        let listeners = added.into_iter().map(|new| new.listener).collect();
+        Ok(StagedReload { prepared, warnings, socket, listeners, token, due: now().after(PATIENCE) })
+    }
 
-        // The packet source first: that packets are received which mean nothing yet does no harm, and it can be undone.
-        self.packets.reconfigure(&config.interfaces, &plans.wanted).map_err(NotReloaded::failed)?;
-        let policy = policy(&config, self.packets.resolve(&config.nftables.exempt_interfaces), plans.signers);
+    fn apply_configuration(&mut self, staged: StagedReload) -> Result<Applied, NotReloaded> {
+        let StagedReload { prepared, warnings, socket, listeners, .. } = staged;
+        let Prepared { loaded, plans, copy, differs_from_file } = prepared;
+        let config = Rc::new(ActiveConfig::new(loaded.config));
+        let now = now();
+        let policy = policy(&config, self.interfaces.resolve(&config.nftables.exempt_interfaces), plans.signers);
         if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
-            if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
-                log::error!("{error}");
-            }
+            self.abort_ear();
             return Err(match error.is_configuration() {
                 true => NotReloaded::invalid(error),
                 false => NotReloaded::failed(error),
             });
         }
+        if let Err(error) = self.ear.commit() {
+            // The loop learns that it has ended, or the watchdog.
+            log::error!("{error}");
+        }
+        self.interfaces.listen(&config.interfaces, listeners);
         self.observe_grants(now);
-        self.sequences.apply(now, plans.sequences);
+        self.sequences = Sequences::new(plans.sequences);
         self.apply_signed(&config, plans.signed);
         self.cooldowns.reconfigure(cooldowns(&config), config.limits.sources);
         for field in fixed_at_start(&self.config, &config) {
@@ -172,7 +226,6 @@ impl Daemon {
         }
         let hooks = hooks::changes(&self.config, &config);
         self.config = config;
-        self.rules_have_changed();
         // Without such a rule, there may be no schedule of stop commands yet.
         if self.stops.is_none() && has_stop_command(&self.config) {
             self.stops = open_stops(&self.config, &self.events);

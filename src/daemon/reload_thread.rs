@@ -9,11 +9,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use knock_config::Loaded;
+use knock_proto::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::control;
 use crate::daemon::config_copies::{ConfigCopies, Copy, Staged};
 use crate::daemon::config_source::{ConfigSource, is_state_directory_named};
 use crate::daemon::plan::Plans;
+use crate::ear::listener::Listener;
 
 /// The reasons why a reload failed, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub(crate) struct Reloads {
     /// Readable when the thread is done.
     done: Arc<OwnedFd>,
     pub(super) running: Option<Running>,
+    /// What was read, while the ear gets ready for it.
+    pub(super) waiting: Option<Waiting>,
     /// The clients that wait for the reload after it, where there is one: connections to the control socket, by their slots.
     pub(super) next: Option<Vec<usize>>,
 }
@@ -130,13 +135,36 @@ pub(super) struct Running {
     pub(super) outdated: bool,
 }
 
+/// A configuration for which the ear gets ready.
+pub(super) struct StagedReload {
+    pub(super) prepared: Prepared,
+    pub(super) warnings: Vec<String>,
+    /// The control socket, where it is another one.
+    pub(super) socket: Option<control::Socket>,
+    /// The packet sockets that the ear was handed.
+    pub(super) listeners: Vec<Listener>,
+    /// What the ear is to say.
+    pub(super) token: u64,
+    /// When it should have said it.
+    pub(super) due: Time,
+}
+
+/// A reload whose configuration is staged.
+pub(super) struct Waiting {
+    pub(super) staged: StagedReload,
+    pub(super) job: Job,
+    pub(super) askers: Vec<usize>,
+    /// See [`Running::outdated`].
+    pub(super) outdated: bool,
+}
+
 impl Reloads {
     /// # Errors
     ///
     /// Where there are no more descriptors.
     pub(crate) fn new() -> io::Result<Reloads> {
         let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Reloads { done: Arc::new(done), running: None, next: None })
+        Ok(Reloads { done: Arc::new(done), running: None, waiting: None, next: None })
     }
 
     /// The read that is done; `None` where none is.
@@ -145,11 +173,21 @@ impl Reloads {
         self.running.take()
     }
 
+    /// Whether a reload is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.is_some() || self.waiting.is_some()
+    }
+
+    /// When the ear should be ready.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.waiting.as_ref().map(|waiting| waiting.staged.due)
+    }
+
     /// A file of one-time sequences was changed by the daemon itself.
     pub(crate) fn sequence_was_used(&mut self) {
-        if let Some(running) = &mut self.running {
-            running.outdated = true;
-        }
+        let running = self.running.as_mut().map(|running| &mut running.outdated);
+        let waiting = self.waiting.as_mut().map(|waiting| &mut waiting.outdated);
+        running.into_iter().chain(waiting).for_each(|outdated| *outdated = true);
     }
 
     pub(super) fn start(

@@ -11,9 +11,9 @@ use crate::control::Peer;
 use crate::control::protocol::{Code, Key, LastUse, Refusal, Submitted};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
-use crate::os::clock::clock_reading;
+use crate::os::clock::{clock_reading, unix_time};
+use crate::triggers::signed_packets::Outcome;
 use crate::triggers::signed_packets::plan::user_name;
-use crate::triggers::signed_packets::{Outcome, unix_time};
 
 /// What a user has done, and holds.
 #[derive(Default)]

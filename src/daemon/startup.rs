@@ -17,8 +17,9 @@ use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
 use crate::daemon::config_source::{ConfigSource, Unusable, open_stops, replay_place};
+use crate::daemon::ear::Ear;
+use crate::daemon::interfaces;
 use crate::daemon::observer::RuleCounters;
-use crate::daemon::packet_source::PacketSource;
 use crate::daemon::plan::{ActiveConfig, Plans, cooldowns, policy};
 use crate::daemon::reload::put_in_place;
 use crate::daemon::reload_thread::{Reloads, keep_last_valid};
@@ -27,6 +28,7 @@ use crate::daemon::watching::Watching;
 use crate::daemon::{Counters, Daemon, End};
 use crate::logging;
 use crate::logging::events::EventLog;
+use crate::os::child::Role;
 use crate::os::clock::{clock_reading, now};
 use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
@@ -61,6 +63,10 @@ impl Failure {
 
 /// The program `knockd`.
 pub fn knockd_main() -> ExitCode {
+    match Role::of_this_process() {
+        Some(Role::Ear) => return crate::ear::main(),
+        Some(Role::Runner) | None => {}
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -114,8 +120,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         started => started?,
     };
     let result = daemon.run();
-    let closed = daemon.shut_down(matches!(result, Ok(End::HandOver)));
-    result.map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
+    // After a failure, the gate stays in force for the daemon that is started next.
+    let closed = daemon.shut_down(!matches!(result, Ok(End::Stop)));
+    result.map_err(|error| Failure::Other(error.to_string()))?;
     closed.map_err(|error| Failure::new(false, error))
 }
 
@@ -211,13 +218,18 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let copy = if file_problem.is_none() { keep_last_valid(&copies, &loaded) } else { None };
     let in_force = InForce { text: loaded.text, file_problem, trial: None };
     let config = Rc::new(ActiveConfig::new(loaded.config));
-    let sequences = Sequences::new(plans.sequences);
     let cooldowns = Cooldowns::new(cooldowns(&config), config.limits.sources);
     let control = open_control(&config)?;
-    let packets = PacketSource::open(&config.interfaces, &plans.wanted)
-        .map_err(|error| Failure::new(error.is_permission(), error))?;
+    let denied = |error: knock_capture::Error| Failure::new(error.is_permission(), error);
+    let mut interfaces = interfaces::Interfaces::open().map_err(denied)?;
+    let sockets = interfaces.open_missing(&config.interfaces).map_err(denied)?;
+    let broken = |error: std::io::Error| Failure::new(false, format!("cannot start the ear: {error}"));
+    let mut ear = Ear::start().map_err(broken)?;
+    let numbers = interfaces.numbers(&config.interfaces, &sockets);
+    ear.prepare(&plans.for_the_ear(numbers), &sockets).map_err(broken)?;
+    let sequences = Sequences::new(plans.sequences);
     let events = EventLog::default();
-    let policy = Rc::new(policy(&config, packets.resolve(&config.nftables.exempt_interfaces), plans.signers));
+    let policy = Rc::new(policy(&config, interfaces.resolve(&config.nftables.exempt_interfaces), plans.signers));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
@@ -225,6 +237,12 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     if !grants.ledger().is_empty() {
         log::info!("adopted {} live grants", grants.ledger().len());
     }
+    // From here on the guarded ports are closed.
+    if let Err(error) = ear.wait_until_prepared().and_then(|()| ear.commit()) {
+        grants.abandon();
+        return Err(broken(error));
+    }
+    interfaces.listen(&config.interfaces, sockets.into_iter().map(|new| new.listener).collect());
     let commands = match Commands::new(config.limits.commands, config.limits.command_queue, events.clone()) {
         Ok(commands) => commands,
         Err(error) => {
@@ -266,7 +284,8 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         sequences,
         signed,
         cooldowns,
-        packets,
+        ear,
+        interfaces,
         grants,
         commands,
         stops,

@@ -67,7 +67,7 @@ impl Daemon {
     /// When [`Daemon::end_trial`] has something to do. A reload that is under way may end the trial itself.
     pub(crate) fn next_trial_end(&self) -> Option<Time> {
         let trial = self.in_force.trial.as_ref()?;
-        self.reloads.running.is_none().then_some(trial.deadline)
+        (!self.reloads.is_busy()).then_some(trial.deadline)
     }
 
     /// The time of the trial is over, and the configuration before it is in force again, or could not be put in force.

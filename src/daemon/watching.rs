@@ -1,21 +1,20 @@
-//! What packets meant for the rules, for an administrator who looks: `watch` and `explain` of the control protocol.
-//!
-//! Packets are noted in any case, in bounded memory. What they meant is worked out only while somebody looks.
+//! What packets meant for the rules, for an administrator who looks: `watch` and `explain` of the control protocol. The ear
+//! works it out; here it is shown, with what came of it.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use knock_grant::Place;
-use knock_proto::{Access, Budget, History, Meaning, NotCounted, Packet, Reset, RuleId, Seen, Time, Tracer};
+use knock_proto::{Access, Budget, Port, Protocol, RuleId, Time};
 
-use crate::control::protocol::{Code, Explained, Followed, Following, Refusal, Step, What};
+use crate::control::protocol::{self, Code, Followed, Following, Refusal, Step, What};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
+use crate::daemon::ear::{Asker, Explained};
+use crate::ear::message::{self, Meant};
 use crate::os::clock::{clock_reading, now};
 
-/// Sources that are followed while somebody looks.
-const SOURCES: usize = 4096;
 /// What happened to grants, that is kept.
 const OUTCOMES: usize = 512;
 /// The steps of an explanation.
@@ -26,13 +25,10 @@ const REFILL: Duration = Duration::from_millis(100);
 /// How often a watcher learns how much was left out.
 const SUMMARY: Duration = Duration::from_secs(1);
 
-/// Packets of the last minutes, and the clients of the control socket that look.
+/// What came of knocks, and the clients of the control socket that look.
 #[derive(Default)]
 pub(crate) struct Watching {
-    history: History,
     outcomes: VecDeque<Outcome>,
-    /// `None` while nobody watches.
-    tracer: Option<Tracer>,
     watchers: Vec<Watcher>,
     summarised: Time,
     left_out: u64,
@@ -80,27 +76,18 @@ impl Watching {
 }
 
 impl Daemon {
-    /// Notes a packet that the engine has looked at, and shows what it meant. `knocked`: see
-    /// [`knock_proto::Engine::handle`].
-    pub(crate) fn note_packet(&mut self, now: Time, packet: &Packet, local: bool, knocked: u8) {
-        if !self.sequences.concerns(packet.knock) && !self.watching.is_active() {
-            return;
+    /// Shows what a packet meant.
+    pub(super) fn show_meant(&mut self, now: Time, meant: &Meant) {
+        if let Some(step) = self.step_of(now, meant) {
+            self.show(now, step);
         }
-        if !self.watching.history.note(Seen { at: now, packet: *packet, local }, knocked) {
-            self.watching.left_out += u64::from(self.watching.is_active());
-            return;
-        }
-        let Some(tracer) = &mut self.watching.tracer else { return };
-        let steps = tracer.handle(now, packet, local);
-        for step in steps {
-            self.show(now, step_of(now, &step));
-        }
-        self.note_turned_away(now, packet, local);
     }
 
-    fn note_turned_away(&mut self, now: Time, packet: &Packet, local: bool) {
-        let port = knock_proto::Port { protocol: packet.knock.protocol, number: packet.knock.port };
-        if !local || !self.sequences.is_guarded(port) {
+    /// Shows that a packet was turned away, where it was.
+    pub(super) fn note_at_guarded_port(&mut self, now: Time, source: IpAddr, (protocol, number): (u8, u16)) {
+        let Some(protocol) = Protocol::from_number(protocol) else { return };
+        let port = Port { protocol, number };
+        if !self.sequences.is_guarded(port) {
             return;
         }
         let policy = self.grants.policy();
@@ -109,13 +96,13 @@ impl Daemon {
             Place::Table(Access::Ports(ports)) => ports.contains(port),
             Place::Set(_) => false,
         };
-        let opens = |rule| policy.places(rule, packet.source).iter().any(is_port);
-        let mut grants = self.grants.ledger().of_address(packet.source);
+        let opens = |rule| policy.places(rule, source).iter().any(is_port);
+        let mut grants = self.grants.ledger().of_address(source);
         if grants.any(|grant| grant.expires > now && opens(&grant.rule)) {
             return;
         }
         drop(grants);
-        let step = Step { text: Some(port.to_string()), ..plain(now, now, packet.source, None, What::TurnedAway) };
+        let step = Step { text: Some(port.to_string()), ..plain(now, now, source, None, What::TurnedAway) };
         self.show(now, step);
     }
 
@@ -161,33 +148,20 @@ impl Daemon {
         if self.watching.watchers.len() == 1 {
             self.watching.summarised = now;
             self.watching.left_out = 0;
-            self.begin_tracing();
+            self.trace(true);
         }
     }
 
-    /// Works out what packets mean from now on, with what is known of the last minutes.
-    fn begin_tracing(&mut self) {
-        let mut tracer = self.sequences.tracer(SOURCES);
-        for seen in self.watching.history.iter() {
-            tracer.handle(seen.at, &seen.packet, seen.local);
-        }
-        self.watching.tracer = Some(tracer);
-        self.widen_capture();
-    }
-
-    /// The packets that are received beside knocks while somebody watches.
-    fn widen_capture(&mut self) {
-        if let Err(error) = self.packets.reconfigure(&self.config.interfaces, &self.wanted()) {
+    /// Has the ear say what packets mean, or no longer.
+    fn trace(&mut self, watched: bool) {
+        if let Err(error) = self.ear.trace(watched) {
             log::warn!("knockctl watch shows less: {error}");
         }
     }
 
-    /// The rules have changed: what packets meant before is not known any more.
-    pub(crate) fn rules_have_changed(&mut self) {
-        self.watching.history.clear();
-        if self.watching.is_active() {
-            self.begin_tracing();
-        }
+    /// The ear has worked out fewer packets than came.
+    pub(super) fn note_left_out(&mut self, number: u64) {
+        self.watching.left_out = self.watching.left_out.saturating_add(number);
     }
 
     /// Ends what watchers that have gone asked for, and tells the others how much was left out.
@@ -199,8 +173,7 @@ impl Daemon {
         let following: Vec<usize> = self.control.iter().flat_map(|control| control.followers()).collect();
         watching.watchers.retain(|watcher| following.contains(&watcher.slot));
         if watching.watchers.is_empty() {
-            watching.tracer = None;
-            return self.widen_capture();
+            return self.trace(false);
         }
         if watching.next_summary().is_none_or(|due| due > now) {
             return;
@@ -216,29 +189,53 @@ impl Daemon {
         }
     }
 
-    /// What the packets of a source meant in the last minutes.
-    pub(crate) fn explain(&self, now: Time, address: IpAddr) -> Result<Response, Refusal> {
+    /// What the packets of a source meant in the last minutes, once the ear has said it.
+    pub(super) fn explain(&mut self, now: Time, slot: usize, address: IpAddr) -> Option<Result<Response, Refusal>> {
         if address.is_unspecified() || address.is_multicast() {
-            return Err(Refusal::new(Code::BadValue, format!("{address} cannot be the source of a packet")));
+            let message = format!("{address} cannot be the source of a packet");
+            return Some(Err(Refusal::new(Code::BadValue, message)));
         }
-        let history = &self.watching.history;
-        let mut tracer = self.sequences.tracer(1);
-        let mut steps = Vec::new();
-        for seen in history.of(address) {
-            let meant = tracer.handle(seen.at, &seen.packet, seen.local);
-            steps.extend(meant.iter().map(|step| (seen.at, step_of(now, step))));
-        }
+        self.ask_ear(now, slot, Asker::Explain(slot, address));
+        None
+    }
+
+    /// That, with what came of it.
+    pub(super) fn explanation(&self, now: Time, address: IpAddr, explained: Explained) -> Response {
+        let Explained { meant, since, left_out } = explained;
+        let mut steps: Vec<(Time, Step)> =
+            meant.iter().filter_map(|meant| Some((meant.time(), self.step_of(now, meant)?))).collect();
         let outcomes = self.watching.outcomes.iter().filter(|outcome| outcome.step.address == address);
         steps.extend(outcomes.map(|outcome| (outcome.at, outcome.step.clone())));
         // What follows from a packet comes behind it: the order of equal times stays.
         steps.sort_by_key(|(at, _)| *at);
         let steps = steps.split_off(steps.len().saturating_sub(STEPS));
-        Ok(Response::result(&Explained {
+        Response::result(&protocol::Explained {
             address,
             steps: steps.into_iter().map(|(_, step)| step).collect(),
-            since_seconds: history.iter().next().map(|oldest| now.since(oldest.at).as_secs_f64()),
-            left_out: history.left_out(),
-        }))
+            since_seconds: since.map(|since| since.as_secs_f64()),
+            left_out,
+        })
+    }
+
+    /// What a packet meant, as a step for people. `None`: the rule has changed since.
+    fn step_of(&self, now: Time, meant: &Meant) -> Option<Step> {
+        let rule = self.sequences.rule(meant.rule)?;
+        let (what, text) = match meant.what {
+            message::What::Knock => (What::Knock, None),
+            message::What::Completed => (What::Completed, None),
+            message::What::Tripwire => (What::Tripwire, None),
+            message::What::WrongOrder => (What::WrongOrder, None),
+            message::What::OtherRule => (What::OtherRule, None),
+            message::What::TooSlow { took, timeout } => {
+                (What::TooSlow, Some(format!("{:.1} s, the limit is {} s", took.as_secs_f64(), timeout.as_secs_f64())))
+            }
+            message::What::Retransmission => (What::Retransmission, None),
+            message::What::Repeated => (What::Repeated, None),
+            message::What::WrongProtocol => (What::WrongProtocol, None),
+            message::What::OtherDestination => (What::OtherDestination, None),
+        };
+        let (knocked, of) = (meant.knocked.into(), meant.of.into());
+        Some(Step { knocked, of, text, ..plain(now, meant.time(), meant.source, Some(rule.as_str()), what) })
     }
 }
 
@@ -247,25 +244,6 @@ fn plain(now: Time, at: Time, address: IpAddr, rule: Option<&str>, what: What) -
     let wall = clock_reading().wall.checked_sub(now.since(at)).unwrap_or(UNIX_EPOCH);
     let time = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     Step { time, address, rule: rule.map(str::to_owned), what, knocked: 0, of: 0, text: None }
-}
-
-fn step_of(now: Time, step: &knock_proto::Step) -> Step {
-    let (what, text) = match step.meaning {
-        Meaning::Knock => (What::Knock, None),
-        Meaning::Completed => (What::Completed, None),
-        Meaning::Reset(Reset::Tripwire) => (What::Tripwire, None),
-        Meaning::Reset(Reset::WrongOrder) => (What::WrongOrder, None),
-        Meaning::Reset(Reset::OtherRule) => (What::OtherRule, None),
-        Meaning::Reset(Reset::TooSlow { took, timeout }) => {
-            (What::TooSlow, Some(format!("{:.1} s, the limit is {} s", took.as_secs_f64(), timeout.as_secs_f64())))
-        }
-        Meaning::Ignored(NotCounted::Retransmission) => (What::Retransmission, None),
-        Meaning::Ignored(NotCounted::Repeated) => (What::Repeated, None),
-        Meaning::Ignored(NotCounted::WrongProtocol) => (What::WrongProtocol, None),
-        Meaning::Ignored(NotCounted::OtherDestination) => (What::OtherDestination, None),
-    };
-    let (knocked, of) = (step.knocked, step.of);
-    Step { knocked, of, text, ..plain(now, step.at, step.source, Some(step.rule.as_str()), what) }
 }
 
 fn line(line: &Followed) -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! The daemon's clock. Nothing else in the program reads the time.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use knock_proto::Time;
+use knock_spa::UnixTime;
 use rustix::time::{ClockId, clock_gettime};
 
 /// One point in time on two clocks: the monotonic one decides; the wall clock serves after a reboot.
@@ -23,6 +24,12 @@ pub(crate) fn clock_reading() -> ClockReading {
 /// sleeps, as a client's timeouts do.
 pub(crate) fn now() -> Time {
     read(ClockId::Boottime)
+}
+
+/// The time of a wall clock.
+pub(crate) fn unix_time(wall: SystemTime) -> UnixTime {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How long the machine was suspended since its start: `CLOCK_MONOTONIC` stops meanwhile, as the jiffies do that

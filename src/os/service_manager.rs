@@ -79,19 +79,26 @@ impl Notifier {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping"), limit]);
     }
 
-    /// When the next ping to the watchdog is due, or a message is sent again.
+    /// When the next ping to the watchdog is due.
     pub(crate) fn next_ping(&self) -> Option<Time> {
-        self.watchdog.map(|watchdog| watchdog.due).into_iter().chain(self.retry_due).min()
+        self.watchdog.map(|watchdog| watchdog.due)
     }
 
-    /// Pings the watchdog where it is time, and sends again the messages that the service manager did not accept.
-    pub(crate) fn ping(&mut self, now: Time) {
+    /// When a message is sent again.
+    pub(crate) fn next_retry(&self) -> Option<Time> {
+        self.retry_due
+    }
+
+    /// Sends again the messages that the service manager did not accept, where it is time.
+    pub(crate) fn retry(&mut self, now: Time) {
         if self.retry_due.is_some_and(|due| due <= now) {
             self.send_waiting(now);
         }
-        if let Some(watchdog) = &mut self.watchdog
-            && watchdog.due <= now
-        {
+    }
+
+    /// Pings the watchdog.
+    pub(crate) fn ping(&mut self, now: Time) {
+        if let Some(watchdog) = &mut self.watchdog {
             let taken = tell(&[NotifyState::Watchdog]);
             watchdog.due = now.after(if taken { watchdog.interval } else { watchdog.interval.min(RETRY_PAUSE) });
         }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Completion, Counters, Engine, Knock, Packet, Port, Rule, RuleId, Settings, Time, Tracer, Watch};
+use knock_proto::{Knock, Port, PortRange, Rule, RuleId, Settings};
 
+use crate::ear::plan::{Plan, RuleKey, key};
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::{ConsumeError, OneTime, OneTimeError, Warning};
+use crate::triggers::signed_packets::plan::SignedPlan;
 
 /// The data that sequences need from the configuration and from the files that it names.
 pub(crate) struct SequencePlan {
@@ -34,9 +36,9 @@ impl SequencePlan {
         Ok(SequencePlan { rules, settings, one_time })
     }
 
-    /// The packets that the packet source has to deliver.
-    pub(crate) fn watches(&self) -> Vec<Watch> {
-        Engine::new(self.rules.clone(), &self.settings).watches()
+    /// For the ear: what to listen for.
+    pub(crate) fn for_the_ear(&self, signed: Option<&SignedPlan>, sockets: Vec<u32>) -> Plan {
+        Plan::new(&self.rules, &self.settings, signed.map(SignedPlan::for_the_ear), sockets)
     }
 }
 
@@ -55,99 +57,63 @@ fn engine_rule(rule: &knock_config::Rule, one_time: Option<&OneTime>) -> Option<
     })
 }
 
-/// Follows the knocks of all sources.
+/// The rules whose sequences the ear follows.
 pub(crate) struct Sequences {
-    engine: Engine,
-    rules: Vec<Rule>,
-    settings: Settings,
-    one_time: HashMap<RuleId, OneTime>,
+    /// By the keys that the ear names them by.
+    rules: HashMap<RuleKey, RuleId>,
+    one_time: HashMap<RuleId, Current>,
+    guarded: Vec<PortRange>,
+}
+
+/// A rule with its sequence that is next, and the ones after it.
+struct Current {
+    rule: Rule,
+    sequences: OneTime,
+}
+
+/// A rule has another sequence.
+pub(crate) struct Next {
+    pub(crate) used: RuleKey,
+    pub(crate) next: RuleKey,
+    pub(crate) sequence: Vec<Knock>,
 }
 
 impl Sequences {
     pub(crate) fn new(plan: SequencePlan) -> Sequences {
-        let SequencePlan { rules, settings, one_time } = plan;
-        Sequences { engine: Engine::new(rules.clone(), &settings), rules, settings, one_time }
+        let SequencePlan { rules, settings, mut one_time } = plan;
+        let keys = rules.iter().map(|rule| (key(rule), rule.id.clone())).collect();
+        let current = |rule: Rule| {
+            let sequences = one_time.remove(&rule.id)?;
+            Some((rule.id.clone(), Current { rule, sequences }))
+        };
+        Sequences { rules: keys, one_time: rules.into_iter().filter_map(current).collect(), guarded: settings.guarded }
     }
 
-    /// Changes to other rules. Progress is kept for rules that do not change.
-    pub(crate) fn apply(&mut self, now: Time, plan: SequencePlan) {
-        (self.rules, self.settings, self.one_time) = (plan.rules, plan.settings, plan.one_time);
-        self.engine.reconfigure(now, self.rules.clone(), &self.settings);
-    }
-
-    /// The packets that the packet source has to deliver.
-    pub(crate) fn watches(&self) -> Vec<Watch> {
-        self.engine.watches()
-    }
-
-    /// Looks at a packet; `local`: whether its destination is an address of this host. Each rule that it completes is
-    /// appended to `completions`.
-    ///
-    /// Returns how far the source is, as [`Engine::handle`].
-    pub(crate) fn handle(&mut self, now: Time, packet: &Packet, local: bool, completions: &mut Vec<Completion>) -> u8 {
-        self.engine.handle(now, packet, local, completions)
-    }
-
-    /// Whether that is a knock port or a tripwire.
-    pub(crate) fn concerns(&self, knock: Knock) -> bool {
-        self.engine.concerns(knock)
-    }
-
-    /// A tracer that says what packets mean for these rules.
-    pub(crate) fn tracer(&self, sources: usize) -> Tracer {
-        Tracer::new(self.rules.clone(), &self.settings, sources)
-    }
-
-    /// The packets that a look at clients' mistakes needs too.
-    pub(crate) fn watches_of_mistakes(&self) -> Vec<Watch> {
-        self.engine.watches_of_mistakes(&self.settings.guarded)
+    /// The rule that has that key; `None`: none has, or it has another sequence by now.
+    pub(crate) fn rule(&self, key: RuleKey) -> Option<&RuleId> {
+        self.rules.get(&key)
     }
 
     /// Whether that is a port that only a grant opens.
     pub(crate) fn is_guarded(&self, port: Port) -> bool {
-        self.settings.guarded.iter().any(|range| range.contains(port))
+        self.guarded.iter().any(|range| range.contains(port))
     }
 
-    /// Notes durably that the rule's one-time sequence is used. Only where that was done may the rule open anything.
-    /// Returns what the operator should know; `None`: the rule has no one-time sequences. [`Sequences::follow_next`] is to
-    /// be called after it.
+    /// Notes durably that the rule's one-time sequence is used, and changes to the next, which the ear is to learn. Only where
+    /// it was noted may the rule open anything. Returns what the operator should know; `None`: the rule has no one-time
+    /// sequences.
     ///
     /// # Errors
     ///
     /// Where its use can't be marked in the file.
-    pub(crate) fn consume(&mut self, rule: &RuleId) -> Option<Result<Vec<Warning>, ConsumeError>> {
-        let one_time = self.one_time.get_mut(rule)?;
-        let result = one_time.consume();
-        if let Some(rule) = self.rules.iter_mut().find(|other| other.id == *rule) {
-            rule.sequence = one_time.current().unwrap_or_default().to_vec();
-        }
-        Some(result)
-    }
-
-    /// Follows the one-time sequences that are next.
-    pub(crate) fn follow_next(&mut self, now: Time) {
-        self.engine.reconfigure(now, self.rules.clone(), &self.settings);
-    }
-
-    /// Forgets what is too old.
-    pub(crate) fn tick(&mut self, now: Time) {
-        if self.next_deadline().is_some_and(|due| due <= now) {
-            self.engine.forget_silent(now);
-        }
-    }
-
-    /// When [`Sequences::tick`] has something to do.
-    pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.engine.next_silent()
-    }
-
-    /// The sources that are remembered.
-    pub(crate) fn sources(&self) -> usize {
-        self.engine.sources()
-    }
-
-    /// The counters so far.
-    pub(crate) fn counters(&self) -> Counters {
-        self.engine.counters()
+    pub(crate) fn consume(&mut self, rule: &RuleId) -> Option<(Result<Vec<Warning>, ConsumeError>, Next)> {
+        let Current { rule, sequences } = self.one_time.get_mut(rule)?;
+        let used = key(rule);
+        let result = sequences.consume();
+        rule.sequence = sequences.current().unwrap_or_default().to_vec();
+        let next = key(rule);
+        self.rules.remove(&used);
+        self.rules.insert(next, rule.id.clone());
+        Some((result, Next { used, next, sequence: rule.sequence.clone() }))
     }
 }

@@ -7,22 +7,19 @@ mod users;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use knock_capture::WholeDatagrams;
 use knock_grant::User;
-use knock_proto::{Knock, Protocol, Time};
+use knock_proto::Time;
 use knock_spa::replay::Replayed;
-use knock_spa::{Budgets, Decision, Keyring, Opened, PAYLOAD_MAX, PAYLOAD_MIN, Refusal, Request, Terms, UnixTime};
+use knock_spa::{Budgets, Decision, Keyring, Opened, PAYLOAD_MAX, PAYLOAD_MIN, Refusal, Request, Terms};
 
-use crate::os::clock::ClockReading;
+use crate::os::clock::{ClockReading, unix_time};
 use crate::os::trusted::Owners;
 use plan::{SignedPlan, user_name};
 use replay_files::{ReplayFiles, StoreError};
 use users::Users;
 
-/// The header of a UDP datagram (RFC 768), which its length counts too.
-const UDP_HEADER: usize = 8;
 /// The shortest grant, as of `allow.timeout`.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// How long after a failure the files of accepted packets are tried again.
@@ -94,12 +91,6 @@ pub(crate) struct SignedPackets {
     counters: Counters,
 }
 
-/// The time of a wall clock.
-pub(crate) fn unix_time(wall: SystemTime) -> UnixTime {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 impl SignedPackets {
     /// Begins to accept packets. Where the files of accepted packets can't be used, none is accepted until they can.
     pub(crate) fn new(at: ClockReading, plan: SignedPlan, place: ReplayPlace) -> SignedPackets {
@@ -145,17 +136,12 @@ impl SignedPackets {
         };
     }
 
-    /// Whether a packet may be a signed one, by its port.
-    pub(crate) fn concerns(&self, knock: Knock) -> bool {
-        knock.protocol == Protocol::Udp && self.ports.contains(&knock.port)
+    /// The UDP ports.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
-    /// The datagrams that the packet source has to deliver whole.
-    pub(crate) fn datagrams(&self) -> WholeDatagrams {
-        datagrams(&self.ports)
-    }
-
-    /// Looks at the payload of a datagram that came from `source`.
+    /// Looks at the payload of a datagram that is said to have come from `source`.
     pub(crate) fn handle(&mut self, at: ClockReading, payload: &[u8], source: IpAddr) -> Outcome {
         if !(PAYLOAD_MIN..=PAYLOAD_MAX).contains(&payload.len()) {
             return Outcome::Foreign;
@@ -167,6 +153,20 @@ impl SignedPackets {
             self.counters.foreign += 1;
             return Outcome::Foreign;
         };
+        self.judge(at, opened, source)
+    }
+
+    /// Looks at a packet that the ear has opened, or says that it has.
+    pub(crate) fn take_over(&mut self, at: ClockReading, bytes: &[u8], source: IpAddr) -> Outcome {
+        self.keyring.set_time(unix_time(at.wall));
+        match self.keyring.take_over(bytes) {
+            Some(opened) => self.judge(at, opened, source),
+            None => Outcome::Foreign,
+        }
+    }
+
+    fn judge(&mut self, at: ClockReading, opened: Opened, source: IpAddr) -> Outcome {
+        let now = unix_time(at.wall);
         // What was recorded and is sent again opens too, but must not use up what the user's next packet needs.
         let is_known = self.replays.as_ref().is_ok_and(|replays| replays.has_seen(opened.nonce()));
         let monotonic = at.boottime.since(Time::default());
@@ -271,10 +271,4 @@ impl SignedPackets {
     pub(crate) fn close(self) -> Result<(), StoreError> {
         self.replays.map_or(Ok(()), ReplayFiles::close)
     }
-}
-
-/// Datagrams of the length of a packet to these ports.
-pub(crate) fn datagrams(ports: &[u16]) -> WholeDatagrams {
-    let length = |payload: usize| u16::try_from(UDP_HEADER + payload).unwrap_or(u16::MAX);
-    WholeDatagrams { ports: ports.to_vec(), lengths: length(PAYLOAD_MIN)..=length(PAYLOAD_MAX) }
 }

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use knock_capture::WholeDatagrams;
 use knock_config::{Allow, Config, Spa};
 use knock_grant::{Signer, Signers};
 use knock_proto::RuleId;
 use knock_spa::{AuthorizedKey, AuthorizedKeys, Cover, CoverError, Keyring, LineWarning, RuleTerms, Terms, UnixTime};
 use zeroize::Zeroizing;
 
-use super::datagrams;
+use crate::ear;
 use crate::os::trusted::{Owners, Untrusted};
 
 /// The biggest file that is read: some hundred thousand keys.
@@ -97,9 +96,13 @@ impl SignedPlan {
         Ok(Some(SignedPlan { ports: spa.ports.clone(), keyring, terms: terms(config, spa), warnings }))
     }
 
-    /// The datagrams that the packet source has to deliver whole.
-    pub(crate) fn datagrams(&self) -> WholeDatagrams {
-        datagrams(&self.ports)
+    /// For the ear: what opens packets.
+    pub(crate) fn for_the_ear(&self) -> ear::plan::Signed {
+        ear::plan::Signed {
+            ports: self.ports.clone(),
+            window: self.terms.window,
+            opener: self.keyring.opener().to_bytes(),
+        }
     }
 
     /// For the grant manager: who may ask for what at that time.

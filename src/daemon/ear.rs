@@ -1,0 +1,339 @@
+//! The ear as the keeper sees it: what it is told, and what of its answers is believed. An ear that was taken over can ask for
+//! what a knock can ask for, at a bounded rate, and can be silent; more it cannot do.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use knock_capture::LinkSockets;
+use knock_proto::{Budget, Time};
+use knock_spa::HANDED_OVER;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::daemon::interfaces::{Line, NewSocket};
+use crate::ear::message::{Meant, State, ToEar, ToKeeper};
+use crate::ear::plan::{Plan, Port, RuleKey, ports};
+use crate::os::channel::{Sent, decode, seal};
+use crate::os::child::{Child, Role};
+use crate::os::clock::now;
+use crate::os::privileges::Protections;
+use crate::triggers::sequences::Next;
+
+/// How long an answer is waited for. The ear answers between two turns of packets.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same, where a client waits for it.
+const PATIENCE_OF_CLIENT: Duration = Duration::from_secs(2);
+/// What the ear asks for, at once and in a second.
+const REQUESTS: u32 = 10_000;
+const REQUEST: Duration = Duration::from_micros(100);
+/// Problems of the ear that are logged at once, and the time for one more.
+const PROBLEMS: u32 = 10;
+const PROBLEM: Duration = Duration::from_secs(10);
+/// The steps of an explanation.
+const STEPS: usize = 200;
+
+/// The ear.
+pub(crate) struct Ear {
+    child: Child,
+    protections: Protections,
+    /// What was last heard of it.
+    state: State,
+    next_token: u64,
+    /// What it was asked, the oldest first.
+    asked: VecDeque<Asked>,
+    requests: Budget,
+    refused: u64,
+    problems: Budget,
+}
+
+/// A question that is not answered yet.
+struct Asked {
+    token: u64,
+    due: Time,
+    asker: Asker,
+    /// What an explanation has so far.
+    meant: Vec<Meant>,
+}
+
+/// Who has asked.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// Lines for the log, about changes that the ear has to follow first.
+    Log(Vec<Line>),
+    /// The client of the control socket in that slot, for the state of everything.
+    Status(usize),
+    /// The watchdog.
+    Watchdog,
+    /// The client in that slot, about the packets of that address.
+    Explain(usize, IpAddr),
+}
+
+/// What the ear said.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A source has completed a rule.
+    Completed { rule: RuleKey, source: IpAddr },
+    /// A source has sent a signed packet.
+    Opened { source: IpAddr, packet: [u8; HANDED_OVER] },
+    /// A plan can be committed, or why not.
+    Prepared { token: u64, result: Result<(), String> },
+    /// A question is answered, or its time is over.
+    Answered { asker: Asker, explained: Explained },
+    /// What a packet meant.
+    Meant(Meant),
+    /// A packet came to a port that may be guarded.
+    AtGuardedPort { source: IpAddr, port: Port },
+    /// So many packets are not shown.
+    LeftOut(u64),
+    /// Something does not work.
+    Problem(String),
+    /// Nothing that has to be done.
+    Nothing,
+}
+
+/// What the packets of a source meant, where that was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Explained {
+    pub(crate) meant: Vec<Meant>,
+    /// How long ago the oldest packet came that is kept of any source.
+    pub(crate) since: Option<Duration>,
+    /// How many packets were not kept.
+    pub(crate) left_out: u64,
+}
+
+impl Ear {
+    /// Starts the ear, and hands it the sockets for links.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be started or confined.
+    pub(crate) fn start() -> io::Result<Ear> {
+        let child = Child::start(Role::Ear)?;
+        let mut ear = Ear {
+            child,
+            protections: Protections::default(),
+            state: State::default(),
+            next_token: 0,
+            asked: VecDeque::new(),
+            requests: Budget::default(),
+            refused: 0,
+            problems: Budget::default(),
+        };
+        let LinkSockets { changes, dumps } = LinkSockets::open().map_err(io::Error::other)?;
+        ear.tell(&ToEar::LinkChanges, Some(changes.as_fd()))?;
+        ear.tell(&ToEar::LinkDumps, Some(dumps.as_fd()))?;
+        Ok(ear)
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its protections, as it said when it began.
+    pub(crate) fn protections(&self) -> &Protections {
+        &self.protections
+    }
+
+    /// What was last heard of it.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Has it get ready for that plan, with these sockets. It says [`Heard::Prepared`], with the token that is returned.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not listen.
+    pub(crate) fn prepare(&mut self, plan: &Plan, sockets: &[NewSocket]) -> io::Result<u64> {
+        for NewSocket { listener, socket } in sockets {
+            let message = ToEar::Socket { number: listener.number, name: listener.name.as_deref() };
+            self.tell(&message, Some(socket.as_fd()))?;
+        }
+        let file = seal(plan)?;
+        let token = self.token();
+        self.tell(&ToEar::Prepare { token }, Some(file.as_fd()))?;
+        Ok(token)
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Waits until it is ready for the plan, at the start of the daemon.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub(crate) fn wait_until_prepared(&mut self) -> io::Result<()> {
+        let deadline = now().after(PATIENCE);
+        loop {
+            match self.next()? {
+                Some(Heard::Prepared { result, .. }) => return result.map_err(io::Error::other),
+                Some(Heard::Problem(problem)) => return Err(io::Error::other(problem)),
+                Some(_) => {}
+                None => self.wait(deadline)?,
+            }
+        }
+    }
+
+    fn wait(&self, deadline: Time) -> io::Result<()> {
+        let left = deadline.since(now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the ear does not answer"));
+        }
+        let limit =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.child, PollFlags::IN)], Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has it follow the plan that it is ready for.
+    pub(crate) fn commit(&mut self) -> io::Result<()> {
+        self.tell(&ToEar::Commit, None)
+    }
+
+    /// Has it forget the plan that it is ready for.
+    pub(crate) fn abort(&mut self) -> io::Result<()> {
+        self.tell(&ToEar::Abort, None)
+    }
+
+    /// A one-time sequence was used.
+    pub(crate) fn follow_next(&mut self, next: &Next) -> io::Result<()> {
+        let &Next { used, next, ref sequence } = next;
+        self.tell(&ToEar::NextSequence { used, next, sequence: ports(sequence) }, None)
+    }
+
+    /// Whether somebody watches.
+    pub(crate) fn trace(&mut self, watched: bool) -> io::Result<()> {
+        self.tell(&ToEar::Trace(watched), None)
+    }
+
+    /// Asks it; [`Heard::Answered`] is the answer.
+    pub(crate) fn ask(&mut self, asker: Asker) -> io::Result<()> {
+        let token = self.token();
+        let message = match &asker {
+            Asker::Explain(_, address) => ToEar::Explain { token, address: *address },
+            Asker::Log(_) | Asker::Status(_) | Asker::Watchdog => ToEar::Ask { token },
+        };
+        self.tell(&message, None)?;
+        let patience = match asker {
+            Asker::Log(_) | Asker::Watchdog => PATIENCE,
+            Asker::Status(_) | Asker::Explain(..) => PATIENCE_OF_CLIENT,
+        };
+        self.asked.push_back(Asked { token, due: now().after(patience), asker, meant: Vec::new() });
+        Ok(())
+    }
+
+    /// Whether the watchdog waits for an answer.
+    pub(crate) fn is_watchdog_waiting(&self) -> bool {
+        self.asked.iter().any(|asked| matches!(asked.asker, Asker::Watchdog))
+    }
+
+    /// When an answer is no longer waited for.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.asked.iter().map(|asked| asked.due).min()
+    }
+
+    /// A question whose time is over.
+    pub(crate) fn overdue(&mut self, now: Time) -> Option<Asker> {
+        let place = self.asked.iter().position(|asked| asked.due <= now)?;
+        self.asked.remove(place).map(|asked| asked.asker)
+    }
+
+    fn tell(&mut self, message: &ToEar<'_>, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        match self.child.channel.send(message, descriptor)? {
+            Sent::Yes => Ok(()),
+            Sent::NoRoom => Err(io::Error::new(io::ErrorKind::WouldBlock, "the ear does not read its messages")),
+        }
+    }
+
+    /// What it says next; `None` where nothing has arrived.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended, or says what no ear says.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Heard>> {
+        let received = match self.child.channel.receive() {
+            Ok(Some(received)) => received,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(self.end(&error)),
+        };
+        let now = now();
+        let heard = match decode(received.bytes)? {
+            ToKeeper::Completed { rule, source } if self.requests.admit(now, REQUESTS, REQUEST) => {
+                Heard::Completed { rule, source }
+            }
+            ToKeeper::Opened { source, packet } if self.requests.admit(now, REQUESTS, REQUEST) => {
+                let packet = packet.try_into().map_err(io::Error::other)?;
+                Heard::Opened { source, packet }
+            }
+            ToKeeper::Completed { .. } | ToKeeper::Opened { .. } => {
+                self.refused += 1;
+                Heard::Nothing
+            }
+            ToKeeper::Confined { protections, missing } => {
+                for missing in missing {
+                    log::warn!("the ear goes without {missing}");
+                }
+                self.protections = protections;
+                Heard::Nothing
+            }
+            ToKeeper::Prepared { token } => Heard::Prepared { token, result: Ok(()) },
+            ToKeeper::NotPrepared { token, reason } => Heard::Prepared { token, result: Err(plain(reason)) },
+            ToKeeper::State { token, state } => {
+                self.state = state;
+                answered(&mut self.asked, token, Explained::default())
+            }
+            ToKeeper::Meant(meant) => Heard::Meant(meant),
+            ToKeeper::AtGuardedPort { source, port } => Heard::AtGuardedPort { source, port },
+            ToKeeper::LeftOut(number) => Heard::LeftOut(number),
+            ToKeeper::Explained { token, meant } => {
+                let asked = self.asked.iter_mut().find(|asked| asked.token == token);
+                if let Some(asked) = asked.filter(|asked| asked.meant.len() < STEPS) {
+                    asked.meant.push(meant);
+                }
+                Heard::Nothing
+            }
+            ToKeeper::ExplainedAll { token, since, left_out } => {
+                answered(&mut self.asked, token, Explained { meant: Vec::new(), since, left_out })
+            }
+            ToKeeper::Problem(text) if self.problems.admit(now, PROBLEMS, PROBLEM) => Heard::Problem(plain(text)),
+            ToKeeper::Problem(_) => Heard::Nothing,
+        };
+        Ok(Some(heard))
+    }
+
+    /// How it ended.
+    fn end(&mut self, error: &io::Error) -> io::Error {
+        match self.child.ended() {
+            Some(status) => io::Error::other(format!("the ear has ended: {status}")),
+            None => io::Error::other(format!("the ear cannot be heard: {error}")),
+        }
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+}
+
+/// What was asked with that token is answered. An answer to what was not asked is none.
+fn answered(asked: &mut VecDeque<Asked>, token: u64, explained: Explained) -> Heard {
+    let Some(place) = asked.iter().position(|asked| asked.token == token) else { return Heard::Nothing };
+    match asked.remove(place) {
+        Some(Asked { asker, meant, .. }) => Heard::Answered { asker, explained: Explained { meant, ..explained } },
+        None => Heard::Nothing,
+    }
+}
+
+/// A text without what would change a line of the log.
+fn plain(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(300).collect()
+}
