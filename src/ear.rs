@@ -88,8 +88,8 @@ pub(crate) fn main() -> ExitCode {
 
 fn run() -> io::Result<std::convert::Infallible> {
     let mut channel = of_parent();
-    let (protections, missing) = confine_ear().map_err(io::Error::other)?;
-    channel.send(&ToKeeper::Confined { protections, missing }, None)?;
+    let confinement = confine_ear().map_err(io::Error::other)?;
+    channel.send(&ToKeeper::Confined(confinement), None)?;
     let settings = Settings { sources: 1, tripwires: false, guarded: Vec::new() };
     let mut ear = Ear {
         channel,

@@ -1,5 +1,5 @@
-//! What the program needs of the operating system: clocks, events, signals, the service manager, privileges, and files
-//! that it may trust.
+//! What the program needs of the operating system: clocks, events, signals, the service manager, privileges, users,
+//! and files that it may trust.
 
 pub(crate) mod channel;
 pub(crate) mod child;
@@ -9,3 +9,4 @@ pub(crate) mod privileges;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
 pub(crate) mod trusted;
+pub(crate) mod users;

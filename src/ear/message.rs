@@ -7,7 +7,7 @@ use knock_proto::{Meaning, NotCounted, Reset, Step, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::ear::plan::{Port, RuleKey};
-use crate::os::privileges::Protections;
+use crate::os::privileges::Confinement;
 
 /// What the keeper tells the ear.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(crate) enum ToEar<'m> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToKeeper<'m> {
     /// The first message: its protections, and which of them cannot be had here.
-    Confined { protections: Protections, missing: Vec<String> },
+    Confined(Confinement),
     /// The plan can be committed.
     Prepared { token: u64 },
     /// Why not. Everything is as before.

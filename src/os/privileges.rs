@@ -12,15 +12,18 @@
 //! bounding set stays, `no_new_privs` is not set, and there is no filter, which they would inherit. Where it is another
 //! user, as under the systemd unit, they get the ambient set, and the daemon keeps the capabilities in it.
 //!
+//! The process that reads the packets of strangers keeps none at all: [`confine_ear`].
+//!
 //! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)): the
 //! first command has to come later.
 
+mod ear;
+mod landlock;
 mod protections;
 mod seccomp;
 
 use std::fmt;
 
-use std::io;
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -28,7 +31,9 @@ use knock_config::{Config, Interfaces};
 use rustix::process::geteuid;
 use rustix::thread::{no_new_privs, set_no_new_privs};
 
-pub(crate) use protections::Protections;
+pub use ear::{Confinement, Missing, confine_ear};
+use protections::NotInStatus;
+pub use protections::Protections;
 
 /// The privileges that the daemon needs after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +49,7 @@ pub(crate) struct RequiredPrivileges {
 
 /// Privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// A capability set.
     #[error(
         "cannot read or reduce the {set} capability set: {source}; does a system call filter forbid capset or prctl?"
@@ -58,6 +63,14 @@ pub(crate) enum Error {
     /// `no_new_privs`.
     #[error("cannot set no_new_privs: {0}")]
     NoNewPrivileges(rustix::io::Errno),
+    /// Another part of the confinement of the ear.
+    #[error("cannot {attempted}: {source}")]
+    Confinement {
+        /// Which one.
+        attempted: &'static str,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
 }
 
 /// The privileges that a new configuration needs and the daemon has dropped.
@@ -148,9 +161,11 @@ impl RequiredPrivileges {
         keep = reduce(&keep)?;
         caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable"))?;
         set_no_new_privs(true).map_err(Error::NoNewPrivileges)?;
-        if let Err(error) = seccomp::install() {
+        let filter = seccomp::install(seccomp::Process::Keeper);
+        if let Err(error) = &filter {
             log::warn!("there is no system call filter: {error}");
         }
+        NotInStatus { no_new_code: filter.is_ok(), ..NotInStatus::default() }.remember();
         log::debug!("kept the capabilities {keep:?}");
         Ok(())
     }
@@ -231,9 +246,4 @@ mod tests {
              interfaces, and the configuration at start did not); restart knockd; `systemctl restart` keeps the gate and live grants"
         );
     }
-}
-
-/// Stub.
-pub(crate) fn confine_ear() -> Result<(Protections, Vec<String>), io::Error> {
-    Ok((Protections::of_this_process()?, Vec::new()))
 }

@@ -21,6 +21,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
+use crate::os::users::User;
+
 /// Symbolic links that are followed on the way to one file, as many as the kernel follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
@@ -129,8 +131,8 @@ impl Owners {
     /// For a check, which another user may make than the one that the daemon will run as: that of the packaged unit too.
     pub(crate) fn of_check() -> Owners {
         let mut owners = Owners::of_daemon();
-        if let Some(uid) = read_some("/etc/passwd").and_then(|passwd| uid_of(&passwd, SERVICE_USER)) {
-            owners.trusted[2] = uid;
+        if let Some(user) = User::named(SERVICE_USER) {
+            owners.trusted[2] = user.uid;
         }
         owners
     }
@@ -288,14 +290,6 @@ fn is_mapped(map: &str, uid: u32) -> bool {
             // Not understood: nothing is known to be outside.
             _ => true,
         }
-    })
-}
-
-/// The uid of a user, by the text of /etc/passwd (passwd(5)).
-fn uid_of(passwd: &str, user: &str) -> Option<u32> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok())?
     })
 }
 

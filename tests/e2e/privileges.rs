@@ -62,7 +62,8 @@ fn without_commands_all_other_privileges_are_dropped_permanently() {
     assert_threads_alike(daemon.pid());
     let told = json!({
         "user": 0, "system_call_filter": true, "no_new_privileges": true, "memory_is_private": true, "bounded": true,
-        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"]
+        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"], "landlock": false, "own_network": false,
+        "no_new_code": true
     });
     assert_eq!(protections(&network, &daemon), told);
 }

@@ -132,11 +132,3 @@ fn the_overflow_uid_is_outside_only_where_no_user_has_it() {
     assert!(is_mapped("who knows\n", 65_534));
     assert!(!is_mapped("", 65_534));
 }
-
-#[test]
-fn the_user_of_the_packaged_unit_is_found_by_name() {
-    let passwd =
-        "root:x:0:0:root:/root:/bin/sh\nknockd2:x:5:5::/:\nknockd:x:991:988:Port-knocking daemon:/var/lib/knockd:\n";
-    assert_eq!(uid_of(passwd, "knockd"), Some(991));
-    assert_eq!(uid_of("root:x:0:0::/:\nknockd", "knockd"), None);
-}
