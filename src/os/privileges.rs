@@ -24,7 +24,6 @@ mod seccomp;
 
 use std::fmt;
 
-
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use knock_config::{Config, Interfaces};
