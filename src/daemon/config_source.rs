@@ -5,13 +5,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use knock_config::{Config, ConfigError, Interfaces, Loaded};
+use knock_config::{Config, ConfigError, Interfaces, Loaded, Trigger};
 use knock_proto::Time;
 
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
+use crate::control;
 use crate::daemon::config_copies::{ConfigCopies, Copy};
 use crate::logging::events::EventLog;
 use crate::os::clock::{clock_reading, now};
+use crate::os::privileges::{GivenUp, Places};
 use crate::os::trusted::{Owners, Untrusted};
 use crate::triggers::signed_packets::ReplayPlace;
 
@@ -40,6 +42,9 @@ pub(crate) enum Unusable {
          knockctl reload", .0.display(), .0.display()
     )]
     Unconfirmed(PathBuf),
+    /// It has the daemon write where it no longer can.
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
 }
 
 impl ConfigSource {
@@ -80,6 +85,7 @@ impl ConfigSource {
             loaded.config.interfaces = interfaces.clone();
         }
         self.judge_state(&loaded.config)?;
+        self.places(&loaded.config).check()?;
         Ok(loaded)
     }
 
@@ -127,6 +133,16 @@ impl ConfigSource {
     /// The copies of configurations in the state directory of that one.
     pub(crate) fn copies(&self, config: &Config) -> ConfigCopies {
         ConfigCopies::new(state_directory(config), &self.file)
+    }
+
+    /// What the daemon writes to.
+    pub(crate) fn places(&self, config: &Config) -> Places {
+        let sockets = control::place(config).parent().map(Path::to_owned);
+        let files = config.rules.iter().filter_map(|rule| match &rule.trigger {
+            Some(Trigger::OneTime(file)) => Some(file.clone()),
+            _ => None,
+        });
+        Places { directories: sockets.into_iter().chain([state_directory(config)]).collect(), files: files.collect() }
     }
 
     /// Checks the state directory and its files, where the daemon would use them: their commands are run. Where they are

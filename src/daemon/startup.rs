@@ -265,7 +265,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
              until it is started again"
         );
     }
-    let dropped = privileges.drop_unneeded().map_err(|error| error.to_string());
+    let dropped = privileges.drop_unneeded(&source.places(&config)).map_err(|error| error.to_string());
     // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
     let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
     if let Err(error) = dropped.and_then(|()| logs()) {

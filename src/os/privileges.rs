@@ -4,8 +4,8 @@
 //! ([`RequiredPrivileges::check`]), and a restart, during which the gate stays closed, gives it.
 //!
 //! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
-//! `no_new_privs` is set, and a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in
-//! force.
+//! `no_new_privs` is set, a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in force, and
+//! files can be changed only in the [places](Places) that the configuration names.
 //!
 //! Commands run with the privileges of the user who starts the daemon. Where that is root, the kernel gives a
 //! program of user 0 the whole bounding set at execve(2), whatever little its parent kept (capabilities(7)), so the
@@ -19,6 +19,7 @@
 
 mod ear;
 mod landlock;
+mod places;
 mod protections;
 mod seccomp;
 
@@ -31,6 +32,7 @@ use rustix::process::geteuid;
 use rustix::thread::{no_new_privs, set_no_new_privs};
 
 pub use ear::{Confinement, Missing, confine_ear};
+pub(crate) use places::{GivenUp, Places};
 use protections::NotInStatus;
 pub use protections::Protections;
 
@@ -140,12 +142,13 @@ impl RequiredPrivileges {
         wanted.into_iter().filter_map(|(wanted, capability)| wanted.then_some(capability)).collect()
     }
 
-    /// Drops all other privileges, for this thread and those that it starts.
+    /// Drops all other privileges, for this thread and those that it starts. `places`: what the configuration has it
+    /// write to.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses; some privileges may be dropped already.
-    pub(crate) fn drop_unneeded(self) -> Result<(), Error> {
+    pub(crate) fn drop_unneeded(self, places: &Places) -> Result<(), Error> {
         let root = geteuid().is_root();
         let mut keep = self.capabilities(root);
         if self.commands {
@@ -160,11 +163,16 @@ impl RequiredPrivileges {
         keep = reduce(&keep)?;
         caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable"))?;
         set_no_new_privs(true).map_err(Error::NoNewPrivileges)?;
+        let landlock = places.give_up_others();
+        if let Err(error) = &landlock {
+            log::info!("no Landlock ruleset limits where knockd can write: {error}");
+        }
         let filter = seccomp::install(seccomp::Process::Keeper);
         if let Err(error) = &filter {
             log::warn!("there is no system call filter: {error}");
         }
-        NotInStatus { no_new_code: filter.is_ok(), ..NotInStatus::default() }.remember();
+        let (landlock, no_new_code) = (landlock.is_ok(), filter.is_ok());
+        NotInStatus { landlock, no_new_code, ..NotInStatus::default() }.remember();
         log::debug!("kept the capabilities {keep:?}");
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use knock_testkit::Network;
@@ -62,7 +63,7 @@ fn without_commands_all_other_privileges_are_dropped_permanently() {
     assert_threads_alike(daemon.pid());
     let told = json!({
         "user": 0, "system_call_filter": true, "no_new_privileges": true, "memory_is_private": true, "bounded": true,
-        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"], "landlock": false, "own_network": false,
+        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"], "landlock": true, "own_network": false,
         "no_new_code": true
     });
     assert_eq!(protections(&network, &daemon), told);
@@ -172,4 +173,25 @@ fn a_reload_does_not_regain_dropped_privileges() {
     let line = daemon.wait_for_log_after(mark, "not reloaded");
     assert!(line.contains("a rule has a command, and no rule had one at start"), "{line}");
     assert!(line.contains("restart knockd"), "{line}");
+}
+
+#[test]
+fn a_reload_cannot_have_files_changed_where_that_was_given_up() {
+    let network = network(1);
+    let files = tempfile::tempdir().expect("a directory elsewhere");
+    let codes = files.path().join("codes");
+    fs::write(&codes, " 4000,6000,5000\n").expect("a file");
+    fs::set_permissions(&codes, fs::Permissions::from_mode(0o600)).expect("our file");
+    let once = json!({ "name": "once", "one_time_sequences": codes, "allow": { "ports": [22], "timeout": "1m" } });
+    let mut daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    let mark = daemon.log_mark();
+    daemon.reload(json!({ "rules": [ssh(), once] }));
+    let line = daemon.wait_for_log_after(mark, "not reloaded");
+    assert!(line.contains(&format!("{}: knockd gave up at start to write there", codes.display())), "{line}");
+    assert!(line.contains("restart knockd"), "{line}");
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start_again(&network.server, daemon.take_directory());
+    knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[4000, 6000, 5000]);
+    wait_until("it is marked", || fs::read_to_string(&codes).is_ok_and(|text| text.starts_with('#')));
+    drop(daemon);
 }
