@@ -9,7 +9,6 @@
 //! goes to the log, up to 4 KiB. It lasts until no process of its group is left; at its time limit the group gets
 //! SIGTERM, and two seconds later SIGKILL. A process with a session of its own (setsid(1)) is not waited for.
 
-pub(crate) mod hooks;
 mod job;
 mod outcome;
 mod output;
@@ -28,6 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
+use serde::{Deserialize, Serialize};
 
 use crate::logging::events::EventLog;
 use crate::os::clock::now;
@@ -46,7 +46,7 @@ const STACK: usize = 256 << 10;
 const RULES_COUNTED: usize = 16_384;
 
 /// What has happened, and what is under way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// Commands that were started, `setup` and `teardown` among them.
     pub started: u64,

@@ -12,6 +12,7 @@ mod observer;
 pub(crate) mod plan;
 mod reload;
 mod reload_thread;
+mod runner;
 mod signed;
 mod signed_requests;
 pub(crate) mod startup;
@@ -20,16 +21,11 @@ mod watching;
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use knock_config::OnStop;
 use knock_grant::{GrantManager, Nftables};
 use knock_proto::{Cooldowns, Time};
 
-use crate::commands::Commands;
-use crate::commands::hooks;
-use crate::commands::stop_schedule::StopSchedule;
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
 use crate::daemon::ear::{Asker, Ear};
@@ -37,19 +33,17 @@ use crate::daemon::interfaces::Interfaces;
 use crate::daemon::observer::RuleCounters;
 use crate::daemon::plan::{ActiveConfig, policy};
 use crate::daemon::reload_thread::Reloads;
+use crate::daemon::runner::{Runner, stop_time};
 use crate::daemon::trial::InForce;
 use crate::daemon::watching::Watching;
 use crate::logging::events::{Event, EventLog};
-use crate::os::clock::{Sleep, clock_reading, now, slept};
+use crate::os::clock::{Sleep, now, slept};
 use crate::os::poller::Poller;
 use crate::os::privileges::RequiredPrivileges;
 use crate::os::service_manager::Notifier;
 use crate::os::signals::Signal;
 use crate::triggers::sequences::Sequences;
 use crate::triggers::signed_packets::SignedPackets;
-
-/// How long commands may continue when the daemon stops. systemd gives a service 90 seconds (systemd.service(5)).
-const SHUTDOWN_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The events that the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +55,7 @@ enum Ready {
     Loaded,
     Links,
     Monitor,
+    Runner,
     /// The control socket, or a connection to it.
     Control,
     /// The ear has said something.
@@ -107,10 +102,8 @@ pub(crate) struct Daemon {
     pub(crate) ear: Ear,
     pub(crate) interfaces: Interfaces,
     pub(crate) grants: GrantManager<Nftables>,
-    /// Shared with the thread that runs what a reload asks for.
-    pub(crate) commands: Arc<Commands>,
-    /// `None` where no rule has ever had a stop command.
-    pub(crate) stops: Option<Arc<StopSchedule>>,
+    /// The process that runs commands; `None` where no rule had one at the start.
+    pub(crate) runner: Option<Runner>,
     /// `None` where the daemon may not make it at its default place.
     pub(crate) control: Option<control::Server>,
     pub(crate) watching: Watching,
@@ -141,6 +134,9 @@ impl Daemon {
         poller.watch(&self.reloads, Ready::Loaded)?;
         poller.watch(&self.ear, Ready::Ear)?;
         poller.watch(&self.interfaces, Ready::Links)?;
+        if let Some(runner) = &self.runner {
+            poller.watch(runner, Ready::Runner)?;
+        }
         self.watch_replaceable(&mut poller)?;
 
         let states = self.interfaces.states();
@@ -182,6 +178,7 @@ impl Daemon {
                         self.grants.reconcile(now());
                         self.observe_grants(now());
                     }
+                    Ready::Runner => self.listen_to_runner()?,
                 }
             }
             self.tick(now())?;
@@ -247,20 +244,9 @@ impl Daemon {
         if self.cooldowns.next_old().is_some_and(|due| due <= now) {
             self.cooldowns.forget_old(now);
         }
-        if self.next_stop().is_some_and(|due| due <= now)
-            && let Some(stops) = &self.stops
-        {
-            for job in stops.due(now) {
-                // A refusal is logged, and tried again.
-                let _ = self.commands.submit(job);
-            }
-        }
+        self.tick_runner(now);
         self.events.summarise(now);
         self.tick_ear(now)
-    }
-
-    fn next_stop(&self) -> Option<Time> {
-        self.stops.as_ref()?.next_due()
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -270,7 +256,7 @@ impl Daemon {
             self.ear.next_deadline(),
             self.reloads.next_deadline(),
             self.cooldowns.next_old(),
-            self.next_stop(),
+            self.runner.as_ref().and_then(Runner::next_deadline),
             self.next_trial_end(),
             self.watching.next_summary(),
             self.events.next_summary(),
@@ -287,36 +273,20 @@ impl Daemon {
     ///
     /// Where the table can't be removed.
     pub(crate) fn shut_down(mut self, hand_over: bool) -> Result<(), knock_grant::Error> {
-        self.notifier.stopping(self.time_to_stop());
+        let time = stop_time(&self.config);
+        self.notifier.stopping(time);
         let keep = hand_over || self.config.nftables.on_stop == OnStop::Keep;
         let grants = [("KNOCK_GRANTS", if keep { "kept" } else { "ended" }.to_owned())];
         self.events.report_with(now(), Event::Stopping, None, None, &grants, format_args!("stopping"));
         // From now on, knockctl reports that no daemon answers.
         self.control = None;
-        self.commands.close();
-        if let Some(stops) = &self.stops
-            && !hand_over
-        {
-            for job in stops.at_stop(clock_reading()) {
-                let _ = self.commands.submit(job);
-            }
+        if let Some(runner) = self.runner.take() {
+            runner.stop(hand_over, time);
         }
-        self.commands.drain(SHUTDOWN_COMMAND_TIMEOUT);
         self.events.say_what_is_left_out();
-        if let Some(stops) = &self.stops
-            && let Err(error) = stops.flush()
-        {
-            log::error!("{error}");
-        }
         if let Some(Err(error)) = self.signed.take().map(SignedPackets::close) {
             log::error!("signed packets will be refused for some time after the next start: {error}");
         }
-        hooks::run(&self.commands, &hooks::teardowns(&self.config));
         self.grants.close(keep)
-    }
-
-    /// The longest that stopping can take: the last commands, then each teardown.
-    fn time_to_stop(&self) -> Duration {
-        hooks::time_limit(&hooks::teardowns(&self.config)) + 2 * SHUTDOWN_COMMAND_TIMEOUT
     }
 }

@@ -7,6 +7,7 @@ mod daemon;
 mod ear;
 mod logging;
 mod os;
+mod runner;
 mod triggers;
 
 pub use ctl::args::Args as KnockctlArgs;

@@ -96,6 +96,11 @@ pub(crate) fn start(target: Option<LogTarget>, level: LevelFilter) -> Result<(),
     Ok(())
 }
 
+/// Where the lines of this process go.
+pub(crate) fn target() -> LogTarget {
+    LOG.lock().target
+}
+
 /// Starts the thread that writes, with the privileges that the calling thread has now.
 ///
 /// # Errors

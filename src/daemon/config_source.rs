@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use knock_config::{Config, ConfigError, Interfaces, Loaded, Trigger};
 use knock_proto::Time;
@@ -11,8 +10,7 @@ use knock_proto::Time;
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::control;
 use crate::daemon::config_copies::{ConfigCopies, Copy};
-use crate::logging::events::EventLog;
-use crate::os::clock::{clock_reading, now};
+use crate::os::clock::now;
 use crate::os::privileges::{GivenUp, Places};
 use crate::os::trusted::{Owners, Untrusted};
 use crate::triggers::signed_packets::ReplayPlace;
@@ -162,21 +160,9 @@ impl ConfigSource {
     }
 }
 
-/// Opens the schedule of stop commands, where a rule has one or some are pending from an earlier run.
-pub(crate) fn open_stops(config: &Config, events: &EventLog) -> Option<Arc<StopSchedule>> {
-    let directory = state_directory(config);
-    if !uses_stops(config, &directory) {
-        return None;
-    }
-    let (stops, problems) = StopSchedule::open(&directory, clock_reading(), &boot_id(), events.clone());
-    for problem in problems {
-        log::error!("{problem}");
-    }
-    let pending = stops.pending_count();
-    if pending > 0 {
-        log::info!("{pending} stop commands are pending from an earlier run");
-    }
-    (has_stop_command(config) || pending > 0).then_some(stops)
+/// Whether stop commands may be pending from an earlier run: there is a schedule.
+pub(super) fn has_pending_stops(config: &Config) -> bool {
+    StopSchedule::is_in(&state_directory(config))
 }
 
 /// Where the accepted packets are remembered.
@@ -192,16 +178,11 @@ fn boot_bytes(id: &str) -> [u8; 16] {
 
 /// Whether a rule has a stop command, or some may be pending from an earlier run.
 fn uses_stops(config: &Config, state_directory: &Path) -> bool {
-    has_stop_command(config) || StopSchedule::is_in(state_directory)
-}
-
-/// Whether a rule has a stop command.
-pub(crate) fn has_stop_command(config: &Config) -> bool {
-    config.rules.iter().any(|rule| rule.stop.is_some())
+    config.rules.iter().any(|rule| rule.stop.is_some()) || StopSchedule::is_in(state_directory)
 }
 
 /// Where what must outlive the daemon is kept.
-fn state_directory(config: &Config) -> PathBuf {
+pub(super) fn state_directory(config: &Config) -> PathBuf {
     config.state_dir.clone().unwrap_or_else(default_state_directory)
 }
 

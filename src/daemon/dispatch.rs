@@ -8,12 +8,10 @@ use knock_grant::Cause;
 use knock_proto::{RuleId, Time};
 use log::Level;
 
-use crate::commands::{Job, Kind};
 use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::daemon::observer::user_fields;
 use crate::logging::events::Event;
-use crate::os::clock::clock_reading;
 use crate::triggers::sequences::Next;
 
 impl Daemon {
@@ -93,9 +91,11 @@ impl Daemon {
         Some((result.is_ok(), next))
     }
 
-    /// Hands the rule's command, if it has one, to a worker. Returns whether that was done, or was not needed.
+    /// Hands the rule's command, if it has one, to the runner. Returns whether that was done, or was not needed.
     fn run_command(&mut self, now: Time, rule: &Rule, source: IpAddr, cause: &Cause) -> bool {
-        let Some(command) = &rule.command else { return true };
+        if rule.command.is_none() {
+            return true;
+        }
         let name = rule.name.as_str();
         let by = match cause {
             Cause::Packet { user, .. } => format!(" with a signed packet of {}", user.name),
@@ -104,25 +104,13 @@ impl Daemon {
         let message = format_args!("rule {name}: {source} has knocked{by}");
         self.events.report_with(now, Event::Knocked, Some(name), Some(source), &user_fields(cause), message);
         self.note_outcome(now, source, Some(name), What::Command, "its command is to run".to_owned());
-        let job = Job::new(Kind::Start, name, source, command.line(source), rule.command_timeout);
-        let job = match (&rule.stop, &self.stops) {
-            (Some(stop), Some(stops)) => match stops.arm(clock_reading(), job, stop) {
-                Ok(Some(job)) => job,
-                Ok(None) => return true,
-                Err(error) => {
-                    self.events.line(now, Level::Error, name, format_args!("rule {name}: {error}"));
-                    return false;
-                }
-            },
-            // The schedule is opened with the configuration; without it nothing would be closed again.
-            (Some(_), None) => {
-                let message = format_args!("rule {name}: there is no schedule of stop commands");
-                self.events.line(now, Level::Error, name, message);
-                return false;
-            }
-            (None, _) => job,
-        };
-        // A refusal is logged by the queue.
-        self.commands.submit(job).is_ok()
+        let sent = self.runner.as_mut().is_some_and(|runner| runner.run(name, source));
+        if !sent {
+            let message = format_args!(
+                "rule {name}: the command for {source} was not run: the runner has not taken the commands before it yet"
+            );
+            self.events.line(now, Level::Warn, name, message);
+        }
+        sent
     }
 }

@@ -70,6 +70,16 @@ pub(crate) enum Asker {
     Explain(usize, IpAddr),
 }
 
+impl Asker {
+    /// How long the answer is waited for.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Asker::Log(_) | Asker::Watchdog => PATIENCE,
+            Asker::Status(_) | Asker::Explain(..) => PATIENCE_OF_CLIENT,
+        }
+    }
+}
+
 /// What the ear said.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -222,11 +232,7 @@ impl Ear {
             Asker::Log(_) | Asker::Status(_) | Asker::Watchdog => ToEar::Ask { token },
         };
         self.tell(&message, None)?;
-        let patience = match asker {
-            Asker::Log(_) | Asker::Watchdog => PATIENCE,
-            Asker::Status(_) | Asker::Explain(..) => PATIENCE_OF_CLIENT,
-        };
-        self.asked.push_back(Asked { token, due: now().after(patience), asker, meant: Vec::new() });
+        self.asked.push_back(Asked { token, due: now().after(asker.patience()), asker, meant: Vec::new() });
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
 use crate::daemon::ear::Asker;
 use crate::daemon::reload_thread::{Job, NotReloaded};
+use crate::daemon::runner::Runner;
 use crate::daemon::trial::not_for_the_group;
 use crate::ear::listener::InterfaceState;
 use crate::logging;
@@ -121,7 +122,7 @@ impl Daemon {
 
     pub(super) fn status(&mut self, now: Time, peer: Peer) -> Status {
         let config = self.config.clone();
-        let commands = self.commands.counters();
+        let commands = self.runner.as_ref().map(|runner| runner.state().counters).unwrap_or_default();
         let interface = |state: InterfaceState| Interface {
             name: state.name,
             state: state.state.to_owned(),
@@ -184,7 +185,7 @@ impl Daemon {
             let (count, next) = live.entry(&grant.rule).or_insert((0, grant.expires));
             (*count, *next) = (*count + 1, grant.expires.min(*next));
         }
-        let failures = self.commands.failures();
+        let failures = self.runner.as_ref().map(|runner| &runner.state().failures);
         let opens = |rule: &Rule| match self.grants.policy().rules.get(&rule.name) {
             None | Some(Opens::Nothing) => Vec::new(),
             Some(Opens::Ports(ports)) => ports.iter().map(ToString::to_string).collect(),
@@ -212,7 +213,10 @@ impl Daemon {
                 next_expiry_seconds: live.map(|&(_, next)| next.since(now).as_secs_f64()),
                 granted: count.granted,
                 grants_failed: count.failed,
-                commands_failed: failures.get(rule.name.as_str()).copied().unwrap_or_default(),
+                commands_failed: failures
+                    .and_then(|failures| failures.get(rule.name.as_str()))
+                    .copied()
+                    .unwrap_or_default(),
             }
         };
         self.config.rules.iter().map(state).collect()
@@ -220,7 +224,8 @@ impl Daemon {
 
     fn all_counters(&mut self) -> Counters {
         let (ear, own) = (*self.ear.state(), self.counters);
-        let commands = self.commands.counters();
+        let runner = self.runner.as_ref().map(Runner::state);
+        let (commands, log) = runner.map(|state| (state.counters, state.log)).unwrap_or_default();
         let signed = self.signed.as_ref().map(SignedPackets::counters).unwrap_or_default();
         Counters {
             kernel_received: ear.kernel_received,
@@ -253,8 +258,8 @@ impl Daemon {
             commands_timed_out: commands.timed_out,
             commands_dropped: commands.dropped_queue_full,
             commands_merged: commands.merged,
-            events_left_out: self.events.left_out_since_start(),
-            log_lines_left_out: logging::left_out(),
+            events_left_out: self.events.left_out_since_start() + log.too_fast,
+            log_lines_left_out: logging::left_out() + log.left_out,
         }
     }
 

@@ -8,6 +8,7 @@ use knock_proto::Time;
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::daemon::ear::{Asker, Explained, Heard};
+use crate::daemon::runner::Runner;
 use crate::ear::plan::RuleKey;
 use crate::os::clock::{clock_reading, now};
 use crate::triggers::signed_packets::Outcome;
@@ -61,12 +62,7 @@ impl Daemon {
     fn on_answer(&mut self, now: Time, asker: Asker, explained: Explained) {
         match asker {
             Asker::Log(lines) => lines.iter().for_each(|(level, line)| log::log!(*level, "{line}")),
-            Asker::Status(slot) => {
-                let Some(peer) = self.control.as_ref().and_then(|control| control.peer(slot)) else { return };
-                let answer = Response::result(&self.status(now, peer));
-                self.answer(now, slot, answer);
-            }
-            Asker::Watchdog => self.notifier.ping(now),
+            Asker::Status(_) | Asker::Watchdog => self.ask_runner(now, asker),
             Asker::Explain(slot, address) => {
                 let answer = self.explanation(now, address, explained);
                 self.answer(now, slot, answer);
@@ -74,9 +70,10 @@ impl Daemon {
         }
     }
 
-    /// When the watchdog is to be pinged, which shows that the ear runs too.
+    /// When the watchdog is to be pinged, which shows that ear and runner run too.
     pub(super) fn next_ping(&self) -> Option<Time> {
-        self.notifier.next_ping().filter(|_| !self.ear.is_watchdog_waiting())
+        let runner_waits = self.runner.as_ref().is_some_and(Runner::is_watchdog_waiting);
+        self.notifier.next_ping().filter(|_| !self.ear.is_watchdog_waiting() && !runner_waits)
     }
 
     /// Does what is due with the ear, and at the watchdog.

@@ -6,19 +6,16 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use knock_config::Config;
 use knock_proto::Time;
 
-use crate::commands::hooks;
 use crate::control;
 use crate::control::protocol::{Code, Refusal};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::daemon::config_copies::Staged;
-use crate::daemon::config_source::{has_stop_command, open_stops};
 use crate::daemon::plan::{ActiveConfig, cooldowns, policy};
 use crate::daemon::reload_thread::{Job, NotReloaded, Prepared, StagedReload, Waiting};
 use crate::daemon::trial::InForce;
@@ -224,23 +221,11 @@ impl Daemon {
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has changed, but a reload does not apply it; restart knockd");
         }
-        let hooks = hooks::changes(&self.config, &config);
         self.config = config;
-        // Without such a rule, there may be no schedule of stop commands yet.
-        if self.stops.is_none() && has_stop_command(&self.config) {
-            self.stops = open_stops(&self.config, &self.events);
-        }
-        if !hooks.is_empty() {
-            // No knock waits for these commands.
-            let commands = self.commands.clone();
-            let run = move || hooks::run(&commands, &hooks);
-            if let Err(error) = thread::Builder::new().name("hooks".to_owned()).spawn(run) {
-                log::error!(
-                    "setup and teardown of the rules that changed were not run: cannot start a thread: {error}"
-                );
-            }
-        }
         log::set_max_level(self.source.log_level.unwrap_or(self.config.log.level));
+        if let Some(runner) = &mut self.runner {
+            runner.reconfigure(&self.config);
+        }
         match (socket, &mut self.control) {
             (Some(socket), Some(control)) => control.replace(socket),
             (Some(socket), None) => match control::Server::new(socket) {

@@ -6,6 +6,7 @@ use knock_config::{Config, Rule};
 use knock_grant::{Cause, User};
 use knock_proto::Time;
 use knock_spa::{Action, Decision};
+use log::Level;
 
 use crate::control::protocol::What;
 use crate::daemon::Daemon;
@@ -47,8 +48,12 @@ impl Daemon {
             let _ = self.grants.revoke(now, &rule.name, address, cause);
             self.observe_grants(now);
         }
-        if let Some(stops) = &self.stops {
-            stops.bring_forward(clock_reading(), rule.name.as_str(), address);
+        let name = rule.name.as_str();
+        if self.runner.as_mut().is_some_and(|runner| !runner.bring_forward(name, address)) {
+            let message = format_args!(
+                "rule {name}: the stop command for {address} runs at its time: the runner has not taken the commands before it yet"
+            );
+            self.events.line(now, Level::Warn, name, message);
         }
     }
 

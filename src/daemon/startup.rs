@@ -12,17 +12,16 @@ use knock_config::{Config, Interfaces, Loaded, LogTarget};
 use knock_grant::{GrantManager, Nftables};
 use knock_proto::Cooldowns;
 
-use crate::commands::Commands;
-use crate::commands::hooks;
 use crate::control;
 use crate::daemon::args::Args;
-use crate::daemon::config_source::{ConfigSource, Unusable, open_stops, replay_place};
+use crate::daemon::config_source::{ConfigSource, Unusable, replay_place};
 use crate::daemon::ear::Ear;
 use crate::daemon::interfaces;
 use crate::daemon::observer::RuleCounters;
 use crate::daemon::plan::{ActiveConfig, Plans, cooldowns, policy};
 use crate::daemon::reload::put_in_place;
 use crate::daemon::reload_thread::{Reloads, keep_last_valid};
+use crate::daemon::runner::{Runner, setup_time};
 use crate::daemon::trial::InForce;
 use crate::daemon::watching::Watching;
 use crate::daemon::{Counters, Daemon, End};
@@ -65,7 +64,8 @@ impl Failure {
 pub fn knockd_main() -> ExitCode {
     match Role::of_this_process() {
         Some(Role::Ear) => return crate::ear::main(),
-        Some(Role::Runner) | None => {}
+        Some(Role::Runner) => return crate::runner::main(),
+        None => {}
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -243,36 +243,30 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         return Err(broken(error));
     }
     interfaces.listen(&config.interfaces, sockets.into_iter().map(|new| new.listener).collect());
-    let commands = match Commands::new(config.limits.commands, config.limits.command_queue, events.clone()) {
-        Ok(commands) => commands,
+    let no_runner = |error: std::io::Error| format!("cannot start the runner, which runs the commands: {error}");
+    let mut runner = match Runner::start_where_needed(&config) {
+        Ok(runner) => runner,
         Err(error) => {
             grants.abandon();
-            return Err(Failure::Other(format!("cannot make a pipe: {error}")));
+            return Err(Failure::Other(no_runner(error)));
         }
     };
-    let stops = open_stops(&config, &events);
     let signed =
         plans.signed.map(|plan| SignedPackets::new(clock_reading(), plan, replay_place(&config, source.owners)));
     let notifier = Notifier::new(now());
-    let setups = hooks::setups(&config);
-    if !setups.is_empty() {
-        notifier.starting(hooks::time_limit(&setups) + STARTUP_MARGIN);
+    let setup_limit = setup_time(&config) + STARTUP_MARGIN;
+    if setup_limit > STARTUP_MARGIN {
+        notifier.starting(setup_limit);
     }
-    let privileges = RequiredPrivileges::of(&config, stops.is_some());
-    if privileges != RequiredPrivileges::of(&config, false) {
-        log::warn!(
-            "no rule has a command, but stop commands are pending from an earlier run; knockd keeps the privileges that they need \
-             until it is started again"
-        );
-    }
+    let privileges = RequiredPrivileges::of(&config, runner.is_some());
     let dropped = privileges.drop_unneeded(&source.places(&config)).map_err(|error| error.to_string());
     // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
     let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
-    if let Err(error) = dropped.and_then(|()| logs()) {
+    let mut set_up = || runner.as_mut().map_or(Ok(()), |runner| runner.set_up(setup_limit).map_err(no_runner));
+    if let Err(error) = dropped.and_then(|()| logs()).and_then(|()| set_up()) {
         grants.abandon();
         return Err(Failure::Other(error));
     }
-    hooks::run(&commands, &setups);
     if in_force.file_problem.is_none() {
         put_in_place(copy);
         copies.forget_tried();
@@ -287,8 +281,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         ear,
         interfaces,
         grants,
-        commands,
-        stops,
+        runner,
         watching: Watching::default(),
         events,
         counters: Counters::default(),

@@ -13,6 +13,7 @@ use crate::control::Peer;
 use crate::control::protocol::{Code, Confirmed, Refusal};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
+use crate::daemon::config_source::has_pending_stops;
 use crate::daemon::reload_thread::{Job, NotReloaded};
 use crate::logging::events::Event;
 use crate::os::clock::now;
@@ -122,7 +123,7 @@ impl Daemon {
             file,
             configuration: self.configuration(),
             text: self.in_force.text.clone(),
-            spare_privileges: self.privileges != RequiredPrivileges::of(&self.config, self.stops.is_some()),
+            spare_privileges: self.privileges != RequiredPrivileges::of(&self.config, has_pending_stops(&self.config)),
         }))
     }
 }

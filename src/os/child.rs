@@ -1,5 +1,5 @@
 //! The other processes of the daemon: each is this program again, started with the other end of a [`Channel`] as its
-//! standard input, output and error. By execve(2), not by fork(2) alone, so that its memory holds nothing of this process
+//! standard input, output and, but for the runner, error. By execve(2), not by fork(2) alone, so that its memory holds nothing of this process
 //! and lies elsewhere.
 
 use std::ffi::CStr;
@@ -79,7 +79,12 @@ impl Child {
             command.env_clear().current_dir("/");
         }
         let end = || theirs.try_clone().map(Stdio::from);
-        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        command.stdin(end()?).stdout(end()?);
+        match role {
+            Role::Ear => command.stderr(end()?),
+            // It writes the log, which may go there.
+            Role::Runner => command.stderr(Stdio::inherit()),
+        };
         Ok(Child { role, process: command.spawn()?, channel })
     }
 
@@ -91,6 +96,13 @@ impl Child {
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Ends it, and waits until it has ended.
+    pub(crate) fn end(self) {
+        let Child { mut process, channel, .. } = self;
+        drop(channel);
+        let _ = process.wait();
     }
 
     /// How it ended; `None` where it has not.

@@ -3,19 +3,19 @@
 //! The configuration at start decides which it needs, see [`RequiredPrivileges`]; a reload that needs more is refused
 //! ([`RequiredPrivileges::check`]), and a restart, during which the gate stays closed, gives it.
 //!
-//! Without commands the daemon starts no program ever again: the bounding, inheritable and ambient sets are emptied,
+//! The daemon itself starts no program ever again: the bounding, inheritable and ambient sets are emptied,
 //! `no_new_privs` is set, a [system call filter](seccomp) that knows neither execve(2) nor ptrace(2) is in force, and
 //! files can be changed only in the [places](Places) that the configuration names.
 //!
-//! Commands run with the privileges of the user who starts the daemon. Where that is root, the kernel gives a
-//! program of user 0 the whole bounding set at execve(2), whatever little its parent kept (capabilities(7)), so the
-//! bounding set stays, `no_new_privs` is not set, and there is no filter, which they would inherit. Where it is another
-//! user, as under the systemd unit, they get the ambient set, and the daemon keeps the capabilities in it.
+//! Commands run in another process, which is started before that, with the privileges of the user who starts the daemon
+//! ([`drop_for_commands`]). Where that is root, the kernel gives a program of user 0 the whole bounding set at execve(2),
+//! whatever little its parent kept (capabilities(7)), so in that process the bounding set stays, `no_new_privs` is not set,
+//! and there is no filter, which they would inherit. Where it is another user, as under the systemd unit, they get the
+//! ambient set, and that process keeps the capabilities in it.
 //!
 //! The process that reads the packets of strangers keeps none at all: [`confine_ear`].
 //!
-//! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)): the
-//! first command has to come later.
+//! Everything here is about the calling thread, and is inherited by the threads that it starts (capabilities(7)).
 
 mod ear;
 mod landlock;
@@ -44,7 +44,7 @@ pub(crate) struct RequiredPrivileges {
     /// `CAP_NET_RAW`, for socket(2) only: a reload may name another interface. The socket for all interfaces hears
     /// those that come later too, and a socket whose interface was deleted is bound again without it.
     sockets: bool,
-    /// Programs, with the privileges that the daemon was started with.
+    /// A process that may run programs, with the privileges that the daemon was started with. The daemon itself runs none.
     commands: bool,
 }
 
@@ -83,7 +83,10 @@ impl std::error::Error for Dropped {}
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let missing = [
-            (self.0.commands, "a rule has a command, and no rule had one at start"),
+            (
+                self.0.commands,
+                "a rule has a command, and as no rule had one at start, there is no process that may run programs",
+            ),
             (self.0.nftables, "a rule has `allow`, and no rule had one at start"),
             (self.0.sockets, "it names interfaces, and the configuration at start did not"),
         ];
@@ -129,6 +132,11 @@ impl RequiredPrivileges {
         if missing == none { Ok(()) } else { Err(Dropped(missing)) }
     }
 
+    /// Whether there is to be a process that may run programs.
+    pub(crate) fn commands(self) -> bool {
+        self.commands
+    }
+
     /// The capabilities that the daemon itself keeps, of those that it has.
     fn capabilities(self, root: bool) -> CapsHashSet {
         let wanted = [
@@ -136,8 +144,6 @@ impl RequiredPrivileges {
             (self.sockets, Capability::CAP_NET_RAW),
             // The configuration, one-time sequences and the state directory may be another user's.
             (root, Capability::CAP_DAC_OVERRIDE),
-            // A command that became another user's has a time limit too.
-            (root && self.commands, Capability::CAP_KILL),
         ];
         wanted.into_iter().filter_map(|(wanted, capability)| wanted.then_some(capability)).collect()
     }
@@ -151,13 +157,6 @@ impl RequiredPrivileges {
     pub(crate) fn drop_unneeded(self, places: &Places) -> Result<(), Error> {
         let root = geteuid().is_root();
         let mut keep = self.capabilities(root);
-        if self.commands {
-            // Where the kernel adds nothing at execve(2), commands get the capabilities of the daemon.
-            if root && !no_new_privs().unwrap_or(false) {
-                reduce(&keep)?;
-            }
-            return Ok(());
-        }
         bound(&keep)?;
         let _ = caps::clear(None, CapSet::Ambient);
         keep = reduce(&keep)?;
@@ -176,6 +175,20 @@ impl RequiredPrivileges {
         log::debug!("kept the capabilities {keep:?}");
         Ok(())
     }
+}
+
+/// Drops the privileges that a process does not need itself which does nothing but run commands.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub(crate) fn drop_for_commands() -> Result<(), Error> {
+    // Where the kernel adds nothing at execve(2), commands get the capabilities of this process.
+    if geteuid().is_root() && !no_new_privs().unwrap_or(false) {
+        // The state directory may be another user's, and a command that became another user's has a time limit too.
+        reduce(&CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_KILL]))?;
+    }
+    Ok(())
 }
 
 fn failed(set: &'static str) -> impl Fn(CapsError) -> Error {
@@ -236,12 +249,6 @@ mod tests {
     }
 
     #[test]
-    fn root_can_still_end_the_processes_of_its_commands() {
-        let kept = required("any", RUNS).capabilities(true);
-        assert_eq!(kept, CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_KILL]));
-    }
-
-    #[test]
     fn a_reload_that_needs_dropped_privileges_names_them() {
         let both = format!("{GRANTS}, {RUNS}");
         assert_eq!(required("any", &both).check(required("any", GRANTS)), Ok(()));
@@ -249,8 +256,8 @@ mod tests {
             required("any", GRANTS).check(required("eth0", &both)).expect_err("commands and sockets were dropped");
         assert_eq!(
             error.to_string(),
-            "the privileges for it were given up at start (a rule has a command, and no rule had one at start; it names \
-             interfaces, and the configuration at start did not); restart knockd; `systemctl restart` keeps the gate and live grants"
+            "the privileges for it were given up at start (a rule has a command, and as no rule had one at start, there is no \
+             process that may run programs; it names interfaces, and the configuration at start did not); restart knockd; `systemctl restart` keeps the gate and live grants"
         );
     }
 }

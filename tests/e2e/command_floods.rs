@@ -121,9 +121,9 @@ fn a_flood_at_a_rule_with_a_slow_command_is_over_soon_after_the_traffic() {
     assert_eq!(daemon.control_status()["counters"]["commands_merged"], 399);
 }
 
-/// The bytes that the daemon and the commands that have ended gave to write(2) so far (proc_pid_io(5)).
+/// The bytes that the runner and the commands that have ended gave to write(2) so far (proc_pid_io(5)).
 fn written(daemon: &Daemon) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).expect("a running daemon");
+    let io = fs::read_to_string(format!("/proc/{}/io", daemon.runner().expect("a runner"))).expect("a running runner");
     let count = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
     count.unwrap_or_else(|| panic!("{io} has no wchar"))
 }

@@ -57,14 +57,10 @@ fn state(pid: &str) -> Option<char> {
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// Waits until no process is left whose parent the daemon is, dead ones included.
+/// Waits until no process of a command is left, dead ones included.
 fn wait_until_no_child_is_left(daemon: &Daemon) {
-    wait_until("the commands' processes are collected", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).into_iter().flatten().flatten();
-        tasks
-            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
-            .all(|list| list.trim().is_empty())
-    });
+    assert!(daemon.runner().is_some(), "commands have a runner");
+    wait_until("the commands' processes are collected", || daemon.commands().is_empty());
 }
 
 /// Seconds since the machine was started, on the daemon's clock: the first number of a line of /proc/uptime.
@@ -203,6 +199,17 @@ fn a_process_left_in_the_group_ends_at_the_limit_and_one_with_its_own_session_go
     wait_until_no_child_is_left(&daemon);
 }
 
+/// The memory of the daemon and of its runner, in KiB.
+fn resident(daemon: &Daemon) -> u64 {
+    let of = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+        let value =
+            text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{text} has no VmRSS"))
+    };
+    of(daemon.pid()) + of(daemon.runner().expect("a runner"))
+}
+
 #[test]
 fn a_flood_of_output_fills_neither_the_log_nor_memory() {
     let network = network(1);
@@ -212,14 +219,14 @@ fn a_flood_of_output_fills_neither_the_log_nor_memory() {
     ]);
     let daemon = Daemon::start(&network.server, json!({ "rules": rules }));
     let wire = wire(&network);
-    let before = daemon.status("VmRSS");
+    let before = resident(&daemon);
     knock(&wire, client(1), &[1000, 2000]);
     knock(&wire, client(1), &[3000, 4000]);
     daemon.wait_for_log("rule quick: command for 198.18.0.1: quick");
     daemon.wait_for_log("(49995904 more bytes, not shown)");
     daemon.wait_for_log("rule floods: command for 198.18.0.1 succeeded");
     assert!(daemon.log().len() < 100_000, "the log has {} bytes", daemon.log().len());
-    let grown = daemon.status("VmRSS").saturating_sub(before);
+    let grown = resident(&daemon).saturating_sub(before);
     assert!(grown < 8192, "{grown} KiB more");
 }
 

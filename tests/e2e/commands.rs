@@ -216,12 +216,9 @@ fn runs(pid: &str) -> bool {
     !stat.is_empty() && stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z'))
 }
 
-/// How many children the daemon has, once those that ended can be collected.
+/// How many processes of commands there are, once those that ended can be collected.
 fn children(daemon: &Daemon) -> usize {
-    let count = || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).into_iter().flatten().flatten();
-        tasks.map(|task| text(&task.path().join("children")).split_whitespace().count()).sum::<usize>()
-    };
-    wait_until("the commands' processes are collected", || count() == 0);
-    count()
+    assert!(daemon.runner().is_some(), "commands have a runner");
+    wait_until("the commands' processes are collected", || daemon.commands().is_empty());
+    daemon.commands().len()
 }

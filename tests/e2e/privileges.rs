@@ -96,6 +96,7 @@ fn a_state_file_in_which_nothing_is_pending_costs_no_protection() {
     let directory = daemon.kill();
     leave_stops(directory.path(), &[]);
     let daemon = Daemon::start_again(&network.server, directory);
+    assert_eq!(daemon.runner(), None);
     assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
     assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE, NET_ADMIN]));
     assert!(!daemon.path("state/stops.json").exists(), "it goes");
@@ -110,11 +111,11 @@ fn stop_commands_from_before_run_and_the_next_start_has_every_protection() {
     leave_stops(directory.path(), &[format!("touch {}", closed.display())]);
     let daemon = Daemon::start_again(&network.server, directory);
     daemon.wait_for_log("no rule has a command, but stop commands are pending from an earlier run");
-    assert_eq!(status(daemon.pid(), "Seccomp"), "0");
+    assert!(daemon.runner().is_some());
     wait_until("it closes", || closed.exists());
     wait_until("the state file goes", || !daemon.path("state/stops.json").exists());
     let daemon = Daemon::start_again(&network.server, daemon.kill());
-    assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
+    assert_eq!(daemon.runner(), None);
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn a_daemon_for_every_interface_opens_no_further_socket() {
 }
 
 #[test]
-fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
+fn commands_of_root_have_the_powers_of_root_and_only_the_runner_can_start_them() {
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the command");
     let output = files.path().join("status");
@@ -149,13 +150,19 @@ fn commands_of_root_have_the_powers_of_root_that_the_daemon_gave_up() {
         "command": format!("cat /proc/self/status > {0}.new && mv {0}.new {0}", output.display())
     });
     let daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
-    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, KILL]));
-    assert_eq!(status(daemon.pid(), "NoNewPrivs"), "0");
-    assert_eq!(status(daemon.pid(), "Seccomp"), "0", "commands would inherit a filter");
+    let runner = daemon.runner().expect("a runner");
+    assert_eq!(status(runner, "CapEff"), capabilities(&[DAC_OVERRIDE, KILL]));
+    assert_eq!(status(runner, "NoNewPrivs"), "0");
+    assert_eq!(status(runner, "Seccomp"), "0", "commands would inherit a filter");
+    assert_threads_alike(runner);
+    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE]));
+    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE]));
+    assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
     assert_threads_alike(daemon.pid());
     let told = protections(&network, &daemon);
-    let lacking = ["system_call_filter", "no_new_privileges", "bounded"].map(|name| told[name] == false);
-    assert_eq!((lacking, &told["memory_is_private"]), ([true; 3], &json!(true)), "{told}");
+    let has =
+        ["system_call_filter", "no_new_privileges", "bounded", "memory_is_private"].map(|name| told[name] == true);
+    assert_eq!(has, [true; 4], "{told}");
     knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[1000, 3000, 2000]);
     wait_until("the command ran", || output.exists());
     let told = fs::read_to_string(&output).expect("what the command wrote");
@@ -171,7 +178,7 @@ fn a_reload_does_not_regain_dropped_privileges() {
     let mark = daemon.log_mark();
     daemon.reload(json!({ "rules": [ssh(), run] }));
     let line = daemon.wait_for_log_after(mark, "not reloaded");
-    assert!(line.contains("a rule has a command, and no rule had one at start"), "{line}");
+    assert!(line.contains("as no rule had one at start, there is no process that may run programs"), "{line}");
     assert!(line.contains("restart knockd"), "{line}");
 }
 

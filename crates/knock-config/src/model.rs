@@ -102,7 +102,7 @@ pub enum Trigger {
 }
 
 /// A command and, if it differs, the command for IPv6 sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Command {
     /// For IPv4 sources, and without `v6` for IPv6 sources too.
     pub any: String,
@@ -121,7 +121,7 @@ impl Command {
 }
 
 /// A stop command: it runs some time after the rule's command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Stop {
     /// The command.
     pub command: Command,
@@ -227,7 +227,7 @@ pub struct Log {
 }
 
 /// The target of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"stderr\", \"syslog\" or \"journal\"")]
 #[schemars(rename = "log_target")]
 pub enum LogTarget {

@@ -31,7 +31,7 @@ pub(crate) fn knockd(program: Command) -> io::Result<String> {
     ];
     let privileges = "Changing nftables takes the capability CAP_NET_ADMIN, hearing knocks CAP_NET_RAW, see \
         `capabilities`(7); the systemd unit gives an unprivileged user these two. Started as root, knockd gives up all \
-        privileges that its configuration does not need. If no rule has a command it can start no program from then on. \
+        privileges that its configuration does not need. It can start no program from then on; a process of its own, the runner, runs the commands of rules. \
         A reload that needs a privilege which was given up is refused; a restart is needed. Commands run with the privileges \
         that knockd was started with.";
     let sections = [

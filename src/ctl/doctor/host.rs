@@ -202,10 +202,7 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
     if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words) {
         findings.push(Finding::ok("protections", format!("in force: {in_force}")));
         findings.extend(lacking.map(|lacking| {
-            let text = format!(
-                "not in force: {lacking}. Rules with commands, and stop commands that are pending, need to start programs; \
-                 a start without rules keeps all privileges too, and a restart gives up those that are not needed"
-            );
+            let text = format!("not in force: {lacking}; the daemon has logged the reason at its start");
             Finding::note("protections", text)
         }));
     }

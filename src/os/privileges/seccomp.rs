@@ -14,7 +14,7 @@ mod calls;
 pub(super) enum Process {
     /// The one that reads the packets of strangers.
     Ear,
-    /// The main process, where no rule has a command.
+    /// The main process.
     Keeper,
 }
 

@@ -122,6 +122,19 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Its runner; `None` where it has none.
+    pub(crate) fn runner(&self) -> Option<u32> {
+        let is_it = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "knockd-runner")
+        };
+        children(self.pid()).into_iter().find(is_it)
+    }
+
+    /// The processes of commands, dead ones that were not collected included.
+    pub(crate) fn commands(&self) -> Vec<u32> {
+        self.runner().map(children).unwrap_or_default()
+    }
+
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.text()
@@ -249,6 +262,13 @@ impl Daemon {
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
+}
+
+/// The processes that a process has started, and that have not been collected.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 impl Drop for Daemon {

@@ -1,4 +1,4 @@
-//! The calls that a daemon without commands makes.
+//! The calls that the main process makes.
 //!
 //! What is missing is what an intruder would want first: execve, ptrace, bpf, mount, kernel modules, io_uring, other
 //! users' rights, memory with new code, and sockets of any family but the three that the daemon speaks.
@@ -46,6 +46,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sigaltstack, libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigtimedwait, libc::SYS_restart_syscall, libc::SYS_tgkill, libc::SYS_exit, libc::SYS_exit_group,
     libc::SYS_prctl, libc::SYS_membarrier,
+    // How the other processes of the daemon ended.
+    libc::SYS_wait4, libc::SYS_waitid,
     // Time, names and numbers.
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_nanosleep,
     libc::SYS_gettimeofday, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getuid, libc::SYS_geteuid,

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use knock_config::{Config, Rule};
-
+use super::message::{Plan, Rule};
 use crate::commands::Commands;
 
 /// A command that runs for a rule, not for an address.
@@ -19,39 +18,34 @@ pub(crate) struct Hook {
 
 fn setup(rule: &Rule) -> Option<Hook> {
     let line = rule.setup.clone()?;
-    Some(Hook { rule: rule.name.to_string(), what: "setup", line, timeout: rule.command_timeout })
+    Some(Hook { rule: rule.name.to_string(), what: "setup", line, timeout: rule.timeout })
 }
 
 fn teardown(rule: &Rule) -> Option<Hook> {
     let line = rule.teardown.clone()?;
-    Some(Hook { rule: rule.name.to_string(), what: "teardown", line, timeout: rule.command_timeout })
+    Some(Hook { rule: rule.name.to_string(), what: "teardown", line, timeout: rule.timeout })
 }
 
 /// What runs at start, in the order of the rules.
-pub(crate) fn setups(config: &Config) -> Vec<Hook> {
-    config.rules.iter().filter_map(setup).collect()
+pub(crate) fn setups(plan: &Plan) -> Vec<Hook> {
+    plan.rules.iter().filter_map(setup).collect()
 }
 
 /// What runs at stop: what was set up last is torn down first.
-pub(crate) fn teardowns(config: &Config) -> Vec<Hook> {
-    config.rules.iter().rev().filter_map(teardown).collect()
+pub(crate) fn teardowns(plan: &Plan) -> Vec<Hook> {
+    plan.rules.iter().rev().filter_map(teardown).collect()
 }
 
 /// What runs at a reload: the teardown of rules that are gone, then the setup of new ones. A rule whose two commands
 /// are the same as before is left alone.
-pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Hook> {
+pub(crate) fn changes(old: &Plan, new: &Plan) -> Vec<Hook> {
     fn commands(rule: &Rule) -> (&str, Option<&str>, Option<&str>) {
         (&rule.name, rule.setup.as_deref(), rule.teardown.as_deref())
     }
-    let [before, after] = [old, new].map(|config| config.rules.iter().map(commands).collect::<HashSet<_>>());
+    let [before, after] = [old, new].map(|plan| plan.rules.iter().map(commands).collect::<HashSet<_>>());
     let gone = old.rules.iter().rev().filter(|rule| !after.contains(&commands(rule)));
     let come = new.rules.iter().filter(|rule| !before.contains(&commands(rule)));
     gone.filter_map(teardown).chain(come.filter_map(setup)).collect()
-}
-
-/// The longest that they can take.
-pub(crate) fn time_limit(hooks: &[Hook]) -> Duration {
-    hooks.iter().map(|hook| hook.timeout).sum()
 }
 
 /// Runs them one after the other. One that fails is logged, and the others still run.
@@ -65,16 +59,23 @@ pub(crate) fn run(commands: &Commands, hooks: &[Hook]) {
 mod tests {
     use super::*;
 
-    fn config(rules: &[(&str, &str)]) -> Config {
-        let rule = |(name, setup): &(&str, &str)| {
-            format!(
-                r#"{{"name": "{name}", "sequence": [1000], "command": "true",
-                    "setup": "{setup}", "teardown": "undo {setup}"}}"#
-            )
+    fn plan(rules: &[(&str, &str)]) -> Plan {
+        let rule = |(name, setup): &(&str, &str)| Rule {
+            name: (*name).into(),
+            command: None,
+            stop: None,
+            timeout: Duration::from_secs(10),
+            setup: Some((*setup).to_owned()),
+            teardown: Some(format!("undo {setup}")),
         };
-        let rules: Vec<String> = rules.iter().map(rule).collect();
-        let text = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
-        knock_config::parse("test.json", &text).expect("a valid configuration").config
+        Plan {
+            rules: rules.iter().map(rule).collect(),
+            workers: 1,
+            queue: 1,
+            state_dir: "/nonexistent".into(),
+            log_target: knock_config::LogTarget::Stderr,
+            log_level: log::LevelFilter::Info,
+        }
     }
 
     fn lines(hooks: &[Hook]) -> Vec<&str> {
@@ -83,15 +84,15 @@ mod tests {
 
     #[test]
     fn what_was_set_up_last_is_torn_down_first() {
-        let config = config(&[("a", "one"), ("b", "two")]);
-        assert_eq!(lines(&setups(&config)), ["one", "two"]);
-        assert_eq!(lines(&teardowns(&config)), ["undo two", "undo one"]);
+        let plan = plan(&[("a", "one"), ("b", "two")]);
+        assert_eq!(lines(&setups(&plan)), ["one", "two"]);
+        assert_eq!(lines(&teardowns(&plan)), ["undo two", "undo one"]);
     }
 
     #[test]
     fn a_reload_runs_what_changed() {
-        let old = config(&[("a", "one"), ("b", "two"), ("c", "three")]);
-        let new = config(&[("c", "three"), ("b", "zwei"), ("d", "four")]);
+        let old = plan(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        let new = plan(&[("c", "three"), ("b", "zwei"), ("d", "four")]);
         assert_eq!(lines(&changes(&old, &new)), ["undo two", "undo one", "zwei", "four"]);
         assert_eq!(changes(&old, &old), []);
     }
