@@ -54,7 +54,8 @@ fn a_flood_of_knocks_fills_no_log_and_lines_left_out_are_counted() {
     let seconds = began.elapsed().as_secs() + 1;
     let log = daemon.log();
     let about_knocks = log.lines().skip(mark).filter(|line| line.contains("198.18.")).count();
-    let most = 200 + 20 * seconds;
+    // What the daemon logs and what its runner logs have a limit each.
+    let most = 2 * (200 + 20 * seconds);
     assert!(about_knocks as u64 <= most, "{about_knocks} lines in {seconds} s");
     let left_out = |line: &str| line.split_once(" lines came too fast")?.0.rsplit(' ').next()?.parse::<usize>().ok();
     let left_out: usize = log.lines().filter_map(left_out).sum();
