@@ -1,8 +1,8 @@
 //! The runner: the process that runs commands, so that no other process of the daemon needs to be able to.
 //!
-//! The keeper starts it while it still has all its privileges, and only where there may be something to run. It holds the
-//! command lines; an order names a rule and an address, so that nobody who has the keeper's end can run any other line. What
-//! is wrong with an order is ignored and logged.
+//! The keeper starts it while it still has all its privileges, and only where there may be something to run. It gets the
+//! command lines with each configuration that comes into force; an order to run one names a rule and an address. An order for
+//! a rule without a command is ignored and logged; with one that has another form, or none, it ends.
 //!
 //! It writes the log by itself, to the same target as the keeper and with the keeper's standard error. Where the keeper ends,
 //! it ends at once: stop commands stay in their journal and run after the next start, and commands that run go on.

@@ -34,6 +34,7 @@ mod prefixes;
 mod privileges;
 mod process;
 mod ranges;
+mod runner;
 mod scans;
 mod sessions;
 mod signed_client;
