@@ -189,6 +189,7 @@ impl Ear {
                 for socket in packets.sockets() {
                     poller.watch(socket.capture(), Ready::Socket(socket.number()))?;
                 }
+                self.tell(&ToKeeper::Committed)?;
             }
             (ToEar::Abort, None) => {
                 self.prepared = None;

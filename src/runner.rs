@@ -30,7 +30,7 @@ use crate::logging::events::EventLog;
 use crate::os::channel::{Channel, of_parent, seal, unseal};
 use crate::os::clock::{clock_reading, now};
 use crate::os::poller::Poller;
-use crate::os::privileges::drop_for_commands;
+use crate::os::privileges::{Protections, drop_for_commands};
 use crate::os::signals;
 use message::{LogCounters, Order, Plan, Report, Rule, next};
 
@@ -107,7 +107,8 @@ fn configure(channel: &mut Channel<impl AsFd>, file: Option<OwnedFd>) -> io::Res
         Ok(runner) => Report::Configured { pending: runner.stops.as_ref().map_or(0, |stops| stops.pending_count()) },
         Err(error) => Report::NotConfigured { reason: format!("{error:.300}") },
     };
-    channel.send(&report, None)?;
+    let protections = Protections::of_this_process().and_then(|protections| seal(&protections)).ok();
+    channel.send(&report, protections.as_ref().map(AsFd::as_fd))?;
     Ok(runner.ok())
 }
 

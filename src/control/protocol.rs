@@ -181,8 +181,11 @@ pub(crate) struct Status {
     /// The number of rules.
     pub(crate) rules: usize,
     pub(crate) interfaces: Vec<Interface>,
-    /// The protections that are in force; `null` where the kernel does not report them.
+    /// The protections of the keeper that are in force; `null` where the kernel does not report them.
     pub(crate) protections: Option<Protections>,
+    /// The processes of the daemon, with the protections of each.
+    #[serde(default)]
+    pub(crate) processes: Vec<Process>,
     /// The managed table; `null` where no rule guards a port.
     pub(crate) table: Option<Table>,
     /// The administrator's sets that rules add to.
@@ -203,6 +206,16 @@ pub(crate) struct Status {
     pub(crate) signed_packets: Option<SignedPackets>,
     /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
+}
+
+/// A process of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// `keeper`, `ear` or `runner`.
+    pub(crate) name: String,
+    pub(crate) pid: u32,
+    /// Its protections; `null` where the kernel does not report them.
+    pub(crate) protections: Option<Protections>,
 }
 
 /// How signed packets are received.

@@ -107,6 +107,7 @@ mod tests {
             rules: 3,
             interfaces: vec![interface("eth0", "up"), interface("a\"b\\c\nd", "absent")],
             protections: None,
+            processes: Vec::new(),
             table: Some(Table {
                 name: "knockd".to_owned(),
                 owned: true,

@@ -2,7 +2,7 @@
 
 use super::spa::state;
 use super::table::{BAD, GOOD, count, duration, span, styled, table};
-use crate::control::protocol::{Interface, RuleState, Status};
+use crate::control::protocol::{Interface, Process, RuleState, Status};
 use crate::os::privileges::Protections;
 
 /// The state of the daemon, the verdict first. What is zero is left out, unless all is asked for.
@@ -50,6 +50,16 @@ fn verdict(status: &Status) -> String {
     text
 }
 
+/// The capabilities of a process, in a few words.
+fn held(protections: Option<&Protections>) -> String {
+    match protections.map(|protections| protections.capabilities.as_slice()) {
+        None => "unknown".to_owned(),
+        Some([]) => "no capabilities".to_owned(),
+        Some(names) if names.len() <= 4 => names.join(" "),
+        Some(names) => format!("{} capabilities", names.len()),
+    }
+}
+
 fn state(interface: &Interface) -> String {
     let hint = interface.nearest.as_ref().map(|nearest| format!(" (did you mean {nearest}?)"));
     format!("{} {}{}", interface.name, interface.state, hint.unwrap_or_default())
@@ -63,9 +73,15 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
     row("configuration", format!("{} ({})", status.configuration, count(status.rules, "rule")));
     let interfaces: Vec<_> = status.interfaces.iter().map(state).collect();
     row("interfaces", interfaces.join(", "));
-    if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words).filter(|_| all) {
-        let lacking = lacking.map(|lacking| format!("; not: {lacking}")).unwrap_or_default();
-        row("protections", in_force + &lacking);
+    for process in &status.processes {
+        let protections = match process.protections.as_ref() {
+            Some(protections) if all => {
+                let (in_force, lacking) = protections.in_words();
+                in_force + &lacking.map(|lacking| format!("; not: {lacking}")).unwrap_or_default()
+            }
+            protections => held(protections),
+        };
+        row(&process.name, format!("process {}: {protections}", process.pid));
     }
     let none = || "none: no rule guards a port".to_owned();
     let managed = status.table.as_ref().map_or_else(none, |table| {
@@ -202,6 +218,7 @@ pub(super) mod tests {
             rules: 3,
             interfaces: vec![Interface { name: "any".to_owned(), state: "up".to_owned(), nearest: None }],
             protections: None,
+            processes: Vec::new(),
             table: Some(managed(&["22/tcp", "51820/udp"])),
             sets: Vec::new(),
             grants: 2,

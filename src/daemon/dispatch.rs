@@ -1,5 +1,6 @@
 //! What the daemon does when a rule is completed.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,28 +17,32 @@ use crate::triggers::sequences::Next;
 
 impl Daemon {
     /// Does what follows when a source has completed a rule. What is used up by it comes first: a one-time sequence, of which
-    /// the ear has to learn the next.
-    pub(super) fn carry_out(&mut self, now: Time, rule: &RuleId, source: IpAddr) -> Option<Next> {
+    /// the ear learns the next before the client can see that the last one has worked.
+    ///
+    /// # Errors
+    ///
+    /// Where the ear has ended.
+    pub(super) fn carry_out(&mut self, now: Time, rule: &RuleId, source: IpAddr) -> io::Result<()> {
         let config = self.config.clone();
-        let rule = config.rule(rule)?;
+        let Some(rule) = config.rule(rule) else { return Ok(()) };
         if !self.begin_cooldown(now, rule, source) {
-            return None;
+            return Ok(());
         }
-        let (mut cause, mut next) = (Cause::Knock, None);
+        let mut cause = Cause::Knock;
         if matches!(rule.trigger, Some(Trigger::OneTime(_))) {
             cause = Cause::OneTime;
+            let Some((is_marked, next)) = self.consume_one_time(now, &rule.name) else { return Ok(()) };
+            self.ear.follow_next(&next)?;
             // Each sequence works once, ever: where its use can't be marked, it does nothing.
-            let (is_marked, following) = self.consume_one_time(now, &rule.name)?;
-            next = Some(following);
             if !is_marked {
                 let text = "the use of the one-time sequence could not be marked; see the log".to_owned();
                 self.note_outcome(now, source, Some(rule.name.as_str()), What::Failed, text);
-                return next;
+                return Ok(());
             }
         }
         let timeout = rule.allow.as_ref().map(Allow::timeout).unwrap_or_default();
         self.complete(now, rule, source, timeout, cause);
-        next
+        Ok(())
     }
 
     /// Begins the cooldown of a rule that was triggered. Returns whether the rule does what it does, so that it was not in one.

@@ -89,6 +89,8 @@ pub(crate) enum Heard {
     Opened { source: IpAddr, packet: [u8; HANDED_OVER] },
     /// A plan can be committed, or why not.
     Prepared { token: u64, result: Result<(), String> },
+    /// The plan that was committed is followed.
+    Committed,
     /// A question is answered, or its time is over.
     Answered { asker: Asker, explained: Explained },
     /// What a packet meant.
@@ -173,17 +175,22 @@ impl Ear {
         self.next_token
     }
 
-    /// Waits until it is ready for the plan, at the start of the daemon.
+    /// Waits until it is ready for the plan, then until it follows it, at the start of the daemon.
     ///
     /// # Errors
     ///
-    /// Why it is not.
-    pub(crate) fn wait_until_prepared(&mut self) -> io::Result<()> {
+    /// Why it does not.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
         let deadline = now().after(PATIENCE);
         loop {
             match self.next()? {
-                Some(Heard::Prepared { result, .. }) => return result.map_err(io::Error::other),
+                Some(Heard::Prepared { result, .. }) => {
+                    result.map_err(io::Error::other)?;
+                    self.commit()?;
+                }
+                Some(Heard::Committed) => return Ok(()),
                 Some(Heard::Problem(problem)) => return Err(io::Error::other(problem)),
+                // Knocks that come before are not followed.
                 Some(_) => {}
                 None => self.wait(deadline)?,
             }
@@ -203,7 +210,7 @@ impl Ear {
         }
     }
 
-    /// Has it follow the plan that it is ready for.
+    /// Has it follow the plan that it is ready for. It says [`Heard::Committed`].
     pub(crate) fn commit(&mut self) -> io::Result<()> {
         self.tell(&ToEar::Commit, None)
     }
@@ -297,6 +304,7 @@ impl Ear {
             }
             ToKeeper::Prepared { token } => Heard::Prepared { token, result: Ok(()) },
             ToKeeper::NotPrepared { token, reason } => Heard::Prepared { token, result: Err(plain(reason)) },
+            ToKeeper::Committed => Heard::Committed,
             ToKeeper::State { token, state } => {
                 self.state = state;
                 answered(&mut self.asked, token, Explained::default())

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::control::counters::Counters;
 use crate::control::protocol::{
-    self, Code, Command, Granted, Interface, Refusal, Reloaded, RuleState, Set, Status, Table, Trial, Tried,
+    self, Code, Command, Granted, Interface, Process, Refusal, Reloaded, RuleState, Set, Status, Table, Trial, Tried,
 };
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
@@ -22,6 +22,7 @@ use crate::daemon::runner::Runner;
 use crate::daemon::trial::not_for_the_group;
 use crate::ear::listener::InterfaceState;
 use crate::logging;
+use crate::os::child::Role;
 use crate::os::clock::now;
 use crate::os::privileges::Protections;
 use crate::triggers::signed_packets::SignedPackets;
@@ -155,6 +156,7 @@ impl Daemon {
             file: trial.file.display().to_string(),
             remaining_seconds: trial.deadline.since(now).as_secs_f64(),
         };
+        let protections = Protections::of_this_process().ok();
         let set = |state: SetState| Set { name: state.name, problem: state.problem };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,7 +167,8 @@ impl Daemon {
             trial: self.in_force.trial.as_ref().map(trial),
             rules: config.rules.len(),
             interfaces: self.interfaces.states().into_iter().map(interface).collect(),
-            protections: Protections::of_this_process().ok(),
+            protections: protections.clone(),
+            processes: self.processes(protections),
             table: self.grants.enforcer().owned().map(table),
             sets: self.grants.enforcer().sets().into_iter().map(set).collect(),
             grants: self.grants.ledger().len(),
@@ -176,6 +179,19 @@ impl Daemon {
             signed_packets: self.signed.as_ref().map(signed_state),
             counters: self.all_counters(),
         }
+    }
+
+    fn processes(&self, keeper: Option<Protections>) -> Vec<Process> {
+        let process = |name: &str, pid, protections| Process { name: name.to_owned(), pid, protections };
+        let runner = self.runner.as_ref();
+        [
+            Some(process("keeper", std::process::id(), keeper)),
+            Some(process(Role::Ear.name(), self.ear.id(), Some(self.ear.protections().clone()))),
+            runner.map(|runner| process(Role::Runner.name(), runner.id(), runner.protections().cloned())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// The rules, in the order of the configuration. One pass over the grants, however many rules there are.

@@ -40,6 +40,7 @@ impl Daemon {
                 }
             }
             Heard::Prepared { token, result } => self.on_prepared(token, result),
+            Heard::Committed => self.on_committed(),
             Heard::Answered { asker, explained } => self.on_answer(now, asker, explained),
             Heard::Meant(meant) => self.show_meant(now, &meant),
             Heard::AtGuardedPort { source, port } => self.note_at_guarded_port(now, source, port),
@@ -53,10 +54,7 @@ impl Daemon {
     /// A source has completed a rule. One that has changed meanwhile, or whose sequence was used, has another key.
     fn on_completion(&mut self, now: Time, key: RuleKey, source: IpAddr) -> io::Result<()> {
         let Some(rule) = self.sequences.rule(key).cloned() else { return Ok(()) };
-        match self.carry_out(now, &rule, source) {
-            Some(next) => self.ear.follow_next(&next),
-            None => Ok(()),
-        }
+        self.carry_out(now, &rule, source)
     }
 
     fn on_answer(&mut self, now: Time, asker: Asker, explained: Explained) {

@@ -17,7 +17,7 @@ use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::daemon::config_copies::Staged;
 use crate::daemon::plan::{ActiveConfig, cooldowns, policy};
-use crate::daemon::reload_thread::{Job, NotReloaded, Prepared, StagedReload, Waiting};
+use crate::daemon::reload_thread::{Applied, Job, NotReloaded, Prepared, Stage, StagedReload, Waiting};
 use crate::daemon::trial::InForce;
 use crate::logging::events::Event;
 use crate::os::clock::now;
@@ -26,14 +26,6 @@ use crate::triggers::sequences::Sequences;
 
 /// How long the ear may take to get ready.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A configuration that was put in force.
-struct Applied {
-    text: String,
-    warnings: Vec<String>,
-    copy: Option<Staged>,
-    differs_from_file: bool,
-}
 
 /// Gives a copy of what is in force its name.
 pub(super) fn put_in_place(copy: Option<Staged>) {
@@ -79,7 +71,7 @@ impl Daemon {
             return self.read_again(job, askers);
         }
         match read.and_then(|prepared| self.stage(prepared)) {
-            Ok(staged) => self.reloads.waiting = Some(Waiting { staged, job, askers, outdated: false }),
+            Ok(staged) => self.wait_for_ear(Stage::Staged(Box::new(staged)), job, askers),
             Err(reasons) => self.conclude(&job, Err(reasons), &askers),
         }
     }
@@ -96,8 +88,9 @@ impl Daemon {
     /// The ear is ready for a configuration, or cannot get ready: applies it, answers the clients that asked for it, and begins
     /// the reload that was asked for meanwhile.
     pub(super) fn on_prepared(&mut self, token: u64, result: Result<(), String>) {
-        let Some(Waiting { staged, job, askers, outdated }) =
-            self.reloads.waiting.take_if(|waiting| waiting.staged.token == token)
+        let is_it = |waiting: &mut Waiting| matches!(&waiting.stage, Stage::Staged(staged) if staged.token == token);
+        let Some(Waiting { stage: Stage::Staged(staged), job, askers, outdated, .. }) =
+            self.reloads.waiting.take_if(is_it)
         else {
             return;
         };
@@ -105,16 +98,40 @@ impl Daemon {
             self.abort_ear();
             return self.read_again(job, askers);
         }
-        let result = result.map_err(NotReloaded::failed).and_then(|()| self.apply_configuration(staged));
-        self.conclude(&job, result, &askers);
+        match result.map_err(NotReloaded::failed).and_then(|()| self.apply_configuration(*staged)) {
+            Ok(applied) => self.wait_for_ear(Stage::Applied(applied), job, askers),
+            Err(reasons) => self.conclude(&job, Err(reasons), &askers),
+        }
+    }
+
+    /// The ear follows the configuration too: knocks of new rules are heard.
+    pub(super) fn on_committed(&mut self) {
+        let is_it = |waiting: &mut Waiting| matches!(waiting.stage, Stage::Applied(_));
+        if let Some(Waiting { stage: Stage::Applied(applied), job, askers, .. }) = self.reloads.waiting.take_if(is_it) {
+            self.conclude(&job, Ok(applied), &askers);
+        }
+    }
+
+    fn wait_for_ear(&mut self, stage: Stage, job: Job, askers: Vec<usize>) {
+        let due = now().after(PATIENCE);
+        self.reloads.waiting = Some(Waiting { stage, due, job, askers, outdated: false });
     }
 
     /// Gives up a reload for which the ear does not get ready.
     pub(super) fn give_up_reload(&mut self, now: Time) {
-        if let Some(Waiting { job, askers, .. }) = self.reloads.waiting.take_if(|waiting| waiting.staged.due <= now) {
-            self.abort_ear();
-            self.conclude(&job, Err(NotReloaded::failed("the ear does not answer")), &askers);
-        }
+        let Some(Waiting { stage, job, askers, .. }) = self.reloads.waiting.take_if(|waiting| waiting.due <= now)
+        else {
+            return;
+        };
+        let result = match stage {
+            Stage::Staged(_) => {
+                self.abort_ear();
+                Err(NotReloaded::failed("the ear does not answer"))
+            }
+            // It follows it as soon as it reads its messages.
+            Stage::Applied(applied) => Ok(applied),
+        };
+        self.conclude(&job, result, &askers);
     }
 
     fn abort_ear(&mut self) {
@@ -193,7 +210,7 @@ impl Daemon {
         let plan = plans.for_the_ear(self.interfaces.numbers(&config.interfaces, &added));
         let token = self.ear.prepare(&plan, &added).map_err(NotReloaded::failed)?;
         let listeners = added.into_iter().map(|new| new.listener).collect();
-        Ok(StagedReload { prepared, warnings, socket, listeners, token, due: now().after(PATIENCE) })
+        Ok(StagedReload { prepared, warnings, socket, listeners, token })
     }
 
     fn apply_configuration(&mut self, staged: StagedReload) -> Result<Applied, NotReloaded> {

@@ -135,6 +135,14 @@ pub(super) struct Running {
     pub(super) outdated: bool,
 }
 
+/// A configuration that was put in force.
+pub(super) struct Applied {
+    pub(super) text: String,
+    pub(super) warnings: Vec<String>,
+    pub(super) copy: Option<Staged>,
+    pub(super) differs_from_file: bool,
+}
+
 /// A configuration for which the ear gets ready.
 pub(super) struct StagedReload {
     pub(super) prepared: Prepared,
@@ -145,13 +153,21 @@ pub(super) struct StagedReload {
     pub(super) listeners: Vec<Listener>,
     /// What the ear is to say.
     pub(super) token: u64,
-    /// When it should have said it.
-    pub(super) due: Time,
 }
 
-/// A reload whose configuration is staged.
+/// What is waited for.
+pub(super) enum Stage {
+    /// The ear gets ready.
+    Staged(Box<StagedReload>),
+    /// The ear follows what is in force for everything else.
+    Applied(Applied),
+}
+
+/// A reload that waits for the ear.
 pub(super) struct Waiting {
-    pub(super) staged: StagedReload,
+    pub(super) stage: Stage,
+    /// When the ear should have answered.
+    pub(super) due: Time,
     pub(super) job: Job,
     pub(super) askers: Vec<usize>,
     /// See [`Running::outdated`].
@@ -180,7 +196,7 @@ impl Reloads {
 
     /// When the ear should be ready.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.waiting.as_ref().map(|waiting| waiting.staged.due)
+        self.waiting.as_ref().map(|waiting| waiting.due)
     }
 
     /// A file of one-time sequences was changed by the daemon itself.

@@ -20,7 +20,7 @@ use crate::logging;
 use crate::os::channel::{Sent, seal, unseal};
 use crate::os::child::{Child, Role};
 use crate::os::clock::now;
-use crate::os::privileges::RequiredPrivileges;
+use crate::os::privileges::{Protections, RequiredPrivileges};
 use crate::runner::SHUTDOWN_COMMAND_TIMEOUT;
 use crate::runner::message::{LogCounters, Order, Plan, Report, Rule, next};
 
@@ -34,6 +34,7 @@ const REPORTS_IN_A_ROW: usize = 64;
 /// The runner, as the keeper knows it. It ends when this is dropped.
 pub(crate) struct Runner {
     child: Child,
+    protections: Option<Protections>,
     state: State,
     /// A plan that the runner had no room for, and when it is sent again. Orders for its rules come after it.
     unsent: Option<(OwnedFd, Time)>,
@@ -74,6 +75,7 @@ impl Runner {
         let plan = seal(&plan(config))?;
         let mut runner = Runner {
             child: Child::start(Role::Runner)?,
+            protections: None,
             state: State::default(),
             unsent: None,
             next_token: 0,
@@ -82,8 +84,11 @@ impl Runner {
         runner.child.channel.send(&Order::Configure, Some(plan.as_fd()))?;
         let answer = |report: &Report| matches!(report, Report::Configured { .. } | Report::NotConfigured { .. });
         let pending = match runner.wait_for(START_LIMIT, answer)? {
-            Report::Configured { pending } => pending,
-            Report::NotConfigured { reason } => return Err(io::Error::other(reason)),
+            (Report::Configured { pending }, file) => {
+                runner.protections = file.as_ref().map(unseal).transpose()?;
+                pending
+            }
+            (Report::NotConfigured { reason }, _) => return Err(io::Error::other(reason)),
             _ => 0,
         };
         if !RequiredPrivileges::of(config, pending > 0).commands() {
@@ -97,6 +102,16 @@ impl Runner {
             );
         }
         Ok(Some(runner))
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its protections, as it said when it began.
+    pub(crate) fn protections(&self) -> Option<&Protections> {
+        self.protections.as_ref()
     }
 
     /// Runs the setup commands, and waits for them.
@@ -217,11 +232,11 @@ impl Runner {
     }
 
     /// Waits for that report; others are left out.
-    fn wait_for(&mut self, limit: Duration, is_it: impl Fn(&Report) -> bool) -> io::Result<Report> {
+    fn wait_for(&mut self, limit: Duration, is_it: impl Fn(&Report) -> bool) -> io::Result<(Report, Option<OwnedFd>)> {
         let deadline = now().after(limit);
         loop {
             match next(&mut self.child.channel)? {
-                Some((report, _)) if is_it(&report) => return Ok(report),
+                Some((report, file)) if is_it(&report) => return Ok((report, file)),
                 Some(_) => {}
                 None => self.wait(PollFlags::IN, deadline)?,
             }

@@ -238,7 +238,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         log::info!("adopted {} live grants", grants.ledger().len());
     }
     // From here on the guarded ports are closed.
-    if let Err(error) = ear.wait_until_prepared().and_then(|()| ear.commit()) {
+    if let Err(error) = ear.begin() {
         grants.abandon();
         return Err(broken(error));
     }

@@ -21,7 +21,7 @@ pub(crate) enum ToEar<'m> {
     /// With a sealed plan: receive the packets of both plans. The answer is [`ToKeeper::Prepared`] or
     /// [`ToKeeper::NotPrepared`], with that token.
     Prepare { token: u64 },
-    /// Follow the plan that was prepared.
+    /// Follow the plan that was prepared. The answer is [`ToKeeper::Committed`].
     Commit,
     /// Forget it.
     Abort,
@@ -44,6 +44,8 @@ pub(crate) enum ToKeeper<'m> {
     Prepared { token: u64 },
     /// Why not. Everything is as before.
     NotPrepared { token: u64, reason: &'m str },
+    /// The plan is followed: its knocks are heard.
+    Committed,
     /// A source has completed a rule.
     Completed { rule: RuleKey, source: IpAddr },
     /// A source has sent a signed packet, which was opened and is not verified: `Opened::hand_over`.

@@ -59,7 +59,6 @@ impl Role {
 /// A process of the daemon. It ends when this is dropped, since its channel is closed.
 #[derive(Debug)]
 pub(crate) struct Child {
-    role: Role,
     process: process::Child,
     /// How messages come and go.
     pub(crate) channel: Channel<OwnedFd>,
@@ -85,12 +84,7 @@ impl Child {
             // It writes the log, which may go there.
             Role::Runner => command.stderr(Stdio::inherit()),
         };
-        Ok(Child { role, process: command.spawn()?, channel })
-    }
-
-    /// Its role.
-    pub(crate) fn role(&self) -> Role {
-        self.role
+        Ok(Child { process: command.spawn()?, channel })
     }
 
     /// Its number.

@@ -79,7 +79,7 @@ pub(crate) enum Order {
 /// From the runner to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// It is ready for orders, and that many stop commands are pending.
+    /// It is ready for orders, and that many stop commands are pending. With a sealed file of its protections.
     Configured { pending: usize },
     /// It can't do what the plan says, and ends.
     NotConfigured { reason: String },

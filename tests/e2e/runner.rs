@@ -62,7 +62,7 @@ fn there_is_a_runner_only_where_something_may_have_to_run() {
         let runner = daemon.runner();
         assert_eq!(runner.is_some(), is_there, "{rules}");
         assert!(daemon.stop().success());
-        assert!(!runner.is_some_and(exists), "it ends with the daemon");
+        wait_until("it ends with the daemon", || !runner.is_some_and(exists));
     }
 }
 
@@ -131,7 +131,7 @@ fn a_reload_changes_what_the_runner_runs_and_how_much_it_logs() {
     let files = tempfile::tempdir().expect("a directory for the commands");
     let log = files.path().join("log");
     let rule = |line: &str| json!({ "name": "run", "sequence": [1000, 2000], "command": format!("echo {line} >> {}", log.display()) });
-    let daemon = Daemon::start(&network.server, json!({ "log": { "level": "warn" }, "rules": [] }));
+    let daemon = Daemon::start(&network.server, json!({ "log": { "level": "info" }, "rules": [] }));
     let wire = wire(&network);
     for (line, level) in [("first", "info"), ("second", "debug")] {
         let mark = daemon.log_mark();

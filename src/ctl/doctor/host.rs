@@ -199,10 +199,12 @@ fn daemon(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
         Finding::ok("daemon", format!("knockd {} answers (process {})", status.version, status.pid))
             .because([format!("configuration {}", status.configuration)]),
     );
-    if let Some((in_force, lacking)) = status.protections.as_ref().map(Protections::in_words) {
-        findings.push(Finding::ok("protections", format!("in force: {in_force}")));
+    for process in &status.processes {
+        let Some((in_force, lacking)) = process.protections.as_ref().map(Protections::in_words) else { continue };
+        let subject = format!("{} (process {})", process.name, process.pid);
+        findings.push(Finding::ok("protections", format!("{subject}: in force: {in_force}")));
         findings.extend(lacking.map(|lacking| {
-            let text = format!("not in force: {lacking}; the daemon has logged the reason at its start");
+            let text = format!("{subject}: not in force: {lacking}");
             Finding::note("protections", text)
         }));
     }

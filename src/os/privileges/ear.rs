@@ -69,6 +69,8 @@ pub fn confine_ear() -> Result<Confinement, Error> {
     }
     let status =
         StatusFile::open().map_err(|source| Error::Confinement { attempted: "open /proc/self/status", source })?;
+    // While it may: a change of the user takes the right to it away.
+    bound(&CapsHashSet::new())?;
     // A network in which there is nothing. Sockets stay in that where they were opened.
     let mut network = unshare(CloneFlags::CLONE_NEWNET);
     if geteuid().is_root()
@@ -121,9 +123,7 @@ fn become_user(user: User) -> nix::Result<()> {
 
 /// Drops all capabilities from all sets.
 fn drop_capabilities() -> Result<(), Error> {
-    let none = CapsHashSet::new();
-    bound(&none)?;
     caps::clear(None, CapSet::Ambient).map_err(super::failed("ambient"))?;
-    reduce(&none)?;
+    reduce(&CapsHashSet::new())?;
     caps::clear(None, CapSet::Inheritable).map_err(super::failed("inheritable"))
 }

@@ -124,10 +124,22 @@ impl Daemon {
 
     /// Its runner; `None` where it has none.
     pub(crate) fn runner(&self) -> Option<u32> {
-        let is_it = |pid: &u32| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "knockd-runner")
-        };
+        self.process("knockd-runner")
+    }
+
+    /// Its ear.
+    pub(crate) fn ear(&self) -> u32 {
+        self.process("knockd-ear").expect("the daemon has an ear")
+    }
+
+    fn process(&self, name: &str) -> Option<u32> {
+        let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim() == name);
         children(self.pid()).into_iter().find(is_it)
+    }
+
+    /// All its processes.
+    fn processes(&self) -> Vec<u32> {
+        [Some(self.pid()), self.process("knockd-ear"), self.runner()].into_iter().flatten().collect()
     }
 
     /// The processes of commands, dead ones that were not collected included.
@@ -235,19 +247,24 @@ impl Daemon {
         answer["result"].take()
     }
 
-    /// The processor time that it used so far, user and system, all threads, in clock ticks of 10 ms.
+    /// The processor time that its processes used so far, user and system, all threads, in clock ticks of 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
-        let path = format!("/proc/{}/stat", self.pid());
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // The fields after the name, which may have blanks in it, begin with the third (proc_pid_stat(5)).
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        [14, 15].iter().map(|field| fields[field - 3].parse::<u64>().expect("a number of ticks")).sum()
+        let of_process = |pid: u32| {
+            let path = format!("/proc/{pid}/stat");
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            // The fields after the name, which may have blanks in it, begin with the third (proc_pid_stat(5)).
+            let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+            [14, 15].iter().map(|field| fields[field - 3].parse::<u64>().expect("a number of ticks")).sum::<u64>()
+        };
+        self.processes().into_iter().map(of_process).sum()
     }
 
-    /// The times that it went to sleep or was put to sleep, all threads.
+    /// The times that its processes went to sleep or were put to sleep, all threads.
     pub(crate) fn context_switches(&self) -> u64 {
-        let path = format!("/proc/{}/task", self.pid());
-        let tasks = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).flatten();
+        let tasks = self.processes().into_iter().flat_map(|pid| {
+            let path = format!("/proc/{pid}/task");
+            fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).flatten()
+        });
         let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
         status
             .flat_map(|text| {
@@ -258,9 +275,10 @@ impl Daemon {
             .sum()
     }
 
-    /// The number of its open file descriptors.
+    /// The number of open file descriptors of its processes.
     pub(crate) fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+        let of_process = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.processes().into_iter().map(of_process).sum()
     }
 }
 

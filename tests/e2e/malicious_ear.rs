@@ -1,0 +1,258 @@
+//! An ear that was taken over. The tests take its end of the socket to the keeper, stop the real ear, and say in its place
+//! whatever they like: nothing but what a knock can do follows.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use knock_testkit::Network;
+use rustix::net::sockopt::socket_type;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, recv, send, sendmsg};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
+use serde_json::{Value, json};
+
+use crate::support::spa::{Signer, SpaFiles, datagram, open};
+use crate::support::{Daemon, elements, knock, network, ruleset, table_exists, wait_for_grant, wait_until, wire};
+
+/// The numbers of messages, as postcard writes them: the order of `ToKeeper`.
+const COMPLETED: u8 = 4;
+const OPENED: u8 = 5;
+const STATE: u8 = 6;
+const LEFT_OUT: u8 = 9;
+const EXPLAINED: u8 = 10;
+const PROBLEM: u8 = 12;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+fn client(number: u8) -> IpAddr {
+    [198, 18, 0, number].into()
+}
+
+/// A daemon with a rule of each kind, and users.
+struct Scene {
+    network: Network,
+    alice: Signer,
+    daemon: Daemon,
+    _files: SpaFiles,
+}
+
+/// The ear's end of its socket, and the keeper's, to see what the real ear says.
+struct Ear {
+    pid: Pid,
+    socket: OwnedFd,
+    keeper: Pid,
+    keepers_end: OwnedFd,
+}
+
+fn rules() -> Value {
+    json!([
+        { "name": "knock", "sequence": [7000, 9000, 8000], "allow": { "ports": [22], "timeout": "1h" } },
+        { "name": "signed", "spa": true, "allow": { "ports": [443], "timeout": "1h" } },
+    ])
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (files, network) = (SpaFiles::new(""), network(1));
+        let alice = Signer::new(1, &files.cover);
+        files.write_keys(&alice.line("", "alice"));
+        let daemon = Daemon::start(&network.server, files.configuration(rules(), WINDOW));
+        Scene { network, alice, daemon, _files: files }
+    }
+
+    fn ear(&self) -> Ear {
+        let process = |pid: u32| Pid::from_raw(i32::try_from(pid).expect("a number")).expect("a process");
+        let (pid, keeper) = (process(self.daemon.ear()), process(self.daemon.pid()));
+        let copy = |of: Pid, number: i32| {
+            let of = pidfd_open(of, PidfdFlags::empty()).expect("a running process");
+            pidfd_getfd(&of, number, PidfdGetfdFlags::empty())
+        };
+        let socket = copy(pid, 0).expect("root may copy descriptors");
+        kill_process(keeper, Signal::STOP).expect("stopped");
+        // What is sent to one end arrives at the other, and is taken back from there before the keeper sees it.
+        send(&socket, &[LEFT_OUT, 0], SendFlags::DONTWAIT).expect("sent");
+        let has_arrived = |candidate: &OwnedFd| recv(candidate, &mut [0; 512], RecvFlags::DONTWAIT).is_ok();
+        let keepers_end = (3..64)
+            .filter_map(|number| copy(keeper, number).ok())
+            .find(|candidate| socket_type(candidate) == Ok(SocketType::SEQPACKET) && has_arrived(candidate))
+            .expect("the keeper has the other end");
+        kill_process(keeper, Signal::CONT).expect("continued");
+        Ear { pid, socket, keeper, keepers_end }
+    }
+
+    /// The addresses in the grants of a port.
+    fn granted(&self) -> Vec<(IpAddr, u16)> {
+        elements(&self.network.server, "grants4").iter().map(|element| (element.address, element.service.1)).collect()
+    }
+}
+
+impl Ear {
+    /// Has the real ear wait, so that it says nothing more.
+    fn silence(&self) {
+        kill_process(self.pid, Signal::STOP).expect("stopped");
+    }
+
+    /// What the real ear says when that is done, without the keeper hearing it.
+    fn overhear(&self, kind: u8, act: impl Fn()) -> Vec<u8> {
+        kill_process(self.keeper, Signal::STOP).expect("stopped");
+        act();
+        let mut buffer = [0; 512];
+        let said = wait_until("the ear has said it", || {
+            let (length, _) = recv(&self.keepers_end, &mut buffer, RecvFlags::DONTWAIT).ok()?;
+            (buffer[0] == kind).then(|| buffer[..length].to_vec())
+        });
+        kill_process(self.keeper, Signal::CONT).expect("continued");
+        said
+    }
+
+    /// Says something in place of the ear, as soon as the keeper has room for it. Returns whether it listens.
+    fn say(&self, message: &[u8]) -> bool {
+        wait_until("the keeper reads", || {
+            match send(&self.socket, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) => Some(true),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => None,
+                Err(_) => Some(false),
+            }
+        })
+    }
+}
+
+/// The message with another source at its end, which is an IPv4 address.
+fn from(message: &[u8], source: IpAddr) -> Vec<u8> {
+    let IpAddr::V4(source) = source else { panic!("an IPv4 address") };
+    [&message[..message.len() - 4], &source.octets()].concat()
+}
+
+fn number(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// Waits until the keeper has heard everything so far.
+fn settle(scene: &Scene, ear: &Ear, genuine: &[u8], last: IpAddr) {
+    assert!(ear.say(&from(genuine, last)));
+    wait_for_grant(&scene.network.server, last, ("tcp", 22));
+}
+
+#[test]
+fn it_can_knock_for_anybody_and_nothing_else() {
+    let scene = Scene::new();
+    let (wire, ear) = (wire(&scene.network), scene.ear());
+    let genuine = ear.overhear(COMPLETED, || knock(&wire, client(1), &[7000, 9000, 8000]));
+    ear.silence();
+    assert_eq!(scene.granted(), [], "the keeper has not heard it");
+
+    // For rules that do not exist, or that no sequence triggers.
+    for rule in (0..2000).map(|_| fastrand::u64(..)).chain([0, 1, u64::MAX]) {
+        assert!(ear.say(&[&[COMPLETED][..], &number(rule), &[0, 198, 18, 0, 9]].concat()));
+    }
+    // Words that nobody asked for.
+    for token in 0..100 {
+        assert!(ear.say(&[&[STATE][..], &number(token), &[0; 16]].concat()));
+        assert!(ear.say(&[&[EXPLAINED][..], &number(token), &[0, 0, 198, 18, 0, 9, 0, 0, 0, 0]].concat()));
+        assert!(ear.say(&[&[LEFT_OUT][..], &number(u64::MAX)].concat()));
+    }
+    // Descriptors.
+    let files = scene.daemon.open_files();
+    for _ in 0..100 {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let handed = [rustix::stdio::stdin()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&handed)));
+        let word = [&[LEFT_OUT][..], &[0]].concat();
+        sendmsg(&ear.socket, &[IoSlice::new(&word)], &mut control, SendFlags::NOSIGNAL).expect("sent");
+    }
+    settle(&scene, &ear, &genuine, client(3));
+    assert_eq!(scene.granted(), [(client(3), 22)], "what a knock of that address would have opened");
+    assert!(scene.daemon.open_files() <= files, "no descriptor is kept");
+    kill_process(ear.pid, Signal::CONT).expect("continued");
+}
+
+#[test]
+fn it_can_forge_no_signed_packet() {
+    let scene = Scene::new();
+    let (wire, ear) = (wire(&scene.network), scene.ear());
+    let knocked = ear.overhear(COMPLETED, || knock(&wire, client(1), &[7000, 9000, 8000]));
+    let packet = datagram(client(2), &scene.alice.payload(&open("signed")));
+    let genuine = ear.overhear(OPENED, || wire.send(&packet).expect("sent"));
+    ear.silence();
+    // Each bit of what was opened, but for the source in front of it and the cover, which say nothing of who signed it.
+    let start = genuine.len() - 205;
+    for bit in (start * 8..genuine.len() * 8).filter(|bit| !(start + 4..start + 8).contains(&(bit / 8))) {
+        let mut forged = genuine.clone();
+        forged[bit / 8] ^= 1 << (bit % 8);
+        assert!(ear.say(&forged));
+    }
+    settle(&scene, &ear, &knocked, client(3));
+    assert_eq!(scene.granted(), [(client(3), 22)]);
+    // The real one works, once.
+    wait_until("the checks of alice are there again", || {
+        assert!(ear.say(&genuine));
+        scene.granted().contains(&(client(2), 443)).then_some(())
+    });
+    scene.daemon.knockctl(&["revoke", "198.18.0.2"]);
+    for _ in 0..50 {
+        assert!(ear.say(&genuine));
+    }
+    settle(&scene, &ear, &knocked, client(4));
+    assert!(!scene.granted().iter().any(|(_, port)| *port == 443), "replayed");
+    kill_process(ear.pid, Signal::CONT).expect("continued");
+}
+
+#[test]
+fn what_no_ear_says_ends_the_daemon_and_the_gate_stands() {
+    let noise = |length: usize| std::iter::repeat_with(|| fastrand::u8(..)).take(length).collect::<Vec<u8>>();
+    let words = [
+        vec![200],
+        vec![COMPLETED],
+        vec![COMPLETED, 1, 0],
+        [&[OPENED, 0, 198, 18, 0, 9, 5][..], &[0; 5]].concat(),
+        noise(513),
+        noise(4096),
+    ];
+    for word in words {
+        let mut scene = Scene::new();
+        let ear = scene.ear();
+        ear.silence();
+        assert!(ear.say(&word));
+        assert_eq!(scene.daemon.wait().code(), Some(1), "{}", scene.daemon.log());
+        assert!(table_exists(&scene.network.server, "knockd"), "the gate stands for the next daemon");
+        assert_eq!(scene.granted(), []);
+    }
+}
+
+#[test]
+fn one_that_floods_is_bounded_and_one_that_is_silent_holds_up_nobody() {
+    let scene = Scene::new();
+    let (wire, ear) = (wire(&scene.network), scene.ear());
+    let genuine = ear.overhear(COMPLETED, || knock(&wire, client(1), &[7000, 9000, 8000]));
+    ear.silence();
+    let lines = scene.daemon.log().lines().count();
+    let start = Instant::now();
+    let (mut said, mut answered) = (0_u64, 0);
+    let problem = [&[PROBLEM, 21][..], b"\x1b[31ma problem\n fake\0"].concat();
+    while answered < 3 {
+        for _ in 0..5000 {
+            assert!(ear.say(&genuine) && ear.say(&problem));
+            said += 1;
+        }
+        // By hand, and answered although the ear is not.
+        scene.daemon.knockctl(&["grant", "knock", "198.18.0.77"]);
+        assert!(scene.daemon.knockctl(&["status"]).contains("ear"));
+        answered += 1;
+    }
+    println!("{said} completions were claimed in {:?}", start.elapsed());
+    assert_eq!(scene.daemon.knockctl(&["grants"]).lines().filter(|line| line.contains("198.18.0.1 ")).count(), 1);
+    let log = scene.daemon.log();
+    assert!(log.lines().count() - lines < 600, "{} lines", log.lines().count() - lines);
+    assert!(!log.contains('\u{1b}') && !log.lines().any(|line| line.starts_with(" fake")), "{log}");
+    assert!(ruleset(&scene.network.server).contains("198.18.0.77"));
+    kill_process(ear.pid, Signal::CONT).expect("continued");
+}
