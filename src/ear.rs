@@ -27,6 +27,8 @@ use tracing::Tracing;
 
 /// Packets that are taken from one socket before the others, and the keeper, have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
+/// The longest text in a message, in bytes.
+const TEXT_MAX: usize = 300;
 /// Messages that are taken before packets have their turn.
 const MESSAGES_IN_A_ROW: usize = 64;
 
@@ -71,15 +73,13 @@ struct Ear {
 pub(crate) fn main() -> ExitCode {
     // There is no log here: the keeper has it. It ends with this process.
     std::panic::set_hook(Box::new(|panic| {
-        let text = panic.to_string();
-        let shown = &text[..text.floor_char_boundary(300)];
-        let _ = of_parent().send(&ToKeeper::Problem(shown), None);
+        let _ = of_parent().send(&ToKeeper::Problem(short(&panic.to_string())), None);
     }));
     match run() {
         // The keeper has ended.
         Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = of_parent().send(&ToKeeper::Problem(&error.to_string()), None);
+            let _ = of_parent().send(&ToKeeper::Problem(short(&error.to_string())), None);
             ExitCode::FAILURE
         }
         Ok(never) => match never {},
@@ -140,10 +140,7 @@ impl Ear {
     fn tell_problem(&mut self, result: Result<(), impl std::fmt::Display>) -> io::Result<()> {
         match result {
             Ok(()) => Ok(()),
-            Err(error) => {
-                let text = error.to_string();
-                self.tell(&ToKeeper::Problem(&text[..text.floor_char_boundary(300)]))
-            }
+            Err(error) => self.tell(&ToKeeper::Problem(short(&error.to_string()))),
         }
     }
 
@@ -179,8 +176,7 @@ impl Ear {
             (ToEar::Prepare { token }, Some(plan)) => match self.prepare(&plan)? {
                 Ok(()) => self.tell(&ToKeeper::Prepared { token })?,
                 Err(reason) => {
-                    let reason = &reason[..reason.floor_char_boundary(300)];
-                    self.tell(&ToKeeper::NotPrepared { token, reason })?;
+                    self.tell(&ToKeeper::NotPrepared { token, reason: short(&reason) })?;
                 }
             },
             (ToEar::Commit, None) => {
@@ -317,7 +313,7 @@ impl Ear {
                     Look::Foreign => {}
                     Look::Dropped => continue,
                     Look::Opened(opened) => {
-                        self.tell(&ToKeeper::Opened { source: packet.source, packet: &opened })?;
+                        self.tell(&ToKeeper::Opened { source: packet.source, packet: &opened[..] })?;
                         continue;
                     }
                 }
@@ -401,6 +397,15 @@ impl Ear {
             None => Ok(()),
         }
     }
+}
+
+/// As much of a text as there is room for in a message.
+fn short(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// A message that this keeper would not send: it is another version, or another program.

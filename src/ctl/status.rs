@@ -2,7 +2,7 @@
 
 use super::spa::state;
 use super::table::{BAD, GOOD, count, duration, span, styled, table};
-use crate::control::protocol::{Interface, Process, RuleState, Status};
+use crate::control::protocol::{Interface, RuleState, Status};
 use crate::os::privileges::Protections;
 
 /// The state of the daemon, the verdict first. What is zero is left out, unless all is asked for.

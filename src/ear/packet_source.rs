@@ -121,8 +121,12 @@ impl PacketSource {
     pub(crate) fn receive(&mut self, wanted: Wanted) -> Result<(), Error> {
         self.program = wanted.program();
         self.wanted = wanted;
-        let program = &self.program;
-        self.sockets.iter_mut().fold(Ok(()), |result, socket| result.and(socket.set_filter(program)))
+        let mut result = Ok(());
+        // Each of them, also where one fails.
+        for socket in &mut self.sockets {
+            result = result.and(socket.set_filter(&self.program));
+        }
+        result
     }
 
     /// Binds each socket to the interfaces of its name.

@@ -23,7 +23,7 @@ pub(super) enum Look {
     /// Sealed here, but not to be handed over.
     Dropped,
     /// For the keeper.
-    Opened([u8; HANDED_OVER]),
+    Opened(Box<[u8; HANDED_OVER]>),
 }
 
 /// What became of datagrams to the ports of signed packets.
@@ -99,7 +99,7 @@ impl SignedPackets {
         }
         // Twice the window: a packet that can be accepted has its nonce here.
         self.handed_over.note(*opened.nonce(), now, self.window.saturating_mul(2));
-        Look::Opened(opened.hand_over())
+        Look::Opened(Box::new(opened.hand_over()))
     }
 }
 

@@ -125,14 +125,18 @@ fn from(message: &[u8], source: IpAddr) -> Vec<u8> {
     [&message[..message.len() - 4], &source.octets()].concat()
 }
 
+/// A number as postcard writes it: seven bits a byte, the lowest first.
 fn number(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
+    loop {
+        let low = u8::try_from(value & 0x7f).expect("seven bits");
         value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
     }
-    bytes.push(value as u8);
-    bytes
 }
 
 /// Waits until the keeper has heard everything so far.
