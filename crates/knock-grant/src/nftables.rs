@@ -131,12 +131,7 @@ impl Enforcer for Nftables {
             (Store::Table, None) => Ok(Vec::new()),
             (Store::Table, Some(table)) => {
                 let keys: Vec<ElementKey> = keys.iter().filter_map(table_key).collect();
-                let mut deleted = Vec::new();
-                // So few at a time that missing ones cost no listing.
-                for keys in keys.chunks(ManagedTable::FEW_KEYS) {
-                    deleted.extend(table.revoke(keys)?.into_iter().map(from_table_key));
-                }
-                Ok(deleted)
+                Ok(table.revoke(&keys)?.into_iter().map(from_table_key).collect())
             }
         }
     }

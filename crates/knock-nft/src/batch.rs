@@ -71,11 +71,6 @@ impl Batch {
         self.first.wrapping_add(operations).wrapping_add(1)
     }
 
-    /// How many operations there are so far.
-    pub(crate) fn operations(&self) -> usize {
-        self.operations.len()
-    }
-
     /// The sequence number of the message that is acknowledged.
     pub(crate) fn acknowledged(&self) -> u32 {
         self.next_sequence().wrapping_sub(1)

@@ -126,13 +126,14 @@ impl Connection {
         self.batch.push(operation, message, kind);
     }
 
-    /// How many operations the transaction has so far.
-    pub(crate) fn operations(&self) -> usize {
-        self.batch.operations()
-    }
-
     /// Carries out the transaction: all of it, or nothing.
     pub(crate) fn commit(&mut self) -> Result<(), Refusal> {
+        self.commit_with_echo(|_| ())
+    }
+
+    /// As [`Connection::commit`]. `echo` sees what the kernel reports of messages with `NLM_F_ECHO`; nothing of a refused
+    /// transaction (`nft_commit_notify`). Some kernels number all these reports 0.
+    pub(crate) fn commit_with_echo(&mut self, mut echo: impl FnMut(Message<'_>)) -> Result<(), Refusal> {
         let exchange = |errno| Refusal::whole(Operation::Exchange, errno);
         self.sequence = self.batch.next_sequence().wrapping_add(1);
         let words = self.batch.finish();
@@ -147,7 +148,11 @@ impl Connection {
             match receive(&self.socket, &mut self.received) {
                 Ok(datagram) => {
                     for message in Messages(datagram) {
-                        self.batch.classify_answer(message, &mut acknowledged, &mut failures);
+                        if libc::c_int::from(message.kind()) == libc::NLMSG_ERROR {
+                            self.batch.classify_answer(message, &mut acknowledged, &mut failures);
+                        } else {
+                            echo(message);
+                        }
                     }
                 }
                 Err(Errno::AGAIN) => break,
@@ -248,9 +253,6 @@ impl Connection {
 impl Batch {
     /// Sorts an answer to the transaction; those to others are stale.
     fn classify_answer(&self, message: Message<'_>, acknowledged: &mut bool, failures: &mut Vec<Failure>) {
-        if libc::c_int::from(message.kind()) != libc::NLMSG_ERROR {
-            return;
-        }
         let Some((index, operation)) = self.find(message.sequence()) else { return };
         match message.errno() {
             0 => *acknowledged |= message.sequence() == self.acknowledged(),

@@ -9,6 +9,9 @@ use nftnl_sys as sys;
 
 use crate::attribute::{low_half, subsystem_type};
 
+/// Of `enum nf_tables_msg_types` (linux/netfilter/nf_tables.h; Linux 6.3).
+const NFT_MSG_DESTROYSETELEM: libc::c_int = 30;
+
 /// Ends the process where the allocation of a small object failed, as the standard library does.
 fn allocated<T>(pointer: *mut T) -> NonNull<T> {
     NonNull::new(pointer).unwrap_or_else(|| std::process::abort())
@@ -243,10 +246,30 @@ unsafe impl NlMsg for ElementsMessage {
             MsgType::Add => (libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE),
             MsgType::Del => (libc::NFT_MSG_DELSETELEM, 0),
         };
+        // SAFETY: the buffer is the caller's.
+        unsafe { self.write_as(buffer, message, flags, sequence) }
+    }
+}
+
+impl ElementsMessage {
+    /// # Safety
+    /// `buffer` must have room for the largest message and be aligned to four bytes.
+    unsafe fn write_as(&self, buffer: *mut c_void, message: libc::c_int, flags: libc::c_int, sequence: u32) {
         let set = self.set.set.as_ptr();
-        // SAFETY: the buffer is the caller's; the set is ours and alive, and only read.
+        // SAFETY: the caller vouches for the buffer; the set is ours and alive, and only read.
         unsafe {
             sys::nftnl_set_elems_nlmsg_build_payload(header(buffer, message, self.set.family, flags, sequence), set)
         }
+    }
+}
+
+/// Elements to delete that may be missing: no error. The kernel answers with those that there were (`NLM_F_ECHO`).
+pub(crate) struct Destroyed(pub(crate) ElementsMessage);
+
+// SAFETY: as for `ElementsMessage`.
+unsafe impl NlMsg for Destroyed {
+    unsafe fn write(&self, buffer: *mut c_void, sequence: u32, _: MsgType) {
+        // SAFETY: the buffer is the caller's.
+        unsafe { self.0.write_as(buffer, NFT_MSG_DESTROYSETELEM, libc::NLM_F_ECHO, sequence) }
     }
 }

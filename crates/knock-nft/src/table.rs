@@ -1,6 +1,7 @@
 //! The managed table: set up or adopted, changed, watched, restored and removed.
 
 mod plan;
+mod revoke;
 mod shield;
 mod turned_away;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::connection::{Connection, FEW_ANSWERS, Failure, REVOKE_ATTEMPTS, Refusal};
+use crate::connection::{Connection, FEW_ANSWERS, Refusal};
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::grant_set::GrantSet;
@@ -37,12 +38,14 @@ pub struct ManagedTable {
     name: CString,
     owned: bool,
     adopted: bool,
+    /// Whether the kernel deletes an element that may be missing (`NFT_MSG_DESTROYSETELEM`, Linux 6.3).
+    destroys: bool,
     /// The layout after the last change; `None`: another program changed the table right after it.
     layout: Option<Layout>,
 }
 
 impl ManagedTable {
-    /// How many keys may be missing at once so that each is reported.
+    /// How many grants [`ManagedTable::revoke`] ends in one transaction.
     pub const FEW_KEYS: usize = FEW_ANSWERS;
 
     /// Makes the table, or adopts the one of that name that knockd left: in one transaction, so that at no moment the gate is
@@ -67,18 +70,24 @@ impl ManagedTable {
         let connection =
             Connection::open().map_err(|errno| Error::kernel(Operation::Open, object(&spec.name), errno))?;
         let name = spec.c_name();
-        let mut table = ManagedTable { connection, spec, name, owned: false, adopted: false, layout: None };
+        let mut table =
+            ManagedTable { connection, spec, name, owned: false, adopted: false, destroys: false, layout: None };
         let Some(layout) = table.read_own()? else {
             table.build(None, Plan::Create, initial)?;
-            table.remove_leftover_shield();
+            table.finish_set_up();
             return Ok((table, Vec::new()));
         };
         let mut grants = read_remaining_grants(&mut table.connection, &table.spec.name)?;
         keep_openable(&mut grants, &table.spec);
         table.build(Some(&layout), Plan::Rebuild, &grants)?;
-        table.remove_leftover_shield();
+        table.finish_set_up();
         table.adopted = true;
         Ok((table, grants))
+    }
+
+    fn finish_set_up(&mut self) {
+        self.remove_leftover_shield();
+        self.destroys = self.can_destroy();
     }
 
     /// Replaces rules, guarded ports and owner, and makes the grants of `add`, in one transaction: a source that is granted a
@@ -133,10 +142,10 @@ impl ManagedTable {
             writer.replace(spec, sets);
             add.iter().for_each(|element| writer.grant(element));
         };
-        match self.delete_existing(&[], replace_and_grant) {
+        match self.change(replace_and_grant) {
             // A packet may meet the old guarded ports and the new grants: grants are deleted after their
             // ports are no longer guarded, or a granted packet would be dropped.
-            Ok(_) => {
+            Ok(()) => {
                 if let Err(error) = self.revoke(&remove) {
                     log::error!(
                         "cannot delete grants that the new configuration does not have; they expire at their time: {error}"
@@ -145,7 +154,7 @@ impl ManagedTable {
             }
             // As in `transact`: the grants that do not fit follow.
             Err(error) if error.errno() == Some(Errno::MSGSIZE) => {
-                self.delete_existing(&[], |writer, spec| writer.replace(spec, sets))?;
+                self.change(|writer, spec| writer.replace(spec, sets))?;
                 self.revoke(&remove)?;
                 add.chunks(SMALL_TRANSACTION / 3).try_for_each(|add| self.grant(add))?;
             }
@@ -186,26 +195,7 @@ impl ManagedTable {
         if elements.is_empty() {
             return Ok(());
         }
-        self.connection.begin();
-        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
-        for element in elements {
-            writer.grant(element);
-        }
-        self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))
-    }
-
-    /// Ends grants, up to 1000 in a transaction. Those that do not exist, or no longer, do no harm. Returns those that
-    /// did exist. Up to [`ManagedTable::FEW_KEYS`] take some microseconds each, whatever else the table holds; where more are
-    /// missing, the table is listed.
-    ///
-    /// # Errors
-    /// [`Error::Kernel`] where the kernel refuses.
-    pub fn revoke(&mut self, keys: &[ElementKey]) -> Result<Vec<ElementKey>, Error> {
-        let mut revoked = Vec::new();
-        for keys in keys.chunks(SMALL_TRANSACTION) {
-            revoked.extend(self.delete_existing(keys, |_, _| ())?);
-        }
-        Ok(revoked)
+        self.change(|writer, _| elements.iter().for_each(|element| writer.grant(element)))
     }
 
     /// Ends all grants, and deletes what else is in the sets of grants, in one transaction. Returns what was in them.
@@ -214,10 +204,7 @@ impl ManagedTable {
     /// [`Error::Kernel`]: [`Error::is_missing`] where the table is gone.
     pub fn revoke_all(&mut self) -> Result<Vec<Element>, Error> {
         let found = self.list()?;
-        self.connection.begin();
-        let mut writer = Writer { connection: &mut self.connection, name: &self.name };
-        self.spec.grant_sets().into_iter().for_each(|set| writer.empty(set));
-        self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))?;
+        self.change(|writer, spec| spec.grant_sets().into_iter().for_each(|set| writer.empty(set)))?;
         Ok(found)
     }
 
@@ -388,49 +375,11 @@ impl ManagedTable {
         self.connection.commit()
     }
 
-    /// Carries out a transaction that deletes the grants of `keys` and does `also`, without those of them that the
-    /// kernel does not find. Returns the others.
-    fn delete_existing(
-        &mut self,
-        keys: &[ElementKey],
-        also: impl Fn(&mut Writer<'_>, &TableSpec),
-    ) -> Result<Vec<ElementKey>, Error> {
-        let mut keys: Vec<ElementKey> = keys.to_vec();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut last = None;
-        for _ in 0..REVOKE_ATTEMPTS {
-            self.connection.begin();
-            let mut writer = Writer { connection: &mut self.connection, name: &self.name };
-            // What goes makes room in a full set for what `also` adds.
-            for key in &keys {
-                writer.revoke(key);
-            }
-            also(&mut writer, &self.spec);
-            if self.connection.operations() == 0 {
-                return Ok(keys);
-            }
-            let Err(refusal) = self.connection.commit() else { return Ok(keys) };
-            let is_missing =
-                |failure: &Failure| failure.operation == Operation::DeleteElement && failure.errno == Errno::NOENT;
-            if !refusal.all().all(is_missing) {
-                return Err(refusal.into_error(object(&self.spec.name)));
-            }
-            if keys.len() > ManagedTable::FEW_KEYS {
-                let present = read_remaining_grants(&mut self.connection, &self.spec.name)?;
-                let present: HashSet<ElementKey> = present.into_iter().map(|grant| grant.key).collect();
-                keys.retain(|key| present.contains(key));
-            } else {
-                let missing: HashSet<usize> = refusal.all().filter_map(|failure| failure.index).collect();
-                let mut index = 0;
-                keys.retain(|_| {
-                    index += 1;
-                    !missing.contains(&(index - 1))
-                });
-            }
-            last = Some(refusal);
-        }
-        last.map_or(Ok(Vec::new()), |refusal| Err(refusal.into_error(object(&self.spec.name))))
+    /// Carries out one transaction.
+    fn change(&mut self, write: impl FnOnce(&mut Writer<'_>, &TableSpec)) -> Result<(), Error> {
+        self.connection.begin();
+        write(&mut Writer { connection: &mut self.connection, name: &self.name }, &self.spec);
+        self.connection.commit().map_err(|refusal| refusal.into_error(object(&self.spec.name)))
     }
 
     /// Keeps the present layout for [`ManagedTable::intact`]. Where it cannot be read, or another change came first, that

@@ -11,7 +11,7 @@ use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds
 use crate::error::Operation;
 use crate::grant_set::GrantSet;
 use crate::layout::{FAMILY, SetChanges};
-use crate::message::{ElementsMessage, SetMessage, TableMessage, Timeout};
+use crate::message::{Destroyed, ElementsMessage, SetMessage, TableMessage, Timeout};
 use crate::rules::{CHAINS, ChainKind, rules};
 use crate::sets::{GUARDED, sets};
 use crate::spec::TableSpec;
@@ -147,9 +147,20 @@ impl Writer<'_> {
 
     /// Deletes a grant, in a message of its own, so that the answer shows whether there was one.
     pub(crate) fn revoke(&mut self, key: &ElementKey) {
+        let message = self.message_of(key);
+        self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
+    }
+
+    /// Deletes a grant that may be missing. The kernel answers with it where there was one.
+    pub(crate) fn destroy(&mut self, key: &ElementKey) {
+        let message = Destroyed(self.message_of(key));
+        self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
+    }
+
+    fn message_of(&self, key: &ElementKey) -> ElementsMessage {
         let mut message = self.message(GrantSet::of(key));
         message.push(KeyBytes::grant(key).as_slice(), None, &[]);
-        self.connection.push(Operation::DeleteElement, &message, MsgType::Del);
+        message
     }
 }
 
