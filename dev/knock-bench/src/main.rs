@@ -10,6 +10,7 @@ mod flood;
 mod idle;
 mod latency;
 mod machine;
+mod priority;
 mod process;
 mod report;
 mod signed;
@@ -45,6 +46,9 @@ struct Arguments {
     /// minutes
     #[arg(long, conflicts_with = "client")]
     signed: bool,
+    /// Measure what a higher priority of the daemon brings on a busy machine in place of everything else; about 12 minutes
+    #[arg(long, conflicts_with_all = ["client", "signed"])]
+    priority: bool,
     /// Where the figures go as JSON; default: target/bench/DATE.json
     #[arg(long)]
     output: Option<PathBuf>,
@@ -144,6 +148,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         );
     }
 
+    if arguments.priority {
+        return run_priority(arguments, &machine, &knockd);
+    }
+
     let scratch =
         tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
     let scratch = scratch.path();
@@ -223,6 +231,15 @@ fn run_signed(arguments: &Arguments, machine: &Machine, knockd: &Path, fwknop: O
     let figures = signed::measure(knockd, fwknop, scratch.path(), arguments.quick)?;
     print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
     write(arguments.output.as_deref(), &format!("{}-signed", machine.date), &figures)
+}
+
+/// `--priority`.
+fn run_priority(arguments: &Arguments, machine: &Machine, knockd: &Path) -> Result<()> {
+    let scratch =
+        tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
+    let figures = priority::measure(knockd, scratch.path(), arguments.quick)?;
+    print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
+    write(arguments.output.as_deref(), &format!("{}-priority", machine.date), &figures)
 }
 
 fn our_knockd(arguments: &Arguments) -> Result<PathBuf> {

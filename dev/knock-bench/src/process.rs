@@ -64,16 +64,12 @@ impl Daemon {
 
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let mut usage = Usage { processor: Duration::ZERO, sleeps: 0, resident: 0 };
-        let tasks = fs::read_dir(process.join("task")).attempt(|| format!("list the threads of {}", self.program))?;
-        for task in tasks.flatten() {
-            // The first number is the nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
-            usage.processor += Duration::from_nanos(number(&task.path().join("schedstat"), "")?);
-            usage.sleeps += number(&task.path().join("status"), "voluntary_ctxt_switches:")?;
-        }
-        usage.resident = number(&process.join("status"), "VmRSS:")?;
-        Ok(usage)
+        usage(self.child.id(), &self.program)
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -82,6 +78,20 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a process has used so far, which runs that program.
+pub(crate) fn usage(process: u32, program: &str) -> Result<Usage> {
+    let process = PathBuf::from(format!("/proc/{process}"));
+    let mut usage = Usage { processor: Duration::ZERO, sleeps: 0, resident: 0 };
+    let tasks = fs::read_dir(process.join("task")).attempt(|| format!("list the threads of {program}"))?;
+    for task in tasks.flatten() {
+        // The first number is the nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
+        usage.processor += Duration::from_nanos(number(&task.path().join("schedstat"), "")?);
+        usage.sleeps += number(&task.path().join("status"), "voluntary_ctxt_switches:")?;
+    }
+    usage.resident = number(&process.join("status"), "VmRSS:")?;
+    Ok(usage)
 }
 
 /// The number after `label` at the start of a line.
