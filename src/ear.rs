@@ -185,7 +185,8 @@ impl Ear {
                 for socket in packets.sockets() {
                     poller.watch(socket.capture(), Ready::Socket(socket.number()))?;
                 }
-                self.tell(&ToKeeper::Committed)?;
+                let coarse = packets.is_coarse();
+                self.tell(&ToKeeper::Committed { coarse })?;
             }
             (ToEar::Abort, None) => {
                 self.prepared = None;
@@ -364,7 +365,7 @@ impl Ear {
     fn state(&mut self) -> io::Result<State> {
         let (engine, sources) = (self.engine.counters(), self.engine.sources() as u64);
         let signed = self.counters;
-        let (statistics, coarse) = (self.packets()?.statistics(), self.packets()?.is_coarse());
+        let statistics = self.packets()?.statistics();
         let kernel = statistics.as_ref().map_or_else(|_| knock_capture::Statistics::default(), |known| *known);
         self.tell_problem(statistics.map(|_| ()))?;
         Ok(State {
@@ -383,7 +384,6 @@ impl Ear {
             signed_foreign: signed.foreign,
             signed_over_budget: signed.over_budget,
             not_sent: self.not_sent,
-            coarse,
         })
     }
 

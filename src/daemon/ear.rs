@@ -44,7 +44,6 @@ pub(crate) struct Ear {
     /// What it was asked, the oldest first.
     asked: VecDeque<Asked>,
     requests: Budget,
-    refused: u64,
     problems: Budget,
 }
 
@@ -130,7 +129,6 @@ impl Ear {
             next_token: 0,
             asked: VecDeque::new(),
             requests: Budget::default(),
-            refused: 0,
             problems: Budget::default(),
         };
         let LinkSockets { changes, dumps } = LinkSockets::open().map_err(io::Error::other)?;
@@ -182,17 +180,23 @@ impl Ear {
     /// Why it does not.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
         let deadline = now().after(PATIENCE);
+        let mut problem = None;
         loop {
-            match self.next()? {
-                Some(Heard::Prepared { result, .. }) => {
+            match self.next() {
+                Ok(Some(Heard::Prepared { result, .. })) => {
                     result.map_err(io::Error::other)?;
                     self.commit()?;
                 }
-                Some(Heard::Committed) => return Ok(()),
-                Some(Heard::Problem(problem)) => return Err(io::Error::other(problem)),
+                Ok(Some(Heard::Committed)) => {
+                    problem.iter().for_each(|problem| log::error!("the ear: {problem}"));
+                    return Ok(());
+                }
+                // It may be its last word.
+                Ok(Some(Heard::Problem(text))) => problem = Some(text),
                 // Knocks that come before are not followed.
-                Some(_) => {}
-                None => self.wait(deadline)?,
+                Ok(Some(_)) => {}
+                Ok(None) => self.wait(deadline)?,
+                Err(error) => return Err(problem.map_or(error, io::Error::other)),
             }
         }
     }
@@ -287,7 +291,9 @@ impl Ear {
                 Heard::Opened { source, packet }
             }
             ToKeeper::Completed { .. } | ToKeeper::Opened { .. } => {
-                self.refused += 1;
+                if self.problems.admit(now, PROBLEMS, PROBLEM) {
+                    log::error!("the ear asks for more than {REQUESTS} things at once; what is more is ignored");
+                }
                 Heard::Nothing
             }
             ToKeeper::Confined(Confinement { protections, missing }) => {
@@ -304,8 +310,22 @@ impl Ear {
             }
             ToKeeper::Prepared { token } => Heard::Prepared { token, result: Ok(()) },
             ToKeeper::NotPrepared { token, reason } => Heard::Prepared { token, result: Err(plain(reason)) },
-            ToKeeper::Committed => Heard::Committed,
+            ToKeeper::Committed { coarse } => {
+                if coarse {
+                    log::warn!(
+                        "there are too many knock ports for an exact kernel filter, or too little memory for it \
+                         (sysctl net.core.optmem_max): packets to other ports wake the daemon too, which then ignores them"
+                    );
+                }
+                Heard::Committed
+            }
             ToKeeper::State { token, state } => {
+                if state.not_sent > self.state.not_sent {
+                    log::warn!(
+                        "{} messages of the ear were lost, since knockd was busy",
+                        state.not_sent - self.state.not_sent
+                    );
+                }
                 self.state = state;
                 answered(&mut self.asked, token, Explained::default())
             }

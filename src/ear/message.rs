@@ -44,8 +44,8 @@ pub(crate) enum ToKeeper<'m> {
     Prepared { token: u64 },
     /// Why not. Everything is as before.
     NotPrepared { token: u64, reason: &'m str },
-    /// The plan is followed: its knocks are heard.
-    Committed,
+    /// The plan is followed: its knocks are heard. `coarse`: the kernel filter lets packets to other ports pass too.
+    Committed { coarse: bool },
     /// A source has completed a rule.
     Completed { rule: RuleKey, source: IpAddr },
     /// A source has sent a signed packet, which was opened and is not verified: `Opened::hand_over`.
@@ -93,8 +93,6 @@ pub(crate) struct State {
     pub(crate) signed_over_budget: u64,
     /// What was not sent because the keeper did not read.
     pub(crate) not_sent: u64,
-    /// Whether the kernel filter lets packets to other ports pass too.
-    pub(crate) coarse: bool,
 }
 
 /// What a packet meant for a rule: [`knock_proto::Step`].

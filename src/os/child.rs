@@ -7,11 +7,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use super::channel::{Channel, pair};
 
 /// This program, also where its file was replaced or deleted (proc_pid_exe(5)).
 const PROGRAM: &str = "/proc/self/exe";
+
+/// How often it is asked whether a process has ended, and the time between.
+const ENDING: usize = 100;
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// What a process of the daemon is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,9 +105,17 @@ impl Child {
         let _ = process.wait();
     }
 
-    /// How it ended; `None` where it has not.
+    /// How it ended; `None` where it has not. For a process that has closed its end of the channel: it may take a moment
+    /// until it is over.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.try_wait().ok().flatten()
+        for _ in 0..ENDING {
+            match self.process.try_wait() {
+                Ok(None) => thread::sleep(MOMENT),
+                Ok(ended) => return ended,
+                Err(_) => return None,
+            }
+        }
+        None
     }
 }
 

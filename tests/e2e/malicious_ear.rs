@@ -159,7 +159,7 @@ fn it_can_knock_for_anybody_and_nothing_else() {
     }
     // Words that nobody asked for.
     for token in 0..100 {
-        assert!(ear.say(&[&[STATE][..], &number(token), &[0; 16]].concat()));
+        assert!(ear.say(&[&[STATE][..], &number(token), &[0; 15]].concat()));
         assert!(ear.say(&[&[EXPLAINED][..], &number(token), &[0, 0, 198, 18, 0, 9, 0, 0, 0, 0]].concat()));
         assert!(ear.say(&[&[LEFT_OUT][..], &number(u64::MAX)].concat()));
     }

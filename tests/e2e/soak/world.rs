@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use knock_testkit::{Answer, Echo, Flags, Network, Packet, Transport, Wire};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::model::{RULES, Setting};
@@ -259,11 +259,23 @@ impl World<'_> {
     fn crash(&mut self) -> Step {
         self.settle();
         self.look();
-        drop(self.daemon.take().expect("it runs").kill());
+        let mut daemon = self.daemon.take().expect("it runs");
+        let process = match self.random.usize(..2) {
+            0 => "the ear",
+            _ => "the keeper",
+        };
+        if process == "the ear" {
+            let ear = Pid::from_raw(i32::try_from(daemon.ear()).expect("a number")).expect("a process");
+            kill_process(ear, Signal::KILL).expect("killed");
+            assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
+            drop(daemon.take_directory());
+        } else {
+            drop(daemon.kill());
+        }
         self.compare_wire(&PORTS);
         self.start_again();
         self.model.take_up(&self.setting);
-        ("SIGKILL and start", String::new(), false)
+        ("SIGKILL and start", process.to_owned(), false)
     }
 
     fn restart(&mut self) -> Step {
