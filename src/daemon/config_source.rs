@@ -133,8 +133,17 @@ impl ConfigSource {
         ConfigCopies::new(state_directory(config), &self.file)
     }
 
-    /// What the daemon writes to.
-    pub(crate) fn places(&self, config: &Config) -> Places {
+    /// What the daemon that starts with this configuration goes on writing to.
+    pub(crate) fn places_at_start(&self, config: &Config) -> Places {
+        match config.rules.is_empty() {
+            // The first rules may be of any kind.
+            true => Places { directories: vec![PathBuf::from("/")], files: Vec::new() },
+            false => self.places(config),
+        }
+    }
+
+    /// What the daemon writes to with this configuration.
+    fn places(&self, config: &Config) -> Places {
         let sockets = control::place(config).parent().map(Path::to_owned);
         let files = config.rules.iter().filter_map(|rule| match &rule.trigger {
             Some(Trigger::OneTime(file)) => Some(file.clone()),

@@ -259,7 +259,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         notifier.starting(setup_limit);
     }
     let privileges = RequiredPrivileges::of(&config, runner.is_some());
-    let dropped = privileges.drop_unneeded(&source.places(&config)).map_err(|error| error.to_string());
+    let dropped = privileges.drop_unneeded(&source.places_at_start(&config)).map_err(|error| error.to_string());
     // Before the setup commands, whose lines may be wanted at once, and with no more privileges than this thread has.
     let logs = || logging::write_from_now_on().map_err(|error| format!("cannot start the thread of the log: {error}"));
     let mut set_up = || runner.as_mut().map_or(Ok(()), |runner| runner.set_up(setup_limit).map_err(no_runner));
