@@ -144,6 +144,8 @@ impl RequiredPrivileges {
             (self.sockets, Capability::CAP_NET_RAW),
             // The configuration, one-time sequences and the state directory may be another user's.
             (root, Capability::CAP_DAC_OVERRIDE),
+            // The ear, which has become another user's, is killed when the daemon is (prctl(2), `PR_SET_PDEATHSIG`).
+            (root, Capability::CAP_KILL),
         ];
         wanted.into_iter().filter_map(|(wanted, capability)| wanted.then_some(capability)).collect()
     }

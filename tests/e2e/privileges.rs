@@ -51,7 +51,7 @@ fn ssh() -> Value {
 fn without_commands_all_other_privileges_are_dropped_permanently() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, json!({ "interface": "eth0", "rules": [ssh()] }));
-    let kept = capabilities(&[DAC_OVERRIDE, NET_ADMIN, NET_RAW]);
+    let kept = capabilities(&[DAC_OVERRIDE, KILL, NET_ADMIN, NET_RAW]);
     for set in ["CapEff", "CapPrm", "CapBnd"] {
         assert_eq!(status(daemon.pid(), set), kept, "{set}");
     }
@@ -63,7 +63,7 @@ fn without_commands_all_other_privileges_are_dropped_permanently() {
     assert_threads_alike(daemon.pid());
     let told = json!({
         "user": 0, "system_call_filter": true, "no_new_privileges": true, "memory_is_private": true, "bounded": true,
-        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW"], "landlock": true, "own_network": false,
+        "capabilities": ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_NET_ADMIN", "CAP_NET_RAW"], "landlock": true, "own_network": false,
         "no_new_code": true
     });
     assert_eq!(protections(&network, &daemon), told);
@@ -98,7 +98,7 @@ fn a_state_file_in_which_nothing_is_pending_costs_no_protection() {
     let daemon = Daemon::start_again(&network.server, directory);
     assert_eq!(daemon.runner(), None);
     assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
-    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE, NET_ADMIN]));
+    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE, KILL, NET_ADMIN]));
     assert!(!daemon.path("state/stops.json").exists(), "it goes");
 }
 
@@ -137,7 +137,7 @@ fn a_reload_starts_no_stop_command_where_that_was_given_up() {
 fn a_daemon_for_every_interface_opens_no_further_socket() {
     let network = network(1);
     let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
-    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, NET_ADMIN]));
+    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, KILL, NET_ADMIN]));
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn commands_of_root_have_the_powers_of_root_and_only_the_runner_can_start_them()
     assert_eq!(status(runner, "NoNewPrivs"), "0");
     assert_eq!(status(runner, "Seccomp"), "0", "commands would inherit a filter");
     assert_threads_alike(runner);
-    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE]));
-    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE]));
+    assert_eq!(status(daemon.pid(), "CapEff"), capabilities(&[DAC_OVERRIDE, KILL]));
+    assert_eq!(status(daemon.pid(), "CapBnd"), capabilities(&[DAC_OVERRIDE, KILL]));
     assert_eq!((status(daemon.pid(), "NoNewPrivs"), status(daemon.pid(), "Seccomp")), ("1".into(), "2".into()));
     assert_threads_alike(daemon.pid());
     let told = protections(&network, &daemon);
@@ -197,8 +197,50 @@ fn a_reload_cannot_have_files_changed_where_that_was_given_up() {
     assert!(line.contains(&format!("{}: knockd gave up at start to write there", codes.display())), "{line}");
     assert!(line.contains("restart knockd"), "{line}");
     assert!(daemon.stop().success());
-    let daemon = Daemon::start_again(&network.server, daemon.take_directory());
+    // Without rules nothing is given up.
+    let mut daemon = Daemon::start(&network.server, json!({ "rules": [] }));
+    let mark = daemon.log_mark();
+    daemon.reload(json!({ "rules": [once] }));
+    daemon.wait_for_log_after(mark, "reloaded");
     knock(&wire(&network), IpAddr::from([10, 77, 0, 2]), &[4000, 6000, 5000]);
     wait_until("it is marked", || fs::read_to_string(&codes).is_ok_and(|text| text.starts_with('#')));
-    drop(daemon);
+}
+
+/// The process of that daemon that reads the packets of strangers.
+fn ear(daemon: &Daemon) -> u32 {
+    let numbers =
+        fs::read_dir("/proc").expect("proc(5)").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_ear = |number: &u32| {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
+        read("cmdline").starts_with("knockd: ear") && read("status").contains(&format!("PPid:\t{}\n", daemon.pid()))
+    };
+    numbers.into_iter().find(is_ear).expect("an ear")
+}
+
+#[test]
+fn the_ear_has_no_privilege_no_network_and_no_file() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "interface": "eth0", "rules": [ssh()] }));
+    let ear = ear(&daemon);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(ear, set), capabilities(&[]), "{set}");
+    }
+    assert_eq!(["NoNewPrivs", "Seccomp", "Threads"].map(|field| status(ear, field)), ["1", "2", "1"]);
+    let network_of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).expect("a running process");
+    assert_ne!(network_of(ear), network_of(daemon.pid()));
+    for entry in fs::read_dir(format!("/proc/{ear}/fd")).expect("a running process").flatten() {
+        let open = fs::read_link(entry.path()).expect("an open descriptor");
+        let open = open.to_str().expect("UTF-8");
+        assert!(["socket:", "anon_inode:"].iter().any(|kind| open.starts_with(kind)), "{open}");
+    }
+}
+
+#[test]
+fn the_ear_ends_with_the_daemon_also_where_that_is_killed() {
+    let network = network(1);
+    let daemon = Daemon::start(&network.server, json!({ "rules": [ssh()] }));
+    let ear = ear(&daemon);
+    let _directory = daemon.kill();
+    let is_there = || fs::read_to_string(format!("/proc/{ear}/stat")).is_ok_and(|text| !text.contains(") Z "));
+    wait_until("it ends", || !is_there());
 }

@@ -73,6 +73,8 @@ pub fn confine_ear() -> Result<Confinement, Error> {
     bound(&CapsHashSet::new())?;
     // A network in which there is nothing. Sockets stay in that where they were opened.
     let mut network = unshare(CloneFlags::CLONE_NEWNET);
+    // While it may: another user may not reduce the bounding set.
+    bound(&CapsHashSet::new())?;
     if geteuid().is_root()
         && let Err(error) = become_user(User::named(USER).unwrap_or(NOBODY))
     {
