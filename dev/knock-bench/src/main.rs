@@ -55,6 +55,9 @@ struct Arguments {
     /// The daemon to be measured; default: beside this program
     #[arg(long)]
     knockd: Option<PathBuf>,
+    /// Another build of the daemon, to be measured beside it in the same run
+    #[arg(long, conflicts_with_all = ["client", "signed", "priority"])]
+    beside: Option<PathBuf>,
     /// Debian's daemon; left out where it is not there
     #[arg(long, default_value = "/usr/sbin/knockd")]
     debian_knockd: PathBuf,
@@ -158,6 +161,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     said("setting up");
     let mut contest =
         vec![Candidate::ours(&knockd, scratch, "ours", Preparation { rules: 1, grants: 0 })?, Candidate::kernel()?];
+    if let Some(path) = &arguments.beside {
+        let scratch = scratch.join("beside");
+        std::fs::create_dir(&scratch).attempt(|| "make a directory".to_owned())?;
+        contest.push(Candidate::ours(path, &scratch, "another build", Preparation { rules: 1, grants: 0 })?);
+    }
     if let Some(path) = debian {
         contest.push(Candidate::debian(path, scratch)?);
     }

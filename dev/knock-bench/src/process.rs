@@ -80,17 +80,25 @@ impl Drop for Daemon {
     }
 }
 
-/// What a process has used so far, which runs that program.
+/// What a process has used so far, which runs that program, with those that it has started.
 pub(crate) fn usage(process: u32, program: &str) -> Result<Usage> {
-    let process = PathBuf::from(format!("/proc/{process}"));
     let mut usage = Usage { processor: Duration::ZERO, sleeps: 0, resident: 0 };
+    let process = PathBuf::from(format!("/proc/{process}"));
     let tasks = fs::read_dir(process.join("task")).attempt(|| format!("list the threads of {program}"))?;
     for task in tasks.flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            let of_child = self::usage(child, program)?;
+            usage.processor += of_child.processor;
+            usage.sleeps += of_child.sleeps;
+            usage.resident += of_child.resident;
+        }
         // The first number is the nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
         usage.processor += Duration::from_nanos(number(&task.path().join("schedstat"), "")?);
         usage.sleeps += number(&task.path().join("status"), "voluntary_ctxt_switches:")?;
     }
-    usage.resident = number(&process.join("status"), "VmRSS:")?;
+    // What several processes share counts once.
+    usage.resident += number(&process.join("smaps_rollup"), "Pss:")?;
     Ok(usage)
 }
 

@@ -104,7 +104,7 @@ impl Report {
             let (wakeups, memory) = (row.wakeups.to_string(), row.resident_kib.to_string());
             vec![row.candidate.clone(), wakeups, fixed(Some(row.processor_ms), 3), memory]
         });
-        table(&[&format!("{} s idle", self.idle_seconds), "wake-ups", "CPU ms", "RSS KiB"], rows)
+        table(&[&format!("{} s idle", self.idle_seconds), "wake-ups", "CPU ms", "PSS KiB"], rows)
     }
 }
 
@@ -143,7 +143,7 @@ impl Flooded {
             "p90 µs",
             "CPU µs/packet",
             "dropped",
-            "RSS KiB",
+            "PSS KiB",
         ];
         table(&head, rows)
     }
