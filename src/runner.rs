@@ -21,7 +21,10 @@ use std::time::Duration;
 
 use knock_proto::Time;
 use log::Level;
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getpid, getppid, set_child_subreaper, set_dumpable_behavior,
+    set_parent_process_death_signal,
+};
 
 use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::commands::{Commands, Job, Kind};
@@ -65,6 +68,10 @@ pub(crate) fn main() -> ExitCode {
 fn serve() -> io::Result<()> {
     // It also ends where it waits for a command.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() == Some(Pid::INIT) {
+        // As process 1 of a container the keeper would be the parent of what commands leave behind, and not know it.
+        set_child_subreaper(Some(getpid()))?;
+    }
     // Secrets in command lines stay in memory; only root may read them there, or in a core dump.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // A signal to all processes that are called knockd, as pkill(1) sends it, is for the keeper. It has a handler here and is

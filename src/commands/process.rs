@@ -213,7 +213,7 @@ impl<L: FnMut(&str)> Running<L> {
     /// Whether processes of the group are left, now that the shell is reaped. As long as there are, its number is no
     /// other group's.
     fn group_lives(&self) -> bool {
-        // As process 1 of a container the daemon is the parent of those whose parent has ended.
+        // In a container this process is the parent of those whose parent has ended.
         while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
         test_kill_process_group(self.group) != Err(Errno::SRCH)
     }

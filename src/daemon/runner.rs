@@ -211,8 +211,14 @@ impl Runner {
         let stopped = self
             .send(&Order::Stop { hand_over })
             .and_then(|()| self.wait_for(limit, |report| matches!(report, Report::Stopped)));
-        if let Err(error) = stopped {
-            log::error!("commands may not have run at the stop: {}", self.describe(&error));
+        match stopped {
+            // Its end is all that follows.
+            Ok(_) => {
+                if self.wait_for(START_LIMIT, |_| false).is_err_and(|error| error.kind() != ErrorKind::TimedOut) {
+                    self.child.end();
+                }
+            }
+            Err(error) => log::error!("commands may not have run at the stop: {}", self.describe(&error)),
         }
     }
 
@@ -256,9 +262,12 @@ impl Runner {
 
     /// Why it can't be reached.
     fn describe(&mut self, error: &io::Error) -> String {
-        match self.child.ended() {
-            Some(status) => format!("the runner has ended: {status}"),
-            None => format!("the runner cannot be reached: {error}"),
+        match (self.child.ended(), error.kind()) {
+            (Some(status), _) => format!("the runner has ended: {status}"),
+            (None, ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                "the runner has ended".to_owned()
+            }
+            (None, _) => format!("the runner cannot be reached: {error}"),
         }
     }
 }

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, at4, knock, network, table_exists, wait_until, wire};
+use crate::support::{Client, Daemon, Options, at4, knock, network, table_exists, wait_until, wire};
 
 fn ssh() -> Value {
     json!({ "name": "ssh", "sequence": [7000, 8000], "allow": { "ports": [22], "timeout": "1h" } })
@@ -106,6 +106,20 @@ fn a_killed_daemon_takes_its_runner_along_and_leaves_its_commands() {
     assert!(exists(command));
     fs::write(go, "").expect("the command is let go");
     wait_until("the command ends", || !exists(command));
+}
+
+#[test]
+fn in_a_container_a_command_ends_with_what_it_has_left_behind() {
+    let network = network(1);
+    // It ends before what it has started, in the same process group; the dead one has to be collected to be seen as gone.
+    let rule = json!({
+        "name": "leaves", "sequence": [1000, 2000], "command": "(sleep 0.3; exit 0) &", "command_timeout": "50s"
+    });
+    let wrapper = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let options = Options { wrapper: &wrapper, ..Options::default() };
+    let daemon = Daemon::start_with(&network.server, json!({ "rules": [rule] }), options);
+    knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
+    daemon.wait_for_log("rule leaves: command for 10.77.0.2 succeeded");
 }
 
 #[test]
