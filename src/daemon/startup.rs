@@ -120,6 +120,10 @@ fn run(args: &Args) -> Result<(), Failure> {
         started => started?,
     };
     let result = daemon.run();
+    if result.is_err() {
+        // As at a crash, commands go on, and stop commands stay pending: nobody can knock until the next start.
+        daemon.runner = None;
+    }
     // After a failure, the gate stays in force for the daemon that is started next.
     let closed = daemon.shut_down(!matches!(result, Ok(End::Stop)));
     result.map_err(|error| Failure::Other(error.to_string()))?;

@@ -90,22 +90,28 @@ fn without_its_runner_the_daemon_ends_and_leaves_the_gate_and_pending_stop_comma
 }
 
 #[test]
-fn a_killed_daemon_takes_its_runner_along_and_leaves_its_commands() {
+fn a_daemon_that_is_killed_or_loses_its_ear_takes_its_runner_along_and_leaves_its_commands() {
     let network = network(1);
     let files = tempfile::tempdir().expect("a directory for the commands");
     let (pid, go) = (files.path().join("pid"), files.path().join("go"));
     let command = format!("echo $$ > {}; while ! [ -e {} ]; do sleep 0.05; done", pid.display(), go.display());
     let rule = json!({ "name": "slow", "sequence": [1000, 2000], "command": command });
-    let daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
-    knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
-    wait_until("the command runs", || text(&pid).ends_with('\n'));
-    let runner = daemon.runner().expect("a runner");
-    let _directory = daemon.kill();
-    wait_until("the runner is gone", || !exists(runner));
-    let command: u32 = text(&pid).trim().parse().expect("a process number");
-    assert!(exists(command));
-    fs::write(go, "").expect("the command is let go");
-    wait_until("the command ends", || !exists(command));
+    for is_ear in [false, true] {
+        let mut daemon = Daemon::start(&network.server, json!({ "rules": [rule] }));
+        knock(&wire(&network), network.client().v4.into(), &[1000, 2000]);
+        wait_until("the command runs", || text(&pid).ends_with('\n'));
+        let runner = daemon.runner().expect("a runner");
+        signal(if is_ear { daemon.ear() } else { daemon.pid() }, Signal::KILL);
+        assert!(!daemon.wait().success());
+        wait_until("the runner is gone", || !exists(runner));
+        let command: u32 = text(&pid).trim().parse().expect("a process number");
+        assert!(exists(command), "no command is waited for");
+        fs::write(&go, "").expect("the command is let go");
+        wait_until("the command ends", || !exists(command));
+        for file in [&pid, &go] {
+            fs::remove_file(file).expect("a file");
+        }
+    }
 }
 
 #[test]
