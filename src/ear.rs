@@ -19,6 +19,7 @@ use crate::os::channel::{Channel, Sent, decode, of_parent, unseal};
 use crate::os::clock::{clock_reading, now, unix_time};
 use crate::os::poller::Poller;
 use crate::os::privileges::confine_ear;
+use crate::os::signals;
 use message::{State, ToEar, ToKeeper};
 use packet_source::{PacketSource, Wanted};
 use plan::{Plan, knocks};
@@ -88,6 +89,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run() -> io::Result<std::convert::Infallible> {
     let mut channel = of_parent();
+    signals::leave_to_keeper()?;
     // The first look at the clock asks the kernel where the vDSO is (vdso(7)), by a call that the filter does not know.
     let _ = now();
     let confinement = confine_ear().map_err(io::Error::other)?;

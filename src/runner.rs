@@ -74,9 +74,7 @@ fn serve() -> io::Result<()> {
     }
     // Secrets in command lines stay in memory; only root may read them there, or in a core dump.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    // A signal to all processes that are called knockd, as pkill(1) sends it, is for the keeper. It has a handler here and is
-    // not ignored, since commands would inherit that (execve(2)).
-    let _handled = [signals::Signal::stop()?, signals::Signal::hand_over()?, signals::Signal::reload()?];
+    signals::leave_to_keeper()?;
     let mut channel = of_parent();
     let mut poller = Poller::new()?;
     poller.watch(&channel, ())?;

@@ -182,7 +182,9 @@ impl Daemon {
         let packets = std::mem::take(&mut watching.left_out);
         let Some(control) = &mut self.control else { return };
         for watcher in &mut watching.watchers {
-            let left_out = std::mem::take(&mut watcher.left_out) + packets + control.left_out(watcher.slot);
+            // The ear may say any number.
+            let others = std::mem::take(&mut watcher.left_out) + control.left_out(watcher.slot);
+            let left_out = others.saturating_add(packets);
             if left_out > 0 {
                 control.push(watcher.slot, &line(&Followed::LeftOut(left_out)));
             }

@@ -3,9 +3,26 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
+
+/// Leaves the signals of the daemon to the keeper. One to all processes that are called knockd, as pkill(1) sends it, is for
+/// that alone. They have a handler here and are not ignored, since commands would inherit that (execve(2)).
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub(crate) fn leave_to_keeper() -> io::Result<()> {
+    let nothing = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1] {
+        flag::register(signal, Arc::clone(&nothing))?;
+    }
+    Ok(())
+}
 
 /// One or more signals.
 #[derive(Debug)]

@@ -72,6 +72,20 @@ fn it_holds_no_privilege_and_nothing_but_packets_links_and_the_keeper() {
     assert!(shown.contains(&format!(" ear process {ear}: no capabilities runner process ")), "{text}");
 }
 
+/// As pkill(1) sends them to all processes of that name.
+#[test]
+fn signals_to_the_daemon_are_not_for_it() {
+    let network = network(1);
+    let mut daemon = start(&network);
+    let ear = Pid::from_raw(i32::try_from(daemon.ear()).expect("a number")).expect("a process");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1] {
+        kill_process(ear, signal).expect("sent");
+    }
+    knock(&wire(&network), CLIENT, &[7000, 9000, 8000]);
+    wait_for_grant(&network.server, CLIENT, ("tcp", 22));
+    assert!(daemon.stop().success());
+}
+
 /// Whichever process is killed, the daemon ends, the gate stands, grants go on, and the next daemon adopts them.
 #[test]
 fn whichever_process_is_killed_the_gate_stands_and_nothing_is_lost() {

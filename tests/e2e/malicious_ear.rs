@@ -1,10 +1,12 @@
 //! An ear that was taken over. The tests take its end of the socket to the keeper, stop the real ear, and say in its place
 //! whatever they like: nothing but what a knock can do follows.
 
-use std::io::IoSlice;
+use std::io::{BufRead, BufReader, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use knock_testkit::Network;
@@ -13,6 +15,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
+use crate::spa_commands::submit;
 use crate::support::spa::{Signer, SpaFiles, datagram, open};
 use crate::support::{Daemon, elements, knock, network, ruleset, table_exists, wait_for_grant, wait_until, wire};
 
@@ -20,6 +23,8 @@ use crate::support::{Daemon, elements, knock, network, ruleset, table_exists, wa
 const COMPLETED: u8 = 4;
 const OPENED: u8 = 5;
 const STATE: u8 = 6;
+const MEANT: u8 = 7;
+const AT_GUARDED_PORT: u8 = 8;
 const LEFT_OUT: u8 = 9;
 const EXPLAINED: u8 = 10;
 const PROBLEM: u8 = 12;
@@ -208,6 +213,53 @@ fn it_can_forge_no_signed_packet() {
     settle(&scene, &ear, &knocked, client(4));
     assert!(!scene.granted().iter().any(|(_, port)| *port == 443), "replayed");
     kill_process(ear.pid, Signal::CONT).expect("continued");
+}
+
+/// Numbers that no ear counts to, while somebody watches and asks.
+#[test]
+fn its_numbers_are_believed_by_nobody_and_break_nothing() {
+    let scene = Scene::new();
+    let (wire, ear) = (wire(&scene.network), scene.ear());
+    let genuine = ear.overhear(COMPLETED, || knock(&wire, client(1), &[7000, 9000, 8000]));
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_knockctl"))
+        .arg("--socket")
+        .arg(scene.daemon.path("control.sock"))
+        .args(["--json", "watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("knockctl");
+    let stdout = BufReader::new(watch.stdout.take().expect("its output"));
+    let (sender, lines) = channel();
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let too_many = [&[LEFT_OUT][..], &number(u64::MAX)].concat();
+    let is_shown = || {
+        assert!(ear.say(&too_many) && ear.say(&too_many));
+        lines.try_iter().any(|line| line.contains("left_out") && line.contains(&u64::MAX.to_string()))
+    };
+    wait_until("knockctl watches", is_shown);
+    submit(&scene.daemon, client(5), &scene.alice.payload(&open("signed")));
+    // What is asked for is answered by numbers that no sum has room for.
+    let state = [&[STATE][..], &number(u64::MAX), &number(u64::MAX).repeat(15)].concat();
+    let rule = &genuine[1..genuine.len() - 5];
+    for what in 0..10 {
+        // TooSlow has two times, of seconds and nanoseconds.
+        let times =
+            if what == 5 { [number(u64::MAX), vec![0], number(u64::MAX), vec![0]].concat() } else { Vec::new() };
+        let at = number(if what % 2 == 0 { u64::MAX } else { 0 });
+        assert!(ear.say(&[&[MEANT][..], &at, &[0, 198, 18, 0, 9], rule, &[255, 0, what], &times].concat()));
+    }
+    for port in [(6, 22), (17, 0), (99, 65_535_u64)] {
+        assert!(ear.say(&[&[AT_GUARDED_PORT, 0, 198, 18, 0, 9, port.0][..], &number(port.1)].concat()));
+    }
+    settle(&scene, &ear, &genuine, client(3));
+    wait_until("it still watches", is_shown);
+    // From now on, what it said last is what is known.
+    ear.silence();
+    assert!(ear.say(&state));
+    assert_eq!(scene.daemon.control_status()["counters"]["signed_received"], u64::MAX);
+    kill_process(ear.pid, Signal::CONT).expect("continued");
+    watch.kill().expect("ended");
+    watch.wait().expect("collected");
 }
 
 #[test]

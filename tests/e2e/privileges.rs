@@ -198,7 +198,7 @@ fn a_reload_cannot_have_files_changed_where_that_was_given_up() {
     assert!(line.contains("restart knockd"), "{line}");
     assert!(daemon.stop().success());
     // Without rules nothing is given up.
-    let mut daemon = Daemon::start(&network.server, json!({ "rules": [] }));
+    let daemon = Daemon::start(&network.server, json!({ "rules": [] }));
     let mark = daemon.log_mark();
     daemon.reload(json!({ "rules": [once] }));
     daemon.wait_for_log_after(mark, "reloaded");

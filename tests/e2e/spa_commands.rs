@@ -44,7 +44,7 @@ fn init(config: &Path, more: &[&str]) -> Value {
 }
 
 /// Hands that input to the daemon as a packet from an address. Its exit status, and what it says.
-fn submit(daemon: &Daemon, from: IpAddr, input: &[u8]) -> (Option<i32>, String) {
+pub(crate) fn submit(daemon: &Daemon, from: IpAddr, input: &[u8]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
     command.arg("--socket").arg(daemon.path("control.sock")).args(["spa", "submit", "--from", &from.to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
