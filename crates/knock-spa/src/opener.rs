@@ -8,6 +8,7 @@ use crate::packet::{NONCE_LENGTH, Payload, Plain};
 use crate::packet_keys::{KeyId, PacketKeys};
 use crate::request::{BODY_LENGTH, claimed_time};
 use crate::signature;
+use crate::signed_request::SignedRequest;
 use crate::time::UnixTime;
 use crate::wire::Reader;
 
@@ -41,6 +42,12 @@ impl Opened {
     /// The nonce, by which a packet that comes a second time is known.
     pub fn nonce(&self) -> &[u8; NONCE_LENGTH] {
         &self.plain.nonce
+    }
+
+    /// What was inside, for a server that the packet did not reach.
+    pub fn signed_request(&self) -> SignedRequest {
+        let Plain { nonce, body, signature, .. } = self.plain;
+        SignedRequest { nonce, body, signature }
     }
 
     /// The time in the packet: its sealer knew the cover, which is all that is known of it.

@@ -79,8 +79,13 @@ impl PacketKeys {
 
     /// The message that is signed for a packet with that nonce and body.
     pub(crate) fn message(&self, nonce: &[u8], body: &[u8]) -> Vec<u8> {
-        [PROTOCOL, &self.audience[..], self.fingerprint.as_bytes(), nonce, body].concat()
+        message(&self.audience, &self.fingerprint, nonce, body)
     }
+}
+
+/// The message of a packet with that nonce and body.
+pub(crate) fn message(audience: &[u8; 32], fingerprint: &Fingerprint, nonce: &[u8], body: &[u8]) -> Vec<u8> {
+    [PROTOCOL, &audience[..], fingerprint.as_bytes(), nonce, body].concat()
 }
 
 fn expand<const N: usize>(derivation: &[u8; 32], info: &[&[u8]]) -> [u8; N] {

@@ -18,7 +18,8 @@ const APPLICATION_MAX: usize = 256;
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    pub(crate) const fn from_bytes(digest: [u8; 32]) -> Fingerprint {
+    /// The fingerprint with that digest.
+    pub const fn from_bytes(digest: [u8; 32]) -> Fingerprint {
         Fingerprint(digest)
     }
 

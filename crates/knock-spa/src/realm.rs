@@ -27,7 +27,7 @@ pub struct RealmError {
 
 impl Realm {
     /// The realm in the derivation of keys and in what is signed: its SHA-256.
-    pub(crate) fn audience(&self) -> [u8; 32] {
+    pub fn audience(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 

@@ -9,7 +9,7 @@ use crate::excerpt::excerpt;
 use crate::time::UnixTime;
 
 /// The length of a body.
-pub(crate) const BODY_LENGTH: usize = 96;
+pub const BODY_LENGTH: usize = 96;
 const RULE_LENGTH: usize = 64;
 const VERSION: u8 = 1;
 

@@ -10,7 +10,7 @@ use crate::verifying_key::normalized;
 use crate::wire::{Reader, put_string};
 
 /// The length of a signature in a packet.
-pub(crate) const LENGTH: usize = 72;
+pub const LENGTH: usize = 72;
 /// The namespace of PROTOCOL.sshsig: a signature for it is valid for nothing else.
 const NAMESPACE: &[u8] = b"spa-1@knockd";
 
