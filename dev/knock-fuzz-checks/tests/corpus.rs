@@ -68,3 +68,8 @@ fn an_answer_of_an_agent_of_the_corpus_is_read_whole_or_refused() {
 fn a_file_of_accepted_packets_of_the_corpus_is_whole_or_a_gap() {
     replay("replay_file", knock_fuzz_checks::replay_file);
 }
+
+#[test]
+fn a_record_of_the_corpus_opens_only_what_was_signed_for() {
+    replay("fleet_record", knock_fuzz_checks::fleet_record);
+}
