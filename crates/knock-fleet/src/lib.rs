@@ -47,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 mod known;
+pub mod link;
 mod node_key;
 mod peer;
 mod record;

@@ -1,0 +1,42 @@
+//! How long to wait before the store is tried again.
+
+use std::time::Duration;
+
+const SHORTEST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Longer after each failure.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// It works again.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// After another failure. `spread` from 0 to 255 makes it up to half longer, so that nodes that have lost a store
+    /// together do not come back together.
+    pub(crate) fn next(&mut self, spread: u8) -> Duration {
+        let pause = SHORTEST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        pause + pause.mul_f64(f64::from(spread) / 512.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_up_to_its_limit() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(0).as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        backoff.reset();
+        assert_eq!(backoff.next(255).as_millis(), 299);
+        (0..100).for_each(|_| assert!(backoff.next(255) < Duration::from_secs(8)));
+    }
+}
