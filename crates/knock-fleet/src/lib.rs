@@ -46,6 +46,7 @@
 
 #![forbid(unsafe_code)]
 
+mod author;
 mod known;
 pub mod link;
 mod node_key;
@@ -55,6 +56,7 @@ mod refused;
 mod subject;
 mod trust;
 
+pub use author::{Author, Statement};
 pub use known::{Action, Held, KNOWN_MAX, Known, PeerGrant, PeerRevocation};
 pub use node_key::{NodeId, NodeKey, NodeKeyError, NodePublicKey};
 pub use peer::{Packets, Peer, PeerRule, PeerUser, Verified};
