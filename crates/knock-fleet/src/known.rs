@@ -199,8 +199,21 @@ impl Known {
 
     /// Remembers a packet that this node has accepted, for so long that it can't be sent again.
     pub fn accepted(&mut self, nonce: [u8; NONCE_LENGTH], until: UnixTime) {
-        if self.identities.len() < self.room {
-            self.identities.insert(Identity::Packet(nonce), until);
+        self.identify(Identity::Packet(nonce), until);
+    }
+
+    /// Remembers a record that this node has written: it comes back from the store, and is nothing new then.
+    pub fn written(&mut self, record: &Record) {
+        if let Some(identity) = Identity::of(record) {
+            self.identify(identity, record.end());
+        }
+    }
+
+    fn identify(&mut self, identity: Identity, until: UnixTime) {
+        if let Some(known) = self.identities.get_mut(&identity) {
+            *known = until.max(*known);
+        } else if self.identities.len() < self.room {
+            self.identities.insert(identity, until);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knock_fleet::{Action, Author, Known, Record, Refused, Statement, Subject, What};
 use knock_spa::{Operation, Request};
-use support::{NOW, address, alice, later, name, packet, peer, realm, request, web1, web2};
+use support::{NOW, address, alice, later, name, packet, peer, realm, request, sequence, web1, web2};
 
 fn statement(lifetime: f64) -> Statement {
     Statement {
@@ -68,4 +68,25 @@ fn a_revocation_is_in_the_store_for_longer_than_what_it_ends() {
     assert!(end(author.revocation(statement(600.0))) > granted);
     assert!(end(author.revocation_of_all(address("192.0.2.7"), NOW, Duration::from_secs(600))) > granted);
     assert!(end(author.revocation(statement(f64::from(u32::MAX) * 2.0))) > granted);
+}
+
+#[test]
+fn what_a_node_has_written_is_nothing_new_when_it_comes_back() {
+    let (peer, mut known) = (peer(), Known::default());
+    let mut author = Author::new(web1(), realm(), 0);
+    let (proof, fingerprint) = (packet(1, &request()), alice().public_key().fingerprint());
+    let What::Packet(proof) = proof.what else { panic!("a packet") };
+    // A packet is remembered for longer than a short grant.
+    known.accepted([1; 24], later(120.0));
+    for bytes in
+        [author.sequence(statement(600.0), [1; 16]), author.packet(statement(5.0), fingerprint, proof.request, true)]
+    {
+        known.written(&Record::decode(&bytes).expect("a record"));
+        let back = known.admit(peer.verify(&bytes, later(1.0)).expect("valid"), later(1.0));
+        assert_eq!(back, Err(Refused::Known));
+    }
+    // What is over is forgotten while another record is admitted.
+    let other = sequence(9, later(100.0)).sign(&web1(), &realm());
+    known.admit(peer.verify(&other, later(100.0)).expect("valid"), later(100.0)).expect("new");
+    assert!(known.has_packet(&[1; 24]));
 }
