@@ -1,6 +1,7 @@
 //! The real `knockd-fleet` between a knockd that the test plays and a real Redis or Valkey server, in namespaces.
 
 mod knockd;
+mod scale;
 mod security;
 mod store;
 
@@ -129,6 +130,13 @@ fn a_link_that_breaks_is_noticed_and_nothing_is_lost() {
             network.block(&format!("ip {way} {}", network.clients[0].v4)).expect("a bridge");
         }
         assert_eq!(nodes[0].claim(1), Claim::Unknown);
+        // A connection attempt takes 3 s to fail; no claim waits for it.
+        nodes[0].wait_for_state("the writer is cut off", |state| !state.writes);
+        for nonce in 2..5 {
+            let began = Instant::now();
+            assert_eq!(nodes[0].claim(nonce), Claim::Unknown);
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
         let here = nodes[0].publish();
         let there = nodes[1].publish();
         nodes[1].wait_for_record(&there);
