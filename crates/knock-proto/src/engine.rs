@@ -1,5 +1,7 @@
 //! The engine: packets in, completions out.
 
+mod almost;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -13,6 +15,8 @@ use crate::source::Requirement;
 use crate::sources::{Key, Sources};
 use crate::stage::Stages;
 use crate::{Knock, Port, PortRange, Protocol, RuleId, TcpFlags, Time};
+
+pub use almost::Almost;
 
 /// A rule as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

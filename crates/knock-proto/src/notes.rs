@@ -70,6 +70,11 @@ impl<K: Clone + Eq + Hash, V> Notes<K, V> {
         Some((note.at, &mut note.value))
     }
 
+    /// Whether there is a note in these groups, the largest first.
+    pub(crate) fn contains_any(&self, groups: &[u64]) -> bool {
+        self.shares.contains(groups)
+    }
+
     /// Adds a note whose key has none. `groups`: the groups that it is in, the largest first.
     pub(crate) fn insert(&mut self, now: Time, groups: &[u64], key: K, value: V) {
         while self.notes.len() >= self.capacity && self.evict() {}

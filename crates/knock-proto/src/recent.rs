@@ -54,6 +54,11 @@ impl Recent {
         to.is_some()
     }
 
+    /// Whether a packet of the source is known, or was until a short time ago.
+    pub(crate) fn has_any_of(&self, source: IpAddr) -> bool {
+        !self.packets.is_empty() && self.packets.contains_any(&groups(source))
+    }
+
     /// Notes a packet that counted.
     pub(crate) fn note(&mut self, now: Time, source: IpAddr, knock: Knock, identity: Identity) {
         let Some(name) = name(source, knock, identity) else { return };

@@ -70,6 +70,12 @@ impl Seen {
             })
     }
 
+    /// Whether a knock at that port is known of which a copy may come.
+    pub(crate) fn has(&self, now: Time, knock: Knock) -> bool {
+        let in_time = |seen: &Packet| now.since(seen.at) <= seen.identity.lifetime(seen.knock.protocol);
+        self.packets.iter().any(|seen| seen.knock == knock && in_time(seen))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.packets.clear();
     }

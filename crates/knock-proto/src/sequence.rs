@@ -92,13 +92,26 @@ impl SequenceTree {
 
     /// Walks from the root along the ports of some runs; `None` where no sequence begins so.
     pub(crate) fn walk(&self, ports: impl IntoIterator<Item = Knock>) -> Option<Reached<'_>> {
-        let mut node = &self.nodes[0];
-        for knock in ports {
-            node = &self.nodes[*node.children.get(&knock)?];
-        }
+        let node = self.node(ports)?;
         // Where the last run is to be longer than one knock, it may not be whole yet.
         let goes_on = !node.children.is_empty() || node.longest_run > 1;
         Some(Reached { rules: &node.rules, goes_on })
+    }
+
+    /// The rules that have one more run after the ports of these; `None` where that run can be at more ports than `most`.
+    pub(crate) fn with_one_more(
+        &self,
+        ports: impl IntoIterator<Item = Knock>,
+        most: usize,
+    ) -> Option<impl Iterator<Item = u64>> {
+        let children = self.node(ports).map(|node| &node.children);
+        let few = children.is_none_or(|children| children.len() <= most);
+        let rules = children.into_iter().flat_map(BTreeMap::values).flat_map(|&child| &self.nodes[child].rules);
+        few.then(|| rules.copied())
+    }
+
+    fn node(&self, ports: impl IntoIterator<Item = Knock>) -> Option<&Node> {
+        ports.into_iter().try_fold(&self.nodes[0], |node, knock| Some(&self.nodes[*node.children.get(&knock)?]))
     }
 }
 

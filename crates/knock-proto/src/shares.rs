@@ -64,6 +64,12 @@ impl Shares {
         node
     }
 
+    /// Whether the group of that path, the outermost first, has a member.
+    pub(crate) fn contains(&self, path: &[u64]) -> bool {
+        let group = path.iter().try_fold(ROOT, |parent, &key| self.groups.get(&(parent, key)).copied());
+        group.is_some_and(|group| self.nodes[group as usize].members > 0)
+    }
+
     /// The member was active.
     pub(crate) fn touch(&mut self, node: u32) {
         self.clock += 1;

@@ -128,6 +128,38 @@ impl Source {
         counted
     }
 
+    /// The rules that one more knock, the last one of their sequence, would complete at `now`, and until when; `None` where they
+    /// are too many to look at.
+    pub(crate) fn almost<'a>(
+        &self,
+        now: Time,
+        tree: &SequenceTree,
+        requirement: impl Fn(u64) -> Requirement<'a>,
+        most: usize,
+    ) -> Option<SmallVec<[(u64, Time); 2]>> {
+        let mut found = SmallVec::new();
+        for start in (0..self.events.len()).filter(|&start| self.begins_run(start)) {
+            for (number, rule) in tree.with_one_more(self.ports_from(start), most)?.enumerate() {
+                if number >= most {
+                    return None;
+                }
+                let requirement = requirement(rule);
+                let Some((last, before)) = requirement.runs.split_last() else { continue };
+                if last.count == 1
+                    && let Some(begin) = self.fits(start, now, rule, &requirement, before)
+                {
+                    found.push((rule, self.events[begin].at.after(requirement.timeout)));
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether it has sent a packet to that port of which a copy may come.
+    pub(crate) fn has_sent(&self, now: Time, knock: Knock) -> bool {
+        self.seen.has(now, knock)
+    }
+
     /// How far it is with a rule, by the knocks that count at `now`; `None` where it has none of the sequence.
     pub(crate) fn stage(&self, now: Time, requirement: &Requirement<'_>) -> Option<Stage> {
         let in_time =
@@ -190,7 +222,13 @@ impl Source {
     /// Where the events from the run that begins at `start`, which have the ports of the rule, complete it: the first
     /// that counts for that.
     fn completes(&self, start: usize, now: Time, rule: u64, requirement: &Requirement<'_>) -> Option<usize> {
-        let (first, others) = requirement.runs.split_first()?;
+        self.fits(start, now, rule, requirement, requirement.runs)
+    }
+
+    /// The same, where these runs, which are the beginning of the rule, are all that is asked for.
+    fn fits(&self, start: usize, now: Time, rule: u64, requirement: &Requirement<'_>, runs: &[Run]) -> Option<usize> {
+        let (first, others) = runs.split_first()?;
+        let is_whole = runs.len() == requirement.runs.len();
         let after_first_run =
             (start..self.events.len()).find(|&i| i > start && self.begins_run(i)).unwrap_or(self.events.len());
         // The first run may be longer than it need be: its last knocks count.
@@ -207,7 +245,7 @@ impl Source {
         for (position, run) in others.iter().enumerate() {
             end = (end + 1..self.events.len()).find(|&i| self.begins_run(i)).unwrap_or(self.events.len());
             let count = self.events[end - 1].run;
-            let last = position + 1 == others.len();
+            let last = is_whole && position + 1 == others.len();
             // A repeat of the same port counts once, unless the sequence itself repeats it. The last run completes
             // the rule when it is long enough, not again with each further knock.
             let enough = if run.count == 1 && !last { true } else { count == run.count };
