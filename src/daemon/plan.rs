@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
 use knock_grant::{Opens, Policy, Signers};
-use knock_nft::{GrantKind, TableSpec};
+use knock_nft::{Doors, GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
 use crate::os::clock::{clock_reading, unix_time};
@@ -104,6 +104,7 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
         grants: kinds.collect(),
         exempt_interfaces: exempt,
         owner: config.nftables.owner,
+        doors: Doors::default(),
     });
     Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers }
 }

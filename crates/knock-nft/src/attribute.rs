@@ -48,6 +48,7 @@ pub(crate) mod set {
     pub(crate) const FLAGS: u16 = 3;
     pub(crate) const KEY_TYPE: u16 = 4;
     pub(crate) const KEY_LENGTH: u16 = 5;
+    pub(crate) const DATA_TYPE: u16 = 6;
     pub(crate) const DESCRIPTION: u16 = 9;
     pub(crate) const TIMEOUT: u16 = 11;
     pub(crate) const HANDLE: u16 = 16;

@@ -22,6 +22,7 @@ enum Value {
     Byte(u8),
     Bytes(Vec<u8>),
     Text(CString),
+    Long(u64),
 }
 
 use Value::{Bytes, Number, Text};
@@ -37,6 +38,20 @@ const FIB_SOURCE: libc::c_int = 1 << 0;
 const FIB_DESTINATION: libc::c_int = 1 << 1;
 const FIB_ADDRESS_TYPE: libc::c_int = 3;
 const EXTHDR_IPV6: libc::c_int = 0;
+
+/// `NFT_DYNSET_OP_DELETE`.
+const DYNSET_DELETE: libc::c_int = 2;
+
+/// What a packet does to a set.
+#[derive(Clone, Copy)]
+pub(crate) enum SetChange {
+    /// Adds an element, where there is none, for so many milliseconds.
+    Add(u64),
+    /// Deletes the element.
+    Delete,
+    /// Deletes the element of a map. The kernel wants a register with data, and does not look at it.
+    DeleteMapped(libc::c_int),
+}
 
 /// Where a header has a field.
 #[derive(Clone, Copy)]
@@ -103,8 +118,13 @@ impl Expression {
 
     /// Loads a constant into register 1.
     pub(crate) fn constant(data: &[u8]) -> Expression {
+        Expression::constant_in(REGISTER_1, data)
+    }
+
+    /// Loads a constant into a register.
+    pub(crate) fn constant_in(register: libc::c_int, data: &[u8]) -> Expression {
         let attributes =
-            vec![(sys::NFTNL_EXPR_IMM_DREG, Number(REGISTER_1)), (sys::NFTNL_EXPR_IMM_DATA, Bytes(data.to_vec()))];
+            vec![(sys::NFTNL_EXPR_IMM_DREG, Number(register)), (sys::NFTNL_EXPR_IMM_DATA, Bytes(data.to_vec()))];
         Expression { name: c"immediate", attributes }
     }
 
@@ -189,6 +209,38 @@ impl Expression {
         Expression { name: c"lookup", attributes }
     }
 
+    /// Loads into a register what the map has for what starts in register 1. Where it has nothing, the rule does not match.
+    pub(crate) fn lookup_value(map: &CStr, register: libc::c_int) -> Expression {
+        let mut expression = Expression::lookup(map);
+        expression.attributes.push((sys::NFTNL_EXPR_LOOKUP_DREG, Number(register)));
+        expression
+    }
+
+    /// Sets a property of the packet (`NFT_META_…`) to what is in register 1.
+    pub(crate) fn set_meta(key: libc::c_int) -> Expression {
+        let attributes = vec![(sys::NFTNL_EXPR_META_KEY, Number(key)), (sys::NFTNL_EXPR_META_SREG, Number(REGISTER_1))];
+        Expression { name: c"meta", attributes }
+    }
+
+    /// Changes a set by what starts in register 1.
+    pub(crate) fn change(set: &CStr, change: SetChange) -> Expression {
+        let operation = match change {
+            SetChange::Add(_) => libc::NFT_DYNSET_OP_ADD,
+            SetChange::Delete | SetChange::DeleteMapped(_) => DYNSET_DELETE,
+        };
+        let mut attributes = vec![
+            (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Number(REGISTER_1)),
+            (sys::NFTNL_EXPR_DYNSET_OP, Number(operation)),
+            (sys::NFTNL_EXPR_DYNSET_SET_NAME, Text(set.to_owned())),
+        ];
+        match change {
+            SetChange::Add(timeout) => attributes.push((sys::NFTNL_EXPR_DYNSET_TIMEOUT, Value::Long(timeout))),
+            SetChange::DeleteMapped(data) => attributes.push((sys::NFTNL_EXPR_DYNSET_SREG_DATA, Number(data))),
+            SetChange::Delete => {}
+        }
+        Expression { name: c"dynset", attributes }
+    }
+
     /// Counts packets and bytes.
     pub(crate) fn counter() -> Expression {
         Expression { name: c"counter", attributes: Vec::new() }
@@ -205,7 +257,16 @@ impl Expression {
 
     /// Goes on in another chain, and comes back.
     pub(crate) fn jump(chain: &'static CStr) -> Expression {
-        let mut expression = Expression::verdict(libc::NFT_JUMP);
+        Expression::in_chain(libc::NFT_JUMP, chain)
+    }
+
+    /// Goes on in another chain, and does not come back to this one.
+    pub(crate) fn goto(chain: &'static CStr) -> Expression {
+        Expression::in_chain(libc::NFT_GOTO, chain)
+    }
+
+    fn in_chain(verdict: libc::c_int, chain: &'static CStr) -> Expression {
+        let mut expression = Expression::verdict(verdict);
         expression.attributes.push((sys::NFTNL_EXPR_IMM_CHAIN, Text(chain.to_owned())));
         expression
     }
@@ -226,6 +287,7 @@ impl nftnl::expr::Expression for Expression {
                     Number(number) => {
                         sys::nftnl_expr_set_u32(expression.as_ptr(), attribute, number.cast_unsigned());
                     }
+                    Value::Long(number) => sys::nftnl_expr_set_u64(expression.as_ptr(), attribute, number),
                     Value::Byte(byte) => sys::nftnl_expr_set_u8(expression.as_ptr(), attribute, byte),
                     Bytes(ref bytes) => {
                         let length = u32::try_from(bytes.len()).unwrap_or(0);

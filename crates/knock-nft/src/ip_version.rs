@@ -1,5 +1,6 @@
 //! The versions of IP, as addresses and as types of sets.
 
+use std::ffi::CStr;
 use std::net::IpAddr;
 
 // The numbers by which nft knows types (nftables, include/datatype.h).
@@ -16,6 +17,24 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
+    pub(crate) const BOTH: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
+
+    /// The set of sources that are about to be armed.
+    pub(crate) const fn pending(self) -> &'static CStr {
+        match self {
+            IpVersion::V4 => c"pending4",
+            IpVersion::V6 => c"pending6",
+        }
+    }
+
+    /// The map of armed sources to the numbers of their doors.
+    pub(crate) const fn armed(self) -> &'static CStr {
+        match self {
+            IpVersion::V4 => c"armed4",
+            IpVersion::V6 => c"armed6",
+        }
+    }
+
     /// The version of an address; an IPv4-mapped one is an IPv4 address.
     pub fn of(address: IpAddr) -> IpVersion {
         if address.to_canonical().is_ipv4() { IpVersion::V4 } else { IpVersion::V6 }

@@ -13,8 +13,8 @@ use crate::element::{Element, Lifetime, read_comment, read_elements};
 use crate::error::{Error, Operation};
 use crate::grant_set::{GrantSet, read_grant_key};
 use crate::message::SetKind;
-use crate::rules::{CHAINS, GATE, rules};
-use crate::sets::{GUARDED, sets};
+use crate::rules::{CHAINS, GATE, chains, rules};
+use crate::sets::{GUARDED, is_without_grants, sets};
 use crate::spec::TableSpec;
 
 /// The family of the managed table.
@@ -23,6 +23,8 @@ pub(crate) const FAMILY: u8 = Family::Inet.number();
 pub(crate) const MARK: &str = "managed by knockd";
 /// The comment of a table of this layout.
 pub(crate) const COMMENT: &str = "managed by knockd, layout 2";
+/// The comment of a table of this layout that has doors.
+const COMMENT_WITH_DOORS: &str = "managed by knockd, layout 3";
 /// The comment of a shield.
 pub(crate) const SHIELD: &str = "managed by knockd while its table is made again";
 
@@ -30,6 +32,11 @@ pub(crate) const SHIELD: &str = "managed by knockd while its table is made again
 /// so opens the gate, when this process is killed.
 pub(crate) const FLAG_OWNER: u32 = 0x2;
 pub(crate) const FLAG_PERSIST: u32 = 0x4;
+
+/// The comment of the table.
+pub(crate) fn comment(spec: &TableSpec) -> &'static str {
+    if spec.doors.is_empty() { COMMENT } else { COMMENT_WITH_DOORS }
+}
 
 /// How an error names the managed table.
 pub(crate) fn object(table: &str) -> String {
@@ -91,12 +98,14 @@ struct SetState {
     key_type: u32,
     key_length: u32,
     size: u32,
+    data_type: Option<u32>,
 }
 
 impl SetState {
     fn is(&self, kind: &SetKind) -> bool {
-        // Sets have no size: the record of grants has the limit, and a set keeps the size that it was made with.
-        (self.flags, self.key_type, self.key_length, self.size) == (kind.flags, kind.key_type, kind.key_length, 0)
+        // A set keeps the size that it was made with.
+        (self.flags, self.key_type, self.key_length) == (kind.flags, kind.key_type, kind.key_length)
+            && (self.size, self.data_type) == (kind.size, kind.data_type)
     }
 }
 
@@ -164,13 +173,13 @@ impl Layout {
     /// How sets and guarded ports become those of `spec`, where only they and rules need replacing. `None`: chains are
     /// others, or a set that may hold grants, or another program has added to the guarded ports.
     pub(crate) fn changes_to(&self, spec: &TableSpec) -> Option<SetChanges> {
-        let chains = self.chains.iter().map(|chain| (chain.name.as_str(), chain.hook, chain.policy));
+        let found = self.chains.iter().map(|chain| (chain.name.as_str(), chain.hook, chain.policy));
         let accept = libc::NF_ACCEPT.cast_unsigned();
-        let wanted_chains = CHAINS.iter().map(|kind| {
+        let wanted_chains = chains(spec).map(|kind| {
             let hook = kind.hook.map(|(hook, priority)| (hook as u32, priority));
             (text(kind.name), hook, hook.map(|_| accept))
         });
-        if self.table.comment != COMMENT || !chains.eq(wanted_chains) {
+        if self.table.comment != comment(spec) || !found.eq(wanted_chains) {
             return None;
         }
         let wanted = sets(spec);
@@ -179,7 +188,7 @@ impl Layout {
         let (kept, other): (Vec<&SetState>, Vec<&SetState>) = self.sets.iter().partition(|set| is_wanted(set));
         let is_kept = |name: &CString| kept.iter().any(|set| set.name.as_bytes() == name.as_bytes());
         let add: Vec<(CString, SetKind)> = wanted.iter().filter(|(name, _)| !is_kept(name)).cloned().collect();
-        let holds_grants = |set: &&SetState| set.name != text(GUARDED);
+        let holds_grants = |set: &&SetState| !is_without_grants(&set.name);
         let is_replaced = |set: &SetState| add.iter().any(|(name, _)| name.as_bytes() == set.name.as_bytes());
         if other.iter().copied().filter(holds_grants).any(is_replaced) {
             return None;
@@ -241,12 +250,12 @@ fn read_chain(connection: &mut Connection, table: &str, name: &str) -> Result<Ch
 }
 
 fn read_sets(connection: &mut Connection, table: &str) -> Result<Vec<SetState>, Errno> {
-    use attribute::set::{DESCRIPTION, FLAGS, HANDLE, KEY_LENGTH, KEY_TYPE, NAME, SIZE, TABLE};
+    use attribute::set::{DATA_TYPE, DESCRIPTION, FLAGS, HANDLE, KEY_LENGTH, KEY_TYPE, NAME, SIZE, TABLE};
     let request = |flags| Request::new(libc::NFT_MSG_GETSET, FAMILY, flags).string(TABLE, table);
     connection.dump(request, |sets: &mut Vec<SetState>, message: Message<'_>| {
         let attributes = message.attributes();
         let name = attributes.string(NAME).unwrap_or("");
-        let is_ours = name == text(GUARDED) || name.parse::<GrantSet>().is_ok();
+        let is_ours = is_without_grants(name) || name.parse::<GrantSet>().is_ok();
         if attributes.string(TABLE) == Some(table) && is_ours {
             sets.push(SetState {
                 name: name.to_owned(),
@@ -255,6 +264,7 @@ fn read_sets(connection: &mut Connection, table: &str) -> Result<Vec<SetState>, 
                 key_type: attributes.be32(KEY_TYPE).unwrap_or(0),
                 key_length: attributes.be32(KEY_LENGTH).unwrap_or(0),
                 size: attributes.get(DESCRIPTION).and_then(|d| d.nested().be32(SIZE)).unwrap_or(0),
+                data_type: attributes.be32(DATA_TYPE),
             });
         }
     })

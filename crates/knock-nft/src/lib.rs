@@ -10,6 +10,7 @@
 mod attribute;
 mod batch;
 mod connection;
+mod door;
 mod element;
 mod error;
 mod expression;
@@ -25,6 +26,7 @@ mod table;
 mod user_sets;
 mod writer;
 
+pub use door::{Door, Doors};
 pub use element::{AddressElement, Element, ElementKey, Lifetime};
 pub use error::{Error, Operation, UnusableSet};
 pub use grant_set::GrantKind;

@@ -111,6 +111,10 @@ pub(crate) struct SetKind {
     pub(crate) key_length: u32,
     /// The length of each field of a concatenation of intervals, in bytes; empty otherwise.
     pub(crate) fields: &'static [u8],
+    /// The most elements; 0: any number.
+    pub(crate) size: u32,
+    /// Of a map, the type of the values. They have four bytes.
+    pub(crate) data_type: Option<u32>,
 }
 
 impl SetMessage {
@@ -141,6 +145,13 @@ impl SetMessage {
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_FLAGS), kind.flags);
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_KEY_TYPE), kind.key_type);
             sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_KEY_LEN), kind.key_length);
+            if kind.size > 0 {
+                sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_DESC_SIZE), kind.size);
+            }
+            if let Some(data_type) = kind.data_type {
+                sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_DATA_TYPE), data_type);
+                sys::nftnl_set_set_u32(set, index(sys::NFTNL_SET_DATA_LEN), 4);
+            }
             if !kind.fields.is_empty() {
                 let (data, length) = (kind.fields.as_ptr().cast(), length(kind.fields));
                 sys::nftnl_set_set_data(set, index(sys::NFTNL_SET_DESC_CONCAT), data, length);
@@ -202,15 +213,27 @@ impl ElementsMessage {
 
     /// Appends an element. `userdata` is a record of [`crate::element::comment_record`], or empty.
     pub(crate) fn push(&mut self, key: &[u8], timeout: Option<Timeout>, userdata: &[u8]) {
-        self.push_element(key, None, timeout, userdata);
+        self.push_element(key, None, None, timeout, userdata);
     }
 
     /// Appends the interval from `first` to `last`, both of it.
     pub(crate) fn push_interval(&mut self, first: &[u8], last: &[u8]) {
-        self.push_element(first, Some(last), None, &[]);
+        self.push_element(first, Some(last), None, None, &[]);
     }
 
-    fn push_element(&mut self, key: &[u8], key_end: Option<&[u8]>, timeout: Option<Timeout>, userdata: &[u8]) {
+    /// Appends an element of a map.
+    pub(crate) fn push_mapped(&mut self, key: &[u8], data: [u8; 4], timeout: Timeout) {
+        self.push_element(key, None, Some(data), Some(timeout), &[]);
+    }
+
+    fn push_element(
+        &mut self,
+        key: &[u8],
+        key_end: Option<&[u8]>,
+        data: Option<[u8; 4]>,
+        timeout: Option<Timeout>,
+        userdata: &[u8],
+    ) {
         let key_length = key.len() + key_end.map_or(0, <[u8]>::len);
         debug_assert!(!self.is_full() && key_length <= 24 && userdata.len() <= 130);
         self.count += 1;
@@ -222,6 +245,9 @@ impl ElementsMessage {
             sys::nftnl_set_elem_set(element, index(sys::NFTNL_SET_ELEM_KEY), key.as_ptr().cast(), length(key));
             if let Some(end) = key_end {
                 sys::nftnl_set_elem_set(element, index(sys::NFTNL_SET_ELEM_KEY_END), end.as_ptr().cast(), length(end));
+            }
+            if let Some(data) = data {
+                sys::nftnl_set_elem_set(element, index(sys::NFTNL_SET_ELEM_DATA), data.as_ptr().cast(), length(&data));
             }
             if let Some(timeout) = timeout {
                 sys::nftnl_set_elem_set_u64(element, index(sys::NFTNL_SET_ELEM_TIMEOUT), timeout.whole);

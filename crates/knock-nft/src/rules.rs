@@ -61,9 +61,11 @@
 //!     ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @grants6_64 accept
 //! ```
 
+pub(crate) mod doors;
+
 use std::ffi::CStr;
 
-use knock_proto::{Family, Protocol};
+use knock_proto::{Family, InterfaceName, Protocol};
 use nftnl::Hook;
 
 use crate::element::KeyBytes;
@@ -79,12 +81,18 @@ pub(crate) struct ChainKind {
     pub(crate) name: &'static CStr,
     /// Where a base chain is hooked, and with what priority.
     pub(crate) hook: Option<(Hook, i32)>,
+    /// Whether only a table with doors has it.
+    for_doors: bool,
 }
 
 /// The chain that decides on packets to guarded ports. Its last rule drops them, and counts them.
 pub(crate) const GATE: &CStr = c"gate";
 /// The chain that decides on IPv6 packets to this host whose ports may not be readable.
 const UNREADABLE: &CStr = c"unreadable";
+/// The chains of a table with doors.
+const KNOCK: &CStr = c"knock";
+const ARMED4: &CStr = c"armed4";
+const ARMED6: &CStr = c"armed6";
 const PREROUTING: &CStr = c"prerouting";
 const INPUT: &CStr = c"input";
 const POSTROUTING: &CStr = c"postrouting";
@@ -94,14 +102,23 @@ const MANGLE: i32 = -150;
 /// Right after `NF_IP_PRI_NAT_SRC`: replies bear the address and the port again that the client asked.
 const AFTER_SOURCE_NAT: i32 = 101;
 
-/// The chains, in the order in which they are made: each before those that jump to it.
-pub(crate) const CHAINS: [ChainKind; 5] = [
-    ChainKind { name: GATE, hook: None },
-    ChainKind { name: UNREADABLE, hook: None },
-    ChainKind { name: PREROUTING, hook: Some((Hook::PreRouting, MANGLE)) },
-    ChainKind { name: INPUT, hook: Some((Hook::In, MANGLE)) },
-    ChainKind { name: POSTROUTING, hook: Some((Hook::PostRouting, AFTER_SOURCE_NAT)) },
+/// All chains, in the order in which they are made: each before those that jump to it.
+pub(crate) const CHAINS: [ChainKind; 8] = [
+    ChainKind { name: GATE, hook: None, for_doors: false },
+    ChainKind { name: UNREADABLE, hook: None, for_doors: false },
+    ChainKind { name: ARMED4, hook: None, for_doors: true },
+    ChainKind { name: ARMED6, hook: None, for_doors: true },
+    ChainKind { name: KNOCK, hook: None, for_doors: true },
+    ChainKind { name: PREROUTING, hook: Some((Hook::PreRouting, MANGLE)), for_doors: false },
+    ChainKind { name: INPUT, hook: Some((Hook::In, MANGLE)), for_doors: false },
+    ChainKind { name: POSTROUTING, hook: Some((Hook::PostRouting, AFTER_SOURCE_NAT)), for_doors: false },
 ];
+
+/// The chains of a table.
+pub(crate) fn chains(spec: &TableSpec) -> impl Iterator<Item = ChainKind> {
+    let doors = !spec.doors.is_empty();
+    CHAINS.into_iter().filter(move |kind| doors || !kind.for_doors)
+}
 
 /// `IFNAMSIZ`.
 const INTERFACE_NAME_SIZE: usize = 16;
@@ -155,9 +172,11 @@ impl Ttl {
 /// The rules in their order, each with its chain.
 pub(crate) fn rules(spec: &TableSpec) -> Vec<(&'static CStr, Rule)> {
     let rules_of = |chain, rules: Vec<Rule>| rules.into_iter().map(move |rule| (chain, rule));
+    let for_doors = if spec.doors.is_empty() { Vec::new() } else { doors::rules(spec) };
     rules_of(GATE, gate(spec))
         .chain(rules_of(UNREADABLE, unreadable(spec)))
-        .chain(rules_of(PREROUTING, prerouting()))
+        .chain(for_doors)
+        .chain(rules_of(PREROUTING, prerouting(spec)))
         .chain(rules_of(INPUT, input()))
         .chain(rules_of(POSTROUTING, postrouting()))
         .collect()
@@ -194,7 +213,7 @@ fn unreadable(spec: &TableSpec) -> Vec<Rule> {
 ///
 /// Before that, a packet with one hop left gets a second one, for a port that a container has: it would expire on the way,
 /// and the answer would show that the port is published.
-fn prerouting() -> Vec<Rule> {
+fn prerouting(spec: &TableSpec) -> Vec<Rule> {
     let unicast = u32::from(libc::RTN_UNICAST).to_ne_bytes();
     let is_not_unicast = vec![Expression::destination_type(), Expression::unequal(&unicast)];
     let to_guarded = joined([is_guarded(DESTINATION_PORT), is_not_unicast, vec![Expression::jump(GATE)]]);
@@ -202,7 +221,12 @@ fn prerouting() -> Vec<Rule> {
         let is_local = [Expression::destination_type(), is_local_type()];
         joined([ttl.is(LAST_HOP), is_guarded(DESTINATION_PORT), is_local.into(), ttl.set(LAST_HOP + 1)])
     };
-    vec![prolong(TTL), prolong(HOP_LIMIT), not_first(), to_guarded]
+    let mut rules = vec![prolong(TTL), prolong(HOP_LIMIT), not_first()];
+    if !spec.doors.is_empty() {
+        rules.push(doors::watched());
+    }
+    rules.push(to_guarded);
+    rules
 }
 
 fn input() -> Vec<Rule> {
@@ -235,22 +259,25 @@ fn not_first() -> Rule {
 fn exempt(spec: &TableSpec) -> impl Iterator<Item = Rule> {
     // nftables knows no alternative names, and the beginning of one could be the name of another interface.
     spec.exempt_interfaces.iter().filter(|interface| !interface.is_alternative()).map(|interface| {
-        let mut name = [0; INTERFACE_NAME_SIZE];
-        let text = interface.prefix().unwrap_or(interface).as_bytes();
-        for (place, &byte) in name.iter_mut().zip(text) {
-            *place = byte;
-        }
-        let compared = if interface.prefix().is_some() { &name[..text.len()] } else { &name };
-        vec![Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1), Expression::equal(compared), accept()]
+        let mut rule = is_interface(interface);
+        rule.push(accept());
+        rule
     })
+}
+
+fn is_interface(interface: &InterfaceName) -> Rule {
+    let mut name = [0; INTERFACE_NAME_SIZE];
+    let text = interface.prefix().unwrap_or(interface).as_bytes();
+    for (place, &byte) in name.iter_mut().zip(text) {
+        *place = byte;
+    }
+    let compared = if interface.prefix().is_some() { &name[..text.len()] } else { &name };
+    vec![Expression::meta(libc::NFT_META_IIFNAME, REGISTER_1), Expression::equal(compared)]
 }
 
 /// Accepts what comes from a source with a grant in that set.
 fn granted(set: GrantSet) -> Rule {
-    let (family, source) = match set.version {
-        IpVersion::V4 => (Family::Ip, SOURCE4),
-        IpVersion::V6 => (Family::Ip6, SOURCE6),
-    };
+    let (family, source) = source_of(set.version);
     let mut rule = is_family(family);
     if let Opening::Range(range) = set.opening {
         rule.extend(is_protocol(range.protocol));
@@ -269,6 +296,13 @@ fn granted(set: GrantSet) -> Rule {
     }
     rule.extend([Expression::lookup(&set.c_name()), accept()]);
     rule
+}
+
+fn source_of(version: IpVersion) -> (Family, Field) {
+    match version {
+        IpVersion::V4 => (Family::Ip, SOURCE4),
+        IpVersion::V6 => (Family::Ip6, SOURCE6),
+    }
 }
 
 fn is_guarded(port: Field) -> Rule {

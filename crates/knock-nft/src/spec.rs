@@ -5,6 +5,7 @@ use std::ffi::CString;
 
 use knock_proto::{InterfaceName, PortRange, Protocol, TableName};
 
+use crate::door::Doors;
 use crate::grant_set::{GrantKind, GrantSet};
 
 /// What the managed table shall be.
@@ -20,6 +21,8 @@ pub struct TableSpec {
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the table is owned, so that no other process can change it, where the kernel has that (Linux 6.9).
     pub owner: bool,
+    /// Where the kernel opens ports by itself. Only in a table that is owned.
+    pub doors: Doors,
 }
 
 impl TableSpec {
@@ -41,6 +44,11 @@ impl TableSpec {
     /// The sets of grants. Those for single ports are always there.
     pub(crate) fn grant_sets(&self) -> BTreeSet<GrantSet> {
         self.grants.iter().flat_map(GrantSet::both).chain(GrantSet::SINGLE).collect()
+    }
+
+    /// The same table without doors.
+    pub(crate) fn without_doors(&self) -> TableSpec {
+        TableSpec { doors: Doors::default(), ..self.clone() }
     }
 
     /// The name for C.

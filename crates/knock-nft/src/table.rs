@@ -1,5 +1,6 @@
 //! The managed table: set up or adopted, changed, watched, restored and removed.
 
+mod doors;
 mod plan;
 mod revoke;
 mod shield;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::connection::{Connection, FEW_ANSWERS, Refusal};
+use crate::door::Doors;
 use crate::element::{Element, ElementKey};
 use crate::error::{Error, Operation};
 use crate::grant_set::GrantSet;
 use crate::layout::{
-    COMMENT, FLAG_OWNER, FLAG_PERSIST, Layout, SetChanges, TableState, object, read_grants, read_remaining_grants,
+    FLAG_OWNER, FLAG_PERSIST, Layout, SHIELD, SetChanges, TableState, comment, object, read_grants,
+    read_remaining_grants,
 };
 use crate::spec::TableSpec;
 use crate::writer::Writer;
@@ -105,6 +108,7 @@ impl ManagedTable {
             return Err(Error::kernel(Operation::ReadTable, object(&self.spec.name), Errno::NOENT));
         };
         let owner_changes = spec.owner != self.spec.owner;
+        let spec = if self.owned || owner_changes { spec } else { spec.without_doors() };
         let previous = std::mem::replace(&mut self.spec, spec);
         let sets = layout.changes_to(&self.spec).filter(|_| !owner_changes);
         let result = self.apply_current(sets, remove, add);
@@ -298,6 +302,10 @@ impl ManagedTable {
         let flags: &[u32] = if self.spec.owner { &[FLAG_OWNER | FLAG_PERSIST, 0] } else { &[0] };
         let mut unsupported = Errno::OPNOTSUPP;
         for &flags in flags {
+            if flags & FLAG_OWNER == 0 {
+                // Somebody else could change who is armed.
+                self.spec.doors = Doors::default();
+            }
             let in_place = layout.and_then(|layout| {
                 let claim = claims_in_place(layout.table().flags, flags)?;
                 Some(Plan::Replace { claim, sets: layout.changes_to(&self.spec)? })
@@ -328,7 +336,7 @@ impl ManagedTable {
     fn carry_out(&mut self, plan: &Plan, flags: u32, grants: &[Element]) -> Result<(), Error> {
         let grants = if matches!(plan, Plan::Replace { .. }) { &[] } else { grants };
         let name = self.name.clone();
-        let result = self.transact((&name, COMMENT), plan, flags, grants);
+        let result = self.transact((&name, comment(&self.spec)), plan, flags, grants);
         result.map_err(|refusal| refusal.into_error(object(&self.spec.name)))
     }
 
@@ -358,11 +366,14 @@ impl ManagedTable {
     ) -> Result<(), Refusal> {
         self.connection.begin();
         let mut writer = Writer { connection: &mut self.connection, name };
+        // Nobody is armed at a shield.
+        let shield = (comment == SHIELD).then(|| self.spec.without_doors());
+        let spec = shield.as_ref().unwrap_or(&self.spec);
         match plan {
-            Plan::Create => writer.create(&self.spec, flags, comment),
+            Plan::Create => writer.create(spec, flags, comment),
             Plan::Rebuild => {
                 writer.delete();
-                writer.create(&self.spec, flags, comment);
+                writer.create(spec, flags, comment);
             }
             Plan::Replace { claim, sets } => {
                 if *claim {

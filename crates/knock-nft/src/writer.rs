@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use knock_proto::{Port, PortRange};
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
@@ -10,10 +12,12 @@ use crate::connection::Connection;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
 use crate::grant_set::GrantSet;
+use crate::ip_version::IpVersion;
 use crate::layout::{FAMILY, SetChanges};
 use crate::message::{Destroyed, ElementsMessage, SetMessage, TableMessage, Timeout};
-use crate::rules::{CHAINS, ChainKind, rules};
-use crate::sets::{GUARDED, sets};
+use crate::rules::doors::number;
+use crate::rules::{ChainKind, chains, rules};
+use crate::sets::{GUARDED, WATCHED, sets};
 use crate::spec::TableSpec;
 
 /// Writes the managed table into the transaction of a connection.
@@ -46,7 +50,7 @@ impl Writer<'_> {
             self.connection.push(Operation::AddSet, &SetMessage::new(FAMILY, self.name, &set, kind), MsgType::Add);
         }
         let table = Table::new(self.name, ProtoFamily::Inet);
-        for ChainKind { name, hook } in CHAINS {
+        for ChainKind { name, hook, .. } in chains(spec) {
             let mut chain = Chain::new(name, &table);
             if let Some((hook, priority)) = hook {
                 chain.set_type(ChainType::Filter);
@@ -56,6 +60,7 @@ impl Writer<'_> {
             self.connection.push(Operation::AddChain, &chain, MsgType::Add);
         }
         self.ports(Operation::AddGuarded, &spec.guarded_ranges(), spec, MsgType::Add);
+        self.watched(spec);
         self.add_rules(spec, &table);
     }
 
@@ -63,7 +68,7 @@ impl Writer<'_> {
     /// packet can pass.
     pub(crate) fn replace(&mut self, spec: &TableSpec, changes: &SetChanges) {
         let table = Table::new(self.name, ProtoFamily::Inet);
-        for kind in CHAINS {
+        for kind in chains(spec) {
             let chain = Chain::new(kind.name, &table);
             self.connection.push(Operation::FlushChain, &Rule::new(&chain), MsgType::Del);
         }
@@ -76,7 +81,73 @@ impl Writer<'_> {
         }
         self.ports(Operation::DeleteGuarded, &changes.unguard, spec, MsgType::Del);
         self.ports(Operation::AddGuarded, &changes.guard, spec, MsgType::Add);
+        if !spec.doors.is_empty() {
+            self.disarm_all();
+            let all = ElementsMessage::new(FAMILY, self.name, WATCHED);
+            self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
+            self.watched(spec);
+        }
         self.add_rules(spec, &table);
+    }
+
+    /// Adds the knock ports and tripwires to their set, which is empty.
+    fn watched(&mut self, spec: &TableSpec) {
+        let watched = if spec.doors.is_empty() { &[][..] } else { &spec.doors.watched };
+        for knocks in watched.chunks(ElementsMessage::CAPACITY) {
+            let mut message = ElementsMessage::new(FAMILY, self.name, WATCHED);
+            for knock in knocks {
+                let port = Port { protocol: knock.protocol, number: knock.port };
+                message.push(KeyBytes::port(port).as_slice(), None, &[]);
+            }
+            self.connection.push(Operation::AddElement, &message, MsgType::Add);
+        }
+    }
+
+    /// Makes a source pending, and armed for no door.
+    pub(crate) fn pend(&mut self, source: IpAddr, lasts: Duration) {
+        let version = IpVersion::of(source);
+        let whole = milliseconds(lasts);
+        let mut message = ElementsMessage::new(FAMILY, self.name, version.pending());
+        message.push(KeyBytes::address(source).as_slice(), Some(Timeout { whole, remaining: whole }), &[]);
+        self.destroy_in(version.armed(), source);
+        self.connection.push(Operation::AddElement, &message, MsgType::Add);
+    }
+
+    /// Arms a source that is pending and not armed; the transaction fails where it is not pending.
+    ///
+    /// The order matters: a packet that comes in between, or before the transaction takes effect, deletes both elements, that which
+    /// is not in force yet too. And an armed element of before would be in its way: of two with one key, a packet deletes one.
+    pub(crate) fn arm(&mut self, source: IpAddr, door: usize, lasts: Duration) {
+        let version = IpVersion::of(source);
+        let key = KeyBytes::address(source);
+        let whole = milliseconds(lasts);
+        let mut armed = ElementsMessage::new(FAMILY, self.name, version.armed());
+        armed.push_mapped(key.as_slice(), number(door), Timeout { whole, remaining: whole });
+        self.connection.push(Operation::AddElement, &armed, MsgType::Add);
+        let mut pending = ElementsMessage::new(FAMILY, self.name, version.pending());
+        pending.push(key.as_slice(), None, &[]);
+        self.connection.push(Operation::DeleteElement, &pending, MsgType::Del);
+    }
+
+    /// Makes a source neither pending nor armed.
+    pub(crate) fn disarm(&mut self, source: IpAddr) {
+        let version = IpVersion::of(source);
+        self.destroy_in(version.pending(), source);
+        self.destroy_in(version.armed(), source);
+    }
+
+    fn destroy_in(&mut self, set: &CStr, source: IpAddr) {
+        let mut message = ElementsMessage::new(FAMILY, self.name, set);
+        message.push(KeyBytes::address(source).as_slice(), None, &[]);
+        self.connection.push(Operation::DeleteElement, &Destroyed(message), MsgType::Del);
+    }
+
+    /// Makes no source pending or armed.
+    pub(crate) fn disarm_all(&mut self) {
+        for set in IpVersion::BOTH.into_iter().flat_map(|version| [version.pending(), version.armed()]) {
+            let all = ElementsMessage::new(FAMILY, self.name, set);
+            self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
+        }
     }
 
     /// Adds or deletes elements of the set of guarded ports.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use knock_nft::{Lifetime, TableSpec};
+use knock_nft::{Doors, Lifetime, TableSpec};
 use knock_proto::{Port, SetName, Time};
 use knock_spa::Fingerprint;
 
@@ -36,7 +36,14 @@ fn policy() -> Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
         prefixes: HashMap::new(),
         signers: Signers::default(),
-        table: Some(TableSpec { name, guarded, grants: Vec::new(), exempt_interfaces, owner: true }),
+        table: Some(TableSpec {
+            name,
+            guarded,
+            grants: Vec::new(),
+            exempt_interfaces,
+            owner: true,
+            doors: Doors::default(),
+        }),
         limit: 100,
     }
 }

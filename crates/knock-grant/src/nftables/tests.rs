@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
-use knock_nft::{GrantKind, TableSpec};
+use knock_nft::{Doors, GrantKind, TableSpec};
 use knock_proto::{Access, Port, PortRange, RuleId, SetName, Time};
 use knock_testkit::{Namespace, wait_until};
 
@@ -38,7 +38,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
     let guarded = PortRange::disjoint(ports);
     let (name, exempt_interfaces) = ("knockd".parse().expect("a name"), Vec::new());
     let grants = opens.into_iter().map(GrantKind::from).collect();
-    let table = TableSpec { name, guarded, grants, exempt_interfaces, owner };
+    let table = TableSpec { name, guarded, grants, exempt_interfaces, owner, doors: Doors::default() };
     let rules = rules.iter().map(|(name, opens)| (RuleId::from(*name), opens.clone())).collect();
     Rc::new(Policy {
         rules,

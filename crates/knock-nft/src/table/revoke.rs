@@ -110,6 +110,7 @@ mod tests {
             grants: Vec::new(),
             exempt_interfaces: Vec::new(),
             owner: false,
+            doors: crate::Doors::default(),
         };
         ManagedTable::set_up(spec).expect("set up").0
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use knock_nft::{Element, ElementKey, Error, ManagedTable, TableSpec};
+use knock_nft::{Doors, Element, ElementKey, Error, ManagedTable, TableSpec};
 use knock_proto::{Port, TableName};
 use knock_testkit::wait_until;
 use serde_json::Value;
@@ -54,6 +54,7 @@ pub(crate) fn spec() -> TableSpec {
         grants: Vec::new(),
         exempt_interfaces: vec!["lo".parse().expect("a name")],
         owner: false,
+        doors: Doors::default(),
     }
 }
 
