@@ -1,4 +1,4 @@
-//! What ranges cost a packet. Run it in a release build: `cargo test --release -p knock-nft --test cost -- --ignored
+//! What ranges and doors cost a packet. Run it in a release build: `cargo test --release -p knock-nft --test cost -- --ignored
 //! --nocapture`.
 
 mod support;
@@ -7,8 +7,8 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Instant;
 
-use knock_nft::{GrantKind, TableSpec};
-use knock_proto::{Port, PortRange, Protocol};
+use knock_nft::{Door, Doors, GrantKind, TableSpec};
+use knock_proto::{Knock, Port, PortRange, Protocol, TcpFlags};
 use knock_testkit::in_namespace;
 use support::{HOUR, element, made, spec};
 
@@ -62,6 +62,52 @@ fn ranges_cost_a_packet_little() {
             for (port, what) in ["dropped at a guarded port", "to a port that is not guarded"].iter().enumerate() {
                 let (time, base) = (median(index, port), median(0, port));
                 println!("{count} ranges, {what}: {time:.0} ns, {:.2} of none", time / base);
+            }
+        }
+    });
+}
+
+/// A table that is owned, with so many doors, and three knock ports and their tripwires for each.
+fn with_doors(count: u16) -> TableSpec {
+    let door = |number: u16| Door {
+        last: Knock::tcp(1000 + 9 * number),
+        repeat: None,
+        tcp_flags: TcpFlags::default(),
+        targets: Vec::new(),
+        interfaces: Vec::new(),
+        opens: vec![Port::udp(GUARDED).into()],
+        timeout: HOUR,
+    };
+    let watched = (1000..1000 + 9 * count).map(Knock::udp).collect();
+    let doors = Doors { doors: (0..count).map(door).collect(), watched, grants: 65_536 };
+    TableSpec { owner: true, doors, ..with_ranges(0) }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn doors_cost_a_packet_to_another_port_little() {
+    in_namespace(|| {
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip runs").success());
+        let counts = [0, 1, 250];
+        let mut times = vec![Vec::new(); counts.len()];
+        for _ in 0..5 * ROUNDS {
+            for (times, &count) in times.iter_mut().zip(&counts) {
+                let table = made(with_doors(count));
+                assert_eq!(table.has_doors(), count > 0);
+                times.push([nanoseconds(FREE), nanoseconds(1000)]);
+                table.remove().expect("removed");
+            }
+        }
+        for (count, times) in counts.iter().zip(&mut times) {
+            for (port, what) in ["a port that is none of ours", "a knock port, where there is one"].iter().enumerate() {
+                times.sort_by(|a, b| a[port].total_cmp(&b[port]));
+                let quarter = |of: usize| times[times.len() * of / 4][port];
+                println!(
+                    "{count} doors, {what}: median {:.0} ns, quarters {:.0} and {:.0}",
+                    quarter(2),
+                    quarter(1),
+                    quarter(3)
+                );
             }
         }
     });

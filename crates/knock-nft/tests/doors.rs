@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use knock_nft::{Door, Doors, GrantKind, ManagedTable, TableSpec};
 use knock_proto::{Access, InterfaceName, Knock, Port, PortRange, Protocol, TcpFlags};
-use knock_testkit::{Answer, Echo, Flags, Network, Packet, SERVER_V4, SERVER_V6, Wire, wait_until};
-use support::{HOUR, MINUTE, element, key, made, nft_text, objects, set_up_after_another, spec};
+use knock_testkit::{Answer, Echo, Flags, Network, Packet, SERVER_V4, SERVER_V6, Wire, opening, wait_until};
+use support::{HOUR, MINUTE, element, key, made, nft, nft_text, objects, set_up_after_another, spec};
 
 const SOURCE4: &str = "198.18.0.1";
 const SOURCE6: &str = "2001:db8::1";
@@ -397,5 +397,61 @@ fn no_moment_is_left_for_a_tripwire_in_many_tries() {
         let found = race(ground, &mut table, tries);
         println!("{tries} tries: {found:?}");
         assert_eq!(found.opened, 0);
+    });
+}
+
+/// A ruleset that knows the knock by itself, as in the benchmarks.
+const IN_KERNEL: &str = "table inet knock {
+    set first { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 5s; }
+    set second { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 5s; }
+    set open { type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1h; }
+    chain knock1 { add @first { ip saddr }; drop; }
+    chain knock2 { ip saddr @first add @second { ip saddr }; drop; }
+    chain knock3 { ip saddr @second add @open { ip saddr }; drop; }
+    chain gate { ip saddr @open accept; drop; }
+    chain input {
+        type filter hook input priority filter;
+        tcp flags & (syn | ack) == syn tcp dport vmap {
+            7000 : jump knock1, 8000 : jump knock2, 9000 : jump knock3, 22 : jump gate
+        };
+    }
+}";
+
+#[test]
+#[ignore = "a measurement"]
+fn an_armed_source_is_in_as_soon_as_with_a_knock_in_the_kernel() {
+    let kernel = Ground::new();
+    kernel.network.server.namespace.nft(IN_KERNEL).expect("loaded");
+    Ground::at_server(|armed| {
+        let mut table = made(with(vec![door()]));
+        // As with a host that drops packets to ports without a service.
+        nft(
+            "table inet host { chain input { type filter hook input priority 10; tcp dport { 7000, 8000, 9000 } drop; }; }",
+        );
+        let mut times = [const { Vec::new() }; 2];
+        for number in 1..=400_u32 {
+            let source = IpAddr::from((0xc612_0000 + number).to_be_bytes()).to_string();
+            let (from, guarded) = (at(&source, 45_000), at("10.77.0.1", 22));
+            let knocks = [7000, 8000, 9000].map(|port| Packet::syn(from, at("10.77.0.1", port), 1));
+            armed.wire.send_all(&knocks[..2]).expect("sent");
+            assert!(!armed.is_open(&source));
+            arm(&mut table, &source);
+            let [of_armed, of_kernel] = &mut times;
+            // As many packets as there, so that the caches are as warm.
+            let last = [443, 443, 9000].map(|port| Packet::syn(from, at("10.77.0.1", port), 1));
+            let mut both = [(of_armed, armed, &last), (of_kernel, &kernel, &knocks)];
+            if number % 2 == 0 {
+                both.reverse();
+            }
+            for (times, ground, knocks) in both {
+                let pause = Duration::from_micros(20);
+                let opened = opening(&ground.wire, knocks, from, guarded, pause, Duration::from_secs(2)).expect("sent");
+                times.push(opened.expect("it opens").answer);
+            }
+        }
+        for (name, times) in ["armed", "in the kernel"].into_iter().zip(&mut times) {
+            times.sort_unstable();
+            println!("{name}: median {:?}, p90 {:?}", times[200], times[360]);
+        }
     });
 }
