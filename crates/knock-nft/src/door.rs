@@ -43,6 +43,8 @@ pub struct Doors {
 impl Doors {
     /// How many doors a table may have: a packet of an armed source passes them one by one.
     pub const MAX: usize = 250;
+    /// For how long a source is armed at most.
+    pub const LASTS: Duration = Duration::from_secs(60);
     /// How many sources may be armed at a time, of each IP version.
     pub const PLACES: u32 = 1024;
 

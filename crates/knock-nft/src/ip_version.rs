@@ -27,6 +27,14 @@ impl IpVersion {
         }
     }
 
+    /// The set of sources that sent something else while they were pending or armed.
+    pub(crate) const fn spoiled(self) -> &'static CStr {
+        match self {
+            IpVersion::V4 => c"spoiled4",
+            IpVersion::V6 => c"spoiled6",
+        }
+    }
+
     /// The map of armed sources to the numbers of their doors.
     pub(crate) const fn armed(self) -> &'static CStr {
         match self {

@@ -60,6 +60,7 @@ fn door_sets() -> Vec<(&'static CStr, SetKind)> {
         let pending = SetKind { flags, key_type, key_length, size: Doors::PLACES, ..plain };
         let map = flags | libc::NFT_SET_MAP.cast_unsigned();
         sets.push((version.pending(), pending));
+        sets.push((version.spoiled(), SetKind { size: 4 * Doors::PLACES, ..pending }));
         sets.push((version.armed(), SetKind { flags: map, data_type: Some(TYPE_CLASSID), ..pending }));
     }
     sets
@@ -67,6 +68,6 @@ fn door_sets() -> Vec<(&'static CStr, SetKind)> {
 
 /// Whether a set of that name is part of the managed table, and holds no grants.
 pub(crate) fn is_without_grants(name: &str) -> bool {
-    let doors = IpVersion::BOTH.into_iter().flat_map(|version| [version.pending(), version.armed()]);
+    let doors = IpVersion::BOTH.into_iter().flat_map(|version| [version.pending(), version.spoiled(), version.armed()]);
     [GUARDED, WATCHED].into_iter().chain(doors).any(|ours| ours.to_bytes() == name.as_bytes())
 }

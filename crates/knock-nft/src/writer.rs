@@ -9,6 +9,7 @@ use knock_proto::{Port, PortRange};
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 
 use crate::connection::Connection;
+use crate::door::Doors;
 use crate::element::{Element, ElementKey, KeyBytes, comment_record, milliseconds};
 use crate::error::Operation;
 use crate::grant_set::GrantSet;
@@ -110,6 +111,7 @@ impl Writer<'_> {
         let mut message = ElementsMessage::new(FAMILY, self.name, version.pending());
         message.push(KeyBytes::address(source).as_slice(), Some(Timeout { whole, remaining: whole }), &[]);
         self.destroy_in(version.armed(), source);
+        self.destroy_in(version.spoiled(), source);
         self.connection.push(Operation::AddElement, &message, MsgType::Add);
     }
 
@@ -120,7 +122,7 @@ impl Writer<'_> {
     pub(crate) fn arm(&mut self, source: IpAddr, door: usize, lasts: Duration) {
         let version = IpVersion::of(source);
         let key = KeyBytes::address(source);
-        let whole = milliseconds(lasts);
+        let whole = milliseconds(lasts.min(Doors::LASTS));
         let mut armed = ElementsMessage::new(FAMILY, self.name, version.armed());
         armed.push_mapped(key.as_slice(), number(door), Timeout { whole, remaining: whole });
         self.connection.push(Operation::AddElement, &armed, MsgType::Add);
@@ -144,7 +146,9 @@ impl Writer<'_> {
 
     /// Makes no source pending or armed.
     pub(crate) fn disarm_all(&mut self) {
-        for set in IpVersion::BOTH.into_iter().flat_map(|version| [version.pending(), version.armed()]) {
+        for set in
+            IpVersion::BOTH.into_iter().flat_map(|version| [version.pending(), version.spoiled(), version.armed()])
+        {
             let all = ElementsMessage::new(FAMILY, self.name, set);
             self.connection.push(Operation::DeleteElement, &all, MsgType::Del);
         }
