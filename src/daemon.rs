@@ -161,8 +161,6 @@ impl Daemon {
                     }
                     Ready::Ear => {
                         self.listen_to_ear()?;
-                        // A reload that has ended may have closed a descriptor, and opened another in its place.
-                        self.watch_replaceable(&mut poller)?;
                     }
                     Ready::Control => self.serve(),
                     Ready::Links => {
@@ -182,6 +180,10 @@ impl Daemon {
                 }
             }
             self.tick(now())?;
+            if std::mem::take(&mut self.reloads.has_ended) {
+                // It may have closed a descriptor, and opened another in its place.
+                self.watch_replaceable(&mut poller)?;
+            }
             if sleep.is_over(slept()) {
                 // The timeouts of the kernel's elements stood still, those of the grants did not.
                 log::info!("the machine was suspended; knockd compares its grants with the elements in the kernel");

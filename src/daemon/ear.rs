@@ -282,12 +282,12 @@ impl Ear {
             Err(error) => return Err(self.end(&error)),
         };
         let now = now();
-        let heard = match decode(received.bytes)? {
+        let heard = match decode(received.bytes).map_err(no_message)? {
             ToKeeper::Completed { rule, source } if self.requests.admit(now, REQUESTS, REQUEST) => {
                 Heard::Completed { rule, source }
             }
             ToKeeper::Opened { source, packet } if self.requests.admit(now, REQUESTS, REQUEST) => {
-                let packet = packet.try_into().map_err(io::Error::other)?;
+                let packet = packet.try_into().map_err(no_message)?;
                 Heard::Opened { source, packet }
             }
             ToKeeper::Completed { .. } | ToKeeper::Opened { .. } => {
@@ -370,6 +370,11 @@ fn answered(asked: &mut VecDeque<Asked>, token: u64, explained: Explained) -> He
         Some(Asked { asker, meant, .. }) => Heard::Answered { asker, explained: Explained { meant, ..explained } },
         None => Heard::Nothing,
     }
+}
+
+/// It is another program, or was taken over.
+fn no_message(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("the ear says what is no message: {error}"))
 }
 
 /// A text without what would change a line of the log.

@@ -141,6 +141,7 @@ impl Daemon {
     }
 
     fn conclude(&mut self, job: &Job, result: Result<Applied, NotReloaded>, askers: &[usize]) {
+        self.reloads.has_ended = true;
         self.end_reload(job, result, askers);
         if let Some(askers) = self.reloads.next.take() {
             self.begin_reload(Job::Reload, askers);

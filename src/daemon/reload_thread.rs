@@ -123,6 +123,8 @@ pub(crate) struct Reloads {
     pub(super) running: Option<Running>,
     /// What was read, while the ear gets ready for it.
     pub(super) waiting: Option<Waiting>,
+    /// One has ended, in whatever way, in this turn of the loop.
+    pub(super) has_ended: bool,
     /// The clients that wait for the reload after it, where there is one: connections to the control socket, by their slots.
     pub(super) next: Option<Vec<usize>>,
 }
@@ -180,7 +182,7 @@ impl Reloads {
     /// Where there are no more descriptors.
     pub(crate) fn new() -> io::Result<Reloads> {
         let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Reloads { done: Arc::new(done), running: None, waiting: None, next: None })
+        Ok(Reloads { done: Arc::new(done), running: None, waiting: None, has_ended: false, next: None })
     }
 
     /// The read that is done; `None` where none is.

@@ -126,7 +126,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     // After a failure, the gate stays in force for the daemon that is started next.
     let closed = daemon.shut_down(!matches!(result, Ok(End::Stop)));
-    result.map_err(|error| Failure::Other(error.to_string()))?;
+    result.map_err(|error| {
+        Failure::Other(format!("{error}; knockd ends, and the gate stays in force until it is started again"))
+    })?;
     closed.map_err(|error| Failure::new(false, error))
 }
 
