@@ -85,8 +85,7 @@ impl SignedPackets {
             counters.foreign += 1;
             return Look::Foreign;
         };
-        let claimed = opened.claimed_time();
-        let is_in_window = claimed.since(wall).max(wall.since(claimed)) <= self.window;
+        let is_in_window = opened.claimed_time().is_within(self.window, wall);
         // What was recorded and is sent again opens too, but must not use up what the user's next packet needs.
         let monotonic = now.since(Time::default());
         let may = match is_in_window && !self.handed_over.has(opened.nonce()) {

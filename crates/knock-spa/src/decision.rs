@@ -181,17 +181,16 @@ impl AuthorizedKey {
 impl Terms {
     /// Whether the time of a packet is in the window.
     pub fn is_in_window(&self, time: UnixTime, now: UnixTime) -> bool {
-        check_clock(time, now, self.window).is_ok()
+        time.is_within(self.window, now)
     }
 }
 
 fn check_clock(time: UnixTime, now: UnixTime, window: Duration) -> Result<(), Denial> {
-    let (ahead, behind) = (time.since(now), now.since(time));
-    if ahead > window {
-        return Err(Denial::ClockAhead { by: ahead });
+    if time.is_within(window, now) {
+        return Ok(());
     }
-    if behind > window {
-        return Err(Denial::ClockBehind { by: behind });
-    }
-    Ok(())
+    Err(match time > now {
+        true => Denial::ClockAhead { by: time.since(now) },
+        false => Denial::ClockBehind { by: now.since(time) },
+    })
 }

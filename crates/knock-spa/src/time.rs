@@ -27,6 +27,11 @@ impl UnixTime {
     pub const fn since(self, earlier: UnixTime) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// Whether this is no more than `window` before or after `now`.
+    pub fn is_within(self, window: Duration, now: UnixTime) -> bool {
+        self.since(now).max(now.since(self)) <= window
+    }
 }
 
 impl fmt::Display for UnixTime {
