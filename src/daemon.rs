@@ -10,6 +10,7 @@ mod hearing;
 mod interfaces;
 mod observer;
 pub(crate) mod plan;
+mod questions;
 mod reload;
 mod reload_thread;
 mod runner;
@@ -28,10 +29,11 @@ use knock_proto::{Cooldowns, Time};
 
 use crate::control;
 use crate::daemon::config_source::ConfigSource;
-use crate::daemon::ear::{Asker, Ear};
+use crate::daemon::ear::Ear;
 use crate::daemon::interfaces::Interfaces;
 use crate::daemon::observer::RuleCounters;
 use crate::daemon::plan::{ActiveConfig, policy};
+use crate::daemon::questions::Asker;
 use crate::daemon::reload_thread::Reloads;
 use crate::daemon::runner::{Runner, stop_time};
 use crate::daemon::trial::InForce;
@@ -255,7 +257,7 @@ impl Daemon {
         let deadlines = [
             self.grants.next_deadline(),
             self.control.as_ref().and_then(control::Server::next_deadline),
-            self.ear.next_deadline(),
+            self.ear.questions.next_deadline(),
             self.reloads.next_deadline(),
             self.cooldowns.next_old(),
             self.runner.as_ref().and_then(Runner::next_deadline),

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use knock_capture::{LinkSockets, Links};
 use knock_proto::{Completion, Engine, Packet, Protocol, Rule, Settings, Time};
 
-use crate::os::channel::{Channel, Sent, decode, of_parent, unseal};
+use crate::os::channel::{Channel, Sent, decode, is_end, of_parent, unseal};
 use crate::os::clock::{clock_reading, now, unix_time};
 use crate::os::poller::Poller;
 use crate::os::privileges::confine_ear;
@@ -78,7 +78,7 @@ pub(crate) fn main() -> ExitCode {
     }));
     match run() {
         // The keeper has ended.
-        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) if is_end(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = of_parent().send(&ToKeeper::Problem(short(&error.to_string())), None);
             ExitCode::FAILURE

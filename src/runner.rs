@@ -30,7 +30,7 @@ use crate::commands::stop_schedule::{StopSchedule, boot_id};
 use crate::commands::{Commands, Job, Kind};
 use crate::logging;
 use crate::logging::events::EventLog;
-use crate::os::channel::{Channel, of_parent, seal, unseal};
+use crate::os::channel::{Channel, is_end, of_parent, seal, unseal};
 use crate::os::clock::{clock_reading, now};
 use crate::os::poller::Poller;
 use crate::os::privileges::{Protections, drop_for_commands};
@@ -48,14 +48,7 @@ pub(crate) fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         // The keeper has ended, and waits for nothing.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
-            ) =>
-        {
-            ExitCode::FAILURE
-        }
+        Err(error) if is_end(&error) => ExitCode::FAILURE,
         Err(error) => {
             log::error!("the runner ends: {error}");
             logging::finish();

@@ -1,18 +1,18 @@
 //! The ear as the keeper sees it: what it is told, and what of its answers is believed. An ear that was taken over can ask for
 //! what a knock can ask for, at a bounded rate, and can be silent; more it cannot do.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use knock_capture::LinkSockets;
-use knock_proto::{Budget, Time};
+use knock_proto::Budget;
 use knock_spa::HANDED_OVER;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
-use crate::daemon::interfaces::{Line, NewSocket};
+use crate::daemon::interfaces::NewSocket;
+use crate::daemon::questions::{Asker, Questions};
 use crate::ear::message::{Meant, State, ToEar, ToKeeper};
 use crate::ear::plan::{Plan, Port, RuleKey, ports};
 use crate::os::channel::{Sent, decode, seal};
@@ -21,10 +21,8 @@ use crate::os::clock::now;
 use crate::os::privileges::{Confinement, Missing, Protections};
 use crate::triggers::sequences::Next;
 
-/// How long an answer is waited for. The ear answers between two turns of packets.
+/// How long it may take to follow its first plan.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same, where a client waits for it.
-const PATIENCE_OF_CLIENT: Duration = Duration::from_secs(2);
 /// What the ear asks for, at once and in a second.
 const REQUESTS: u32 = 10_000;
 const REQUEST: Duration = Duration::from_micros(100);
@@ -40,43 +38,12 @@ pub(crate) struct Ear {
     protections: Protections,
     /// What was last heard of it.
     state: State,
-    next_token: u64,
-    /// What it was asked, the oldest first.
-    asked: VecDeque<Asked>,
+    /// What it was asked and has not answered.
+    pub(super) questions: Questions,
+    /// The steps of the explanation that it gives, and the token of that.
+    explaining: (u64, Vec<Meant>),
     requests: Budget,
     problems: Budget,
-}
-
-/// A question that is not answered yet.
-struct Asked {
-    token: u64,
-    due: Time,
-    asker: Asker,
-    /// What an explanation has so far.
-    meant: Vec<Meant>,
-}
-
-/// Who has asked.
-#[derive(Debug)]
-pub(crate) enum Asker {
-    /// Lines for the log, about changes that the ear has to follow first.
-    Log(Vec<Line>),
-    /// The client of the control socket in that slot, for the state of everything.
-    Status(usize),
-    /// The watchdog.
-    Watchdog,
-    /// The client in that slot, about the packets of that address.
-    Explain(usize, IpAddr),
-}
-
-impl Asker {
-    /// How long the answer is waited for.
-    pub(super) fn patience(&self) -> Duration {
-        match self {
-            Asker::Log(_) | Asker::Watchdog => PATIENCE,
-            Asker::Status(_) | Asker::Explain(..) => PATIENCE_OF_CLIENT,
-        }
-    }
 }
 
 /// What the ear said.
@@ -126,8 +93,8 @@ impl Ear {
             child,
             protections: Protections::default(),
             state: State::default(),
-            next_token: 0,
-            asked: VecDeque::new(),
+            questions: Questions::default(),
+            explaining: (0, Vec::new()),
             requests: Budget::default(),
             problems: Budget::default(),
         };
@@ -163,14 +130,9 @@ impl Ear {
             self.tell(&message, Some(socket.as_fd()))?;
         }
         let file = seal(plan)?;
-        let token = self.token();
+        let token = self.questions.token();
         self.tell(&ToEar::Prepare { token }, Some(file.as_fd()))?;
         Ok(token)
-    }
-
-    fn token(&mut self) -> u64 {
-        self.next_token += 1;
-        self.next_token
     }
 
     /// Waits until it is ready for the plan, then until it follows it, at the start of the daemon.
@@ -195,22 +157,9 @@ impl Ear {
                 Ok(Some(Heard::Problem(text))) => problem = Some(text),
                 // Knocks that come before are not followed.
                 Ok(Some(_)) => {}
-                Ok(None) => self.wait(deadline)?,
+                Ok(None) => self.child.channel.wait(PollFlags::IN, deadline).map_err(no_answer)?,
                 Err(error) => return Err(problem.map_or(error, io::Error::other)),
             }
-        }
-    }
-
-    fn wait(&self, deadline: Time) -> io::Result<()> {
-        let left = deadline.since(now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the ear does not answer"));
-        }
-        let limit =
-            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&self.child, PollFlags::IN)], Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -237,30 +186,14 @@ impl Ear {
 
     /// Asks it; [`Heard::Answered`] is the answer.
     pub(crate) fn ask(&mut self, asker: Asker) -> io::Result<()> {
-        let token = self.token();
+        let token = self.questions.token();
         let message = match &asker {
             Asker::Explain(_, address) => ToEar::Explain { token, address: *address },
             Asker::Log(_) | Asker::Status(_) | Asker::Watchdog => ToEar::Ask { token },
         };
         self.tell(&message, None)?;
-        self.asked.push_back(Asked { token, due: now().after(asker.patience()), asker, meant: Vec::new() });
+        self.questions.note(now(), token, asker);
         Ok(())
-    }
-
-    /// Whether the watchdog waits for an answer.
-    pub(crate) fn is_watchdog_waiting(&self) -> bool {
-        self.asked.iter().any(|asked| matches!(asked.asker, Asker::Watchdog))
-    }
-
-    /// When an answer is no longer waited for.
-    pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.asked.iter().map(|asked| asked.due).min()
-    }
-
-    /// A question whose time is over.
-    pub(crate) fn overdue(&mut self, now: Time) -> Option<Asker> {
-        let place = self.asked.iter().position(|asked| asked.due <= now)?;
-        self.asked.remove(place).map(|asked| asked.asker)
     }
 
     fn tell(&mut self, message: &ToEar<'_>, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -327,25 +260,34 @@ impl Ear {
                     );
                 }
                 self.state = state;
-                answered(&mut self.asked, token, Explained::default())
+                self.answered(token, Explained::default())
             }
             ToKeeper::Meant(meant) => Heard::Meant(meant),
             ToKeeper::AtGuardedPort { source, port } => Heard::AtGuardedPort { source, port },
             ToKeeper::LeftOut(number) => Heard::LeftOut(number),
             ToKeeper::Explained { token, meant } => {
-                let asked = self.asked.iter_mut().find(|asked| asked.token == token);
-                if let Some(asked) = asked.filter(|asked| asked.meant.len() < STEPS) {
-                    asked.meant.push(meant);
+                // One explanation comes after the other.
+                if self.explaining.0 != token {
+                    self.explaining = (token, Vec::new());
+                }
+                if self.questions.has(token) && self.explaining.1.len() < STEPS {
+                    self.explaining.1.push(meant);
                 }
                 Heard::Nothing
             }
             ToKeeper::ExplainedAll { token, since, left_out } => {
-                answered(&mut self.asked, token, Explained { meant: Vec::new(), since, left_out })
+                let (explained, meant) = std::mem::take(&mut self.explaining);
+                let meant = if explained == token { meant } else { Vec::new() };
+                self.answered(token, Explained { meant, since, left_out })
             }
             ToKeeper::Problem(text) if self.problems.admit(now, PROBLEMS, PROBLEM) => Heard::Problem(plain(text)),
             ToKeeper::Problem(_) => Heard::Nothing,
         };
         Ok(Some(heard))
+    }
+
+    fn answered(&mut self, token: u64, explained: Explained) -> Heard {
+        self.questions.answered(token).map_or(Heard::Nothing, |asker| Heard::Answered { asker, explained })
     }
 
     /// How it ended.
@@ -363,12 +305,10 @@ impl AsFd for Ear {
     }
 }
 
-/// What was asked with that token is answered. An answer to what was not asked is none.
-fn answered(asked: &mut VecDeque<Asked>, token: u64, explained: Explained) -> Heard {
-    let Some(place) = asked.iter().position(|asked| asked.token == token) else { return Heard::Nothing };
-    match asked.remove(place) {
-        Some(Asked { asker, meant, .. }) => Heard::Answered { asker, explained: Explained { meant, ..explained } },
-        None => Heard::Nothing,
+fn no_answer(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => io::Error::new(io::ErrorKind::TimedOut, "the ear does not answer"),
+        _ => error,
     }
 }
 

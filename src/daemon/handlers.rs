@@ -16,7 +16,7 @@ use crate::control::protocol::{
 use crate::control::response::Response;
 use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
-use crate::daemon::ear::Asker;
+use crate::daemon::questions::Asker;
 use crate::daemon::reload_thread::{Job, NotReloaded};
 use crate::daemon::runner::Runner;
 use crate::daemon::trial::not_for_the_group;

@@ -7,8 +7,8 @@ use knock_proto::Time;
 
 use crate::control::response::Response;
 use crate::daemon::Daemon;
-use crate::daemon::ear::{Asker, Explained, Heard};
-use crate::daemon::runner::Runner;
+use crate::daemon::ear::{Explained, Heard};
+use crate::daemon::questions::Asker;
 use crate::ear::plan::RuleKey;
 use crate::os::clock::{clock_reading, now};
 use crate::triggers::signed_packets::Outcome;
@@ -70,14 +70,14 @@ impl Daemon {
 
     /// When the watchdog is to be pinged, which shows that ear and runner run too.
     pub(super) fn next_ping(&self) -> Option<Time> {
-        let runner_waits = self.runner.as_ref().is_some_and(Runner::is_watchdog_waiting);
-        self.notifier.next_ping().filter(|_| !self.ear.is_watchdog_waiting() && !runner_waits)
+        let runner_waits = self.runner.as_ref().is_some_and(|runner| runner.questions.is_watchdog_waiting());
+        self.notifier.next_ping().filter(|_| !self.ear.questions.is_watchdog_waiting() && !runner_waits)
     }
 
     /// Does what is due with the ear, and at the watchdog.
     pub(super) fn tick_ear(&mut self, now: Time) -> io::Result<()> {
         self.give_up_reload(now);
-        while let Some(asker) = self.ear.overdue(now) {
+        while let Some(asker) = self.ear.questions.overdue(now) {
             log::error!("the ear does not answer");
             if !matches!(asker, Asker::Watchdog) {
                 self.on_answer(now, asker, Explained::default());

@@ -1,8 +1,9 @@
 //! Reload: the daemon reads its configuration again, while everything else continues.
 //!
 //! A thread reads and checks the files, which may take seconds; then the ear gets ready to receive what the rules need. The
-//! loop continues meanwhile, and applies what was read when both are done. One reload runs at a time. A reload that is asked for meanwhile is another one, since the file may have
-//! changed after it was read: it begins when the first has ended, for all who asked in between.
+//! loop continues meanwhile, and applies what was read when both are done. One reload runs at a time. A reload that is asked for
+//! meanwhile is another one, since the file may have changed after it was read: it begins when the first has ended, for all who
+//! asked in between.
 
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -1,6 +1,6 @@
 //! The keeper's end of the runner. Nothing here waits on the event loop; the start and the stop of the daemon do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use knock_config::Config;
 use knock_proto::{RuleId, Time};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 
 use crate::commands::Counters;
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::daemon::config_source::{has_pending_stops, state_directory};
-use crate::daemon::ear::Asker;
+use crate::daemon::questions::{Asker, Questions};
 use crate::logging;
-use crate::os::channel::{Sent, seal, unseal};
+use crate::os::channel::{Sent, is_end, seal, unseal};
 use crate::os::child::{Child, Role};
 use crate::os::clock::now;
 use crate::os::privileges::{Protections, RequiredPrivileges};
@@ -38,9 +37,8 @@ pub(crate) struct Runner {
     state: State,
     /// A plan that the runner had no room for, and when it is sent again. Orders for its rules come after it.
     unsent: Option<(OwnedFd, Time)>,
-    next_token: u64,
-    /// What it was asked, the oldest first: the token, who asked, and until when.
-    asked: VecDeque<(u64, Asker, Time)>,
+    /// What it was asked and has not answered.
+    pub(super) questions: Questions,
 }
 
 /// What the runner has done, as it said last.
@@ -78,8 +76,7 @@ impl Runner {
             protections: None,
             state: State::default(),
             unsent: None,
-            next_token: 0,
-            asked: VecDeque::new(),
+            questions: Questions::default(),
         };
         runner.child.channel.send(&Order::Configure, Some(plan.as_fd()))?;
         let answer = |report: &Report| matches!(report, Report::Configured { .. } | Report::NotConfigured { .. });
@@ -136,21 +133,9 @@ impl Runner {
 
     /// Asks for the state; [`Event::Answered`] is the answer. Where the runner has no room for that, there is none in time.
     pub(crate) fn ask(&mut self, asker: Asker) {
-        self.next_token += 1;
-        self.offer(&Order::Ask { token: self.next_token });
-        let due = now().after(asker.patience());
-        self.asked.push_back((self.next_token, asker, due));
-    }
-
-    /// Whether the watchdog waits for an answer.
-    pub(crate) fn is_watchdog_waiting(&self) -> bool {
-        self.asked.iter().any(|(_, asker, _)| matches!(asker, Asker::Watchdog))
-    }
-
-    /// A question whose time is over.
-    pub(crate) fn overdue(&mut self, now: Time) -> Option<Asker> {
-        let place = self.asked.iter().position(|(.., due)| *due <= now)?;
-        self.asked.remove(place).map(|(_, asker, _)| asker)
+        let token = self.questions.token();
+        self.offer(&Order::Ask { token });
+        self.questions.note(now(), token, asker);
     }
 
     /// What the runner has done, as it said last.
@@ -177,9 +162,9 @@ impl Runner {
         }
     }
 
-    /// When [`Runner::tick`] or [`Runner::overdue`] has something to do.
+    /// When [`Runner::tick`] has something to do, or an answer is no longer waited for.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.asked.iter().map(|(.., due)| *due).chain(self.unsent.as_ref().map(|&(_, due)| due)).min()
+        self.questions.next_deadline().into_iter().chain(self.unsent.as_ref().map(|&(_, due)| due)).min()
     }
 
     /// What the runner says; `None`: nothing more.
@@ -196,9 +181,8 @@ impl Runner {
                 Report::State { token, counters, log } => {
                     let failures = file.as_ref().map(unseal).transpose()?.unwrap_or_default();
                     self.state = State { counters, log, failures };
-                    // An answer to what was not asked is none.
-                    let Some(place) = self.asked.iter().position(|(asked, ..)| *asked == token) else { continue };
-                    return Ok(self.asked.remove(place).map(|(_, asker, _)| Event::Answered(asker)));
+                    let Some(asker) = self.questions.answered(token) else { continue };
+                    return Ok(Some(Event::Answered(asker)));
                 }
                 Report::Configured { .. } | Report::NotConfigured { .. } | Report::SetUp | Report::Stopped => {}
             }
@@ -232,7 +216,7 @@ impl Runner {
     fn send(&mut self, order: &Order) -> io::Result<()> {
         let deadline = now().after(START_LIMIT);
         while self.child.channel.send(order, None)? == Sent::NoRoom {
-            self.wait(PollFlags::OUT, deadline)?;
+            self.child.channel.wait(PollFlags::OUT, deadline)?;
         }
         Ok(())
     }
@@ -244,30 +228,17 @@ impl Runner {
             match next(&mut self.child.channel)? {
                 Some((report, file)) if is_it(&report) => return Ok((report, file)),
                 Some(_) => {}
-                None => self.wait(PollFlags::IN, deadline)?,
+                None => self.child.channel.wait(PollFlags::IN, deadline)?,
             }
-        }
-    }
-
-    fn wait(&self, what: PollFlags, deadline: Time) -> io::Result<()> {
-        let left = deadline.since(now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        match poll(&mut [PollFd::new(&self.child, what)], Timespec::try_from(left).ok().as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 
     /// Why it can't be reached.
     fn describe(&mut self, error: &io::Error) -> String {
-        match (self.child.ended(), error.kind()) {
-            (Some(status), _) => format!("the runner has ended: {status}"),
-            (None, ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                "the runner has ended".to_owned()
-            }
-            (None, _) => format!("the runner cannot be reached: {error}"),
+        match self.child.ended() {
+            Some(status) => format!("the runner has ended: {status}"),
+            None if is_end(error) => "the runner has ended".to_owned(),
+            None => format!("the runner cannot be reached: {error}"),
         }
     }
 }
@@ -328,7 +299,7 @@ impl Daemon {
         if let Some(runner) = &mut self.runner {
             runner.tick(now);
         }
-        while let Some(asker) = self.runner.as_mut().and_then(|runner| runner.overdue(now)) {
+        while let Some(asker) = self.runner.as_mut().and_then(|runner| runner.questions.overdue(now)) {
             log::error!("the runner does not answer");
             if !matches!(asker, Asker::Watchdog) {
                 self.on_state(now, asker);

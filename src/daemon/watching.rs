@@ -11,7 +11,8 @@ use knock_proto::{Access, Budget, Port, Protocol, RuleId, Time};
 use crate::control::protocol::{self, Code, Followed, Following, Refusal, Step, What};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
-use crate::daemon::ear::{Asker, Explained};
+use crate::daemon::ear::Explained;
+use crate::daemon::questions::Asker;
 use crate::ear::message::{self, Meant};
 use crate::os::clock::{clock_reading, now};
 

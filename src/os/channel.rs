@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use knock_proto::Time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
@@ -13,6 +15,8 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::os::clock::now;
 
 /// The longest message, in bytes. What is longer goes as a [sealed file](seal).
 pub(crate) const MESSAGE_MAX: usize = 512;
@@ -91,6 +95,22 @@ impl<S: AsFd> Channel<S> {
         }
     }
 
+    /// Waits until a message or room for one is there, at the start and at the stop of the daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] at the deadline.
+    pub(crate) fn wait(&self, what: PollFlags, deadline: Time) -> io::Result<()> {
+        let left = deadline.since(now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match poll(&mut [PollFd::new(&self.socket, what)], Timespec::try_from(left).ok().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The next message; `None` where none has arrived.
     ///
     /// # Errors
@@ -119,6 +139,11 @@ impl<S: AsFd> Channel<S> {
             length => Ok(Some(Received { bytes: &self.buffer[..length], descriptor })),
         }
     }
+}
+
+/// Whether that error says that the other process has ended.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 impl<S: AsFd> AsFd for Channel<S> {
