@@ -4,10 +4,10 @@ use std::fs;
 use std::net::IpAddr;
 
 use knock_testkit::Network;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Options, elements, knock, network, table_exists, wait_for_grant, wire};
+use crate::support::{Daemon, Options, elements, knock, network, process, table_exists, wait_for_grant, wire};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1));
 
@@ -77,7 +77,7 @@ fn it_holds_no_privilege_and_nothing_but_packets_links_and_the_keeper() {
 fn signals_to_the_daemon_are_not_for_it() {
     let network = network(1);
     let mut daemon = start(&network);
-    let ear = Pid::from_raw(i32::try_from(daemon.ear()).expect("a number")).expect("a process");
+    let ear = process(daemon.ear());
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1] {
         kill_process(ear, signal).expect("sent");
     }
@@ -105,8 +105,7 @@ fn whichever_process_is_killed_the_gate_stands_and_nothing_is_lost() {
             "runner" => others[1],
             _ => daemon.pid(),
         };
-        let pid = Pid::from_raw(i32::try_from(pid).expect("a number")).expect("a process");
-        kill_process(pid, Signal::KILL).expect("killed");
+        kill_process(process(pid), Signal::KILL).expect("killed");
         let status = daemon.wait();
         assert!(victim == "keeper" || status.code() == Some(1), "{victim}: {status}");
         for other in others {

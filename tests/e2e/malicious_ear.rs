@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 
 use crate::spa_commands::submit;
 use crate::support::spa::{Signer, SpaFiles, datagram, open};
-use crate::support::{Daemon, elements, knock, network, ruleset, table_exists, wait_for_grant, wait_until, wire};
+use crate::support::{
+    Daemon, elements, knock, network, process, ruleset, table_exists, wait_for_grant, wait_until, wire,
+};
 
 /// The numbers of messages, as postcard writes them: the order of `ToKeeper`.
 const COMPLETED: u8 = 4;
@@ -68,7 +70,6 @@ impl Scene {
     }
 
     fn ear(&self) -> Ear {
-        let process = |pid: u32| Pid::from_raw(i32::try_from(pid).expect("a number")).expect("a process");
         let (pid, keeper) = (process(self.daemon.ear()), process(self.daemon.pid()));
         let copy = |of: Pid, number: i32| {
             let of = pidfd_open(of, PidfdFlags::empty()).expect("a running process");

@@ -15,11 +15,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, Options, at4, knock, network, table_exists, wait_until, wire};
+use crate::support::{Client, Daemon, Options, at4, knock, network, process, table_exists, wait_until, wire};
 
 fn ssh() -> Value {
     json!({ "name": "ssh", "sequence": [7000, 8000], "allow": { "ports": [22], "timeout": "1h" } })
@@ -34,8 +34,7 @@ fn door(file: &Path, stop_after: &str) -> Value {
 }
 
 fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process number");
-    kill_process(pid, signal).expect("a running process");
+    kill_process(process(pid), signal).expect("a running process");
 }
 
 fn exists(pid: u32) -> bool {

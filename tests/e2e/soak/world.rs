@@ -8,12 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use knock_testkit::{Answer, Echo, Flags, Network, Packet, Transport, Wire};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use super::model::{RULES, Setting};
 use super::{Expected, Model, OWN_PORT, PORTS, Tally};
-use crate::support::{Daemon, Siege, at, elements_of, syns, table_exists, user_set, wait_until};
+use crate::support::{Daemon, Siege, at, elements_of, process, syns, table_exists, user_set, wait_until};
 
 /// How long everything may take to agree where it does not at once.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -260,13 +260,9 @@ impl World<'_> {
         self.settle();
         self.look();
         let mut daemon = self.daemon.take().expect("it runs");
-        let process = match self.random.usize(..2) {
-            0 => "the ear",
-            _ => "the keeper",
-        };
-        if process == "the ear" {
-            let ear = Pid::from_raw(i32::try_from(daemon.ear()).expect("a number")).expect("a process");
-            kill_process(ear, Signal::KILL).expect("killed");
+        let kills_ear = self.random.usize(..2) == 0;
+        if kills_ear {
+            kill_process(process(daemon.ear()), Signal::KILL).expect("killed");
             assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
             drop(daemon.take_directory());
         } else {
@@ -275,7 +271,7 @@ impl World<'_> {
         self.compare_wire(&PORTS);
         self.start_again();
         self.model.take_up(&self.setting);
-        ("SIGKILL and start", process.to_owned(), false)
+        ("SIGKILL and start", if kills_ear { "the ear" } else { "the keeper" }.to_owned(), false)
     }
 
     fn restart(&mut self) -> Step {

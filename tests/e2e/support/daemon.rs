@@ -171,8 +171,7 @@ impl Daemon {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process number");
-        kill_process(pid, signal)
+        kill_process(process(self.pid()), signal)
             .unwrap_or_else(|error| panic!("signal {signal:?}: {error}; the log:\n{}", self.log()));
     }
 
@@ -282,6 +281,11 @@ impl Daemon {
     }
 }
 
+/// The process with that number, to signal it.
+pub(crate) fn process(number: u32) -> Pid {
+    i32::try_from(number).ok().and_then(Pid::from_raw).expect("a process number")
+}
+
 /// The processes that a process has started, and that have not been collected.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -360,7 +364,7 @@ pub(crate) fn start_fails(server: &Host, directory: &TempDir, options: Options<'
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let spawned = server.namespace.run(|| command.spawn()).expect("the server's namespace");
     let child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process number");
+    let pid = process(child.id());
     let output = thread::spawn(move || child.wait_with_output().expect("the output of knockd"));
     let start = Instant::now();
     while !output.is_finished() && start.elapsed() < DEADLINE {

@@ -15,7 +15,7 @@ use knock_testkit::{Host, Network, Packet, SERVER_V4, SERVER_V6, Wire};
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use client::{Client, answer, knock_cli, knock_cli_by_name, knockctl, program, revoke_all};
-pub(crate) use daemon::{Daemon, Options, check, start_fails};
+pub(crate) use daemon::{Daemon, Options, check, process, start_fails};
 pub(crate) use docker::Docker;
 pub(crate) use knock_testkit::wait_until;
 pub(crate) use nft::{Element, element, elements, elements_of, ruleset, table_exists, user_set};
