@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use knock_spa::{NONCE_LENGTH, RuleName, UnixTime};
 
+use crate::node_key::NodeId;
 use crate::peer::{Act, Identity, PeerRule, PeerUser, Verified, remainder};
 use crate::record::{Record, after};
 use crate::refused::Refused;
@@ -35,6 +36,8 @@ pub enum Action {
 pub struct PeerGrant {
     /// The name of the node.
     pub node: Arc<str>,
+    /// The node, where the grant rests on its word.
+    pub voucher: Option<NodeId>,
     /// Who signed the packet, if it is one.
     pub user: Option<PeerUser>,
     /// The rule.
@@ -65,6 +68,8 @@ pub struct PeerRevocation {
 pub struct Held {
     /// The name of the node that made it.
     pub node: Arc<str>,
+    /// The node, where the grant rests on its word; `None`: a client has signed for it, or this node made it.
+    pub voucher: Option<NodeId>,
     /// Who signed the packet, if it was one.
     pub user: Option<PeerUser>,
     /// The address.
@@ -128,7 +133,7 @@ impl Known {
     /// Why nothing does.
     pub fn admit(&mut self, verified: Verified, now: UnixTime) -> Result<Action, Refused> {
         self.forget(now);
-        let Verified { node, user, address, wide, time, act } = verified;
+        let Verified { node, voucher, user, address, wide, time, act } = verified;
         match act {
             Act::Grant { identity, subject, rule, end, forget } => {
                 if self.identities.contains_key(&identity) {
@@ -143,9 +148,9 @@ impl Known {
                 }
                 self.identities.insert(identity, forget);
                 let name = subject.rule().clone();
-                let held = Held { node: node.clone(), user: user.clone(), address, wide, time, end };
+                let held = Held { node: node.clone(), voucher, user: user.clone(), address, wide, time, end };
                 self.granted(subject, held);
-                Ok(Action::Grant(PeerGrant { node, user, rule: name, address, wide, lifetime }))
+                Ok(Action::Grant(PeerGrant { node, voucher, user, rule: name, address, wide, lifetime }))
             }
             Act::Revoke(revoked) => self.admit_revocation(node, user, time, revoked, now).map(Action::Revoke),
         }
@@ -275,6 +280,25 @@ impl Known {
         self.revocations.retain(|_, noted| noted.until > now);
     }
 
+    /// The time of the last grant that overlaps with the subject: a revocation has to be of that time or later to end all.
+    pub fn latest(&self, subject: &Subject, rule: PeerRule) -> Option<UnixTime> {
+        let overlapping = overlapping(&self.grants, subject, rule);
+        overlapping.iter().flat_map(|subject| &self.grants[subject]).map(|held| held.time).max()
+    }
+
+    /// Forgets the grants that are not permitted any more, so that none of them begins again.
+    pub fn keep_only(&mut self, is_permitted: impl Fn(&Subject, &Held) -> bool) {
+        self.grants.retain(|subject, all| {
+            all.retain(|held| is_permitted(subject, held));
+            !all.is_empty()
+        });
+    }
+
+    /// The grants that are known, also such as are over and not forgotten yet; those of a rule in a row.
+    pub fn grants(&self) -> impl Iterator<Item = (&Subject, &Held)> {
+        self.grants.iter().flat_map(|(subject, all)| all.iter().map(move |held| (subject, held)))
+    }
+
     /// How many grants and how many revocations are remembered.
     pub fn len(&self) -> (usize, usize) {
         (self.identities.len(), self.revocations.len())
@@ -290,8 +314,8 @@ impl Held {
     /// What is left of it; `None`: nothing.
     fn again(&self, subject: &Subject, rule: PeerRule, now: UnixTime) -> Option<PeerGrant> {
         let lifetime = remainder(self.end, now, rule.lifetime)?;
-        let Held { node, user, address, wide, .. } = self.clone();
-        Some(PeerGrant { node, user, rule: subject.rule().clone(), address, wide, lifetime })
+        let Held { node, voucher, user, address, wide, .. } = self.clone();
+        Some(PeerGrant { node, voucher, user, rule: subject.rule().clone(), address, wide, lifetime })
     }
 }
 

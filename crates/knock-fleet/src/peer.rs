@@ -78,6 +78,8 @@ impl Identity {
 #[derive(Clone, Debug)]
 pub struct Verified {
     pub(crate) node: Arc<str>,
+    /// The node, where the grant rests on its word.
+    pub(crate) voucher: Option<NodeId>,
     pub(crate) user: Option<PeerUser>,
     pub(crate) address: IpAddr,
     pub(crate) wide: bool,
@@ -170,7 +172,7 @@ impl Peer {
                 Act::Grant { identity, subject, rule, end, forget }
             }
         };
-        Ok(self.verified(record, node, user, act))
+        Ok(Verified { voucher: proof.observed.then_some(record.node), ..verified(record, node, user, act) })
     }
 
     /// What the node alone says.
@@ -182,7 +184,8 @@ impl Peer {
         vouch(node, name)?;
         let subject = self.subject(record, name, rule)?;
         let end = end(record, rule.lifetime);
-        Ok(self.verified(record, node, None, Act::Grant { identity, subject, rule, end, forget: end }))
+        let act = Act::Grant { identity, subject, rule, end, forget: end };
+        Ok(Verified { voucher: Some(record.node), ..verified(record, node, None, act) })
     }
 
     /// Every node may revoke.
@@ -198,12 +201,7 @@ impl Peer {
                 self.rules.iter().map(subject).collect()
             }
         };
-        Ok(self.verified(record, node, None, Act::Revoke(revoked)))
-    }
-
-    fn verified(&self, record: &Record, node: &Node, user: Option<PeerUser>, act: Act) -> Verified {
-        let node = node.name.clone();
-        Verified { node, user, address: record.address, wide: record.wide, time: record.time, act }
+        Ok(verified(record, node, None, Act::Revoke(revoked)))
     }
 
     fn rule(&self, name: &RuleName) -> Result<PeerRule, Refused> {
@@ -218,6 +216,11 @@ impl Peer {
         let wide = subject.widened(rule.length(record.address));
         if wide == subject { Err(Refused::NotWide { rule: name.clone() }) } else { Ok(wide) }
     }
+}
+
+fn verified(record: &Record, node: &Node, user: Option<PeerUser>, act: Act) -> Verified {
+    let node = node.name.clone();
+    Verified { node, voucher: None, user, address: record.address, wide: record.wide, time: record.time, act }
 }
 
 fn vouch(node: &Node, rule: &RuleName) -> Result<(), Refused> {

@@ -98,6 +98,30 @@ fn the_word_of_a_node_is_enough_for_its_rules_only() {
 }
 
 #[test]
+fn a_grant_says_whose_word_it_rests_on() {
+    let observed = packet(3, &Request { address: None, ..request() });
+    assert_eq!(grant(of_web1(&sequence(1, NOW), NOW)).voucher, Some(web1().id()));
+    assert_eq!(grant(of_web1(&observed, NOW)).voucher, Some(web1().id()), "only the node saw the address");
+    assert_eq!(grant(of_web1(&packet(1, &request()), NOW)).voucher, None, "the client has signed all of it");
+}
+
+#[test]
+fn grants_of_a_node_that_is_removed_do_not_begin_again() {
+    let (peer, mut known) = (peer(), Known::default());
+    let mut admit = |record: &Record, now| known.admit(peer.verify(&record.sign(&web1(), &realm()), now)?, now);
+    // The one is longer, the other later.
+    let long = Record { lifetime: 600.try_into().expect("not zero"), ..sequence(1, NOW) };
+    let short = Record { time: later(2.0), lifetime: 60.try_into().expect("not zero"), ..packet(2, &request()) };
+    admit(&long, later(2.0)).expect("granted");
+    admit(&short, later(2.0)).expect("granted");
+    let ssh = peer.rules[&name("ssh")];
+    let subject = knock_fleet::Subject::of_address(name("ssh"), short.address);
+    assert_eq!((known.grants().count(), known.latest(&subject, ssh)), (2, Some(later(2.0))));
+    known.keep_only(|_, held| held.voucher.is_none());
+    assert_eq!(known.grants().count(), 1, "the client's own signature is enough");
+}
+
+#[test]
 fn what_the_key_may_not_ask_for_here_is_refused() {
     let refused = |options: &str, request: &Request| {
         let bytes = packet(1, request).sign(&web1(), &realm());

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use knock_fleet::{NodeId, Proof};
 use knock_proto::{Prefix, RuleId};
 use log::Level;
 
@@ -25,6 +27,19 @@ pub enum Cause {
         user: User,
         /// Whether for the prefix of the address that the policy says, and not for the address alone.
         wide: bool,
+        /// What other nodes of the fleet need to believe it.
+        proof: Arc<Proof>,
+    },
+    /// Another node of the fleet has granted it, or revoked it.
+    Node {
+        /// The name of the node.
+        node: Arc<str>,
+        /// The node, where the grant rests on its word; `None`: a client has signed for it.
+        voucher: Option<NodeId>,
+        /// The user who asked for it with a signed packet.
+        user: Option<User>,
+        /// Whether for the prefix of the address.
+        wide: bool,
     },
     /// A user of the control socket asked for it.
     Operator {
@@ -32,19 +47,29 @@ pub enum Cause {
         uid: u32,
     },
     /// The rule is gone from the configuration, or has no `allow` any more; or the key that asked for the grant is gone, or may
-    /// not ask for the rule any more.
+    /// not ask for the rule any more; or the word of the node that it rests on is not enough any more.
     Reload,
     /// `limits.grants` is lower than before.
     Limit,
 }
 
 impl Cause {
-    /// A short name for programs: `knock`, `one-time`, `packet`, `rule NAME`, `uid N`, `reload` or `limit`.
+    /// The user who signed for it.
+    pub fn user(&self) -> Option<&User> {
+        match self {
+            Cause::Packet { user, .. } => Some(user),
+            Cause::Node { user, .. } => user.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// A short name for programs: `knock`, `one-time`, `packet`, `node NAME`, `rule NAME`, `uid N`, `reload` or `limit`.
     pub fn label(&self) -> String {
         match self {
             Cause::Knock => "knock".to_owned(),
             Cause::OneTime => "one-time".to_owned(),
             Cause::Packet { .. } => "packet".to_owned(),
+            Cause::Node { node, .. } => format!("node {node}"),
             Cause::Rule(rule) => format!("rule {rule}"),
             Cause::Operator { uid } => format!("uid {uid}"),
             Cause::Reload => "reload".to_owned(),
@@ -59,6 +84,8 @@ impl fmt::Display for Cause {
             Cause::Knock => f.write_str("knock"),
             Cause::OneTime => f.write_str("one-time sequence"),
             Cause::Packet { user, .. } => write!(f, "signed by {}", user.name),
+            Cause::Node { node, user: Some(user), .. } => write!(f, "signed by {}, from node {node}", user.name),
+            Cause::Node { node, user: None, .. } => write!(f, "from node {node}"),
             Cause::Rule(rule) => rule.fmt(f),
             Cause::Operator { uid } => write!(f, "by uid {uid}"),
             Cause::Reload => f.write_str("reload"),

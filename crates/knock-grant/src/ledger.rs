@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use knock_proto::{Prefix, RuleId, Time};
-use knock_spa::Fingerprint;
 
+use crate::signer::Basis;
 pub use room::Full;
 use room::Usage;
 
@@ -30,8 +30,8 @@ pub struct Grant {
     pub expires: Time,
     /// How long it was granted for.
     pub timeout: Duration,
-    /// The key that asked for it last; `None`: something else made it, or extended it last.
-    pub key: Option<Fingerprint>,
+    /// What it rests on since it began or was extended last.
+    pub basis: Basis,
     /// How many elements it has: one for each port of the rule, or one in a user set.
     pub elements: usize,
 }
@@ -196,7 +196,7 @@ mod tests {
             since: now,
             expires,
             timeout,
-            key: None,
+            basis: Basis::default(),
             elements: 1,
         });
     }

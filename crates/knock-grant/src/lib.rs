@@ -24,4 +24,4 @@ pub use ledger::{Full, Grant, Ledger};
 pub use manager::{GrantManager, Revoked};
 pub use nftables::{Nftables, SetState};
 pub use policy::{Opens, Place, Policy};
-pub use signer::{Signer, Signers, User};
+pub use signer::{Basis, Signer, Signers, User, Vouchers};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use knock_proto::{Prefix, RuleId, Time};
 
-use crate::{Cause, Element, Enforcer, Error, Grant, GrantEvent, Key, Ledger, Policy, Store};
+use crate::{Basis, Cause, Element, Enforcer, Error, Grant, GrantEvent, Key, Ledger, Policy, Store};
 
 /// The numbers of grants that were revoked and of stray elements that were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,14 +64,14 @@ impl<E: Enforcer> GrantManager<E> {
     fn adopt(&mut self, now: Time, elements: Vec<Element>) {
         for Element { key: Key { prefix: found, place }, comment, lifetime } in elements {
             let address = found.address();
-            let (Some((rule, key)), Some(lifetime)) = (self.policy.owner_of(&comment), lifetime) else { continue };
-            let Some(prefix) = self.policy.carried_over(rule, found, key.as_ref()) else { continue };
+            let (Some((rule, basis)), Some(lifetime)) = (self.policy.owner_of(&comment), lifetime) else { continue };
+            let Some(prefix) = self.policy.carried_over(rule, found, &basis) else { continue };
             let rule = rule.clone();
             if self.policy.places(&rule, address).contains(&place) {
                 let since = now.before(lifetime.timeout.saturating_sub(lifetime.remaining));
                 let elements = self.policy.size(&rule, address);
                 let (expires, timeout) = (now.after(lifetime.remaining), lifetime.timeout);
-                self.ledger.insert(Grant { rule, prefix, address, since, expires, timeout, key, elements });
+                self.ledger.insert(Grant { rule, prefix, address, since, expires, timeout, basis, elements });
             }
         }
     }
@@ -86,7 +86,7 @@ impl<E: Enforcer> GrantManager<E> {
     }
 
     /// Grants a rule to an address, or to the prefix of it that the policy says, for `timeout` from now on. A live grant is
-    /// extended. A signed packet asks for the prefix, or for the address alone.
+    /// extended. A signed packet and another node ask for the prefix, or for the address alone.
     ///
     /// # Errors
     ///
@@ -100,17 +100,17 @@ impl<E: Enforcer> GrantManager<E> {
         cause: Cause,
     ) -> Result<(), Error> {
         let elements = self.policy.size(rule, address);
-        let (prefix, key) = match &cause {
-            Cause::Packet { user, wide } => {
-                let prefix = if *wide { self.policy.prefix(rule, address) } else { address.into() };
-                (prefix, Some(user.key))
-            }
-            _ => (self.policy.prefix(rule, address), None),
+        let (wide, voucher) = match &cause {
+            Cause::Packet { wide, .. } => (*wide, None),
+            Cause::Node { wide, voucher, .. } => (*wide, *voucher),
+            _ => (true, None),
         };
+        let prefix = if wide { self.policy.prefix(rule, address) } else { address.into() };
+        let basis = Basis { key: cause.user().map(|user| user.key), voucher };
         let before = self.ledger.get(rule, prefix).cloned();
         let since = before.as_ref().map_or(now, |grant| grant.since);
         let grant =
-            Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, key, elements };
+            Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, basis, elements };
         let room = self.ledger.check_room(self.policy.limit, rule, prefix, elements).map_err(Error::from);
         let result = room.and_then(|()| {
             self.ledger.insert(grant.clone());
@@ -163,7 +163,7 @@ impl<E: Enforcer> GrantManager<E> {
         let mut ledger = Ledger::default();
         let mut ended = Vec::new();
         for grant in self.ledger.iter() {
-            let present = policy.carried_over(&grant.rule, grant.prefix, grant.key.as_ref());
+            let present = policy.carried_over(&grant.rule, grant.prefix, &grant.basis);
             match present.filter(|_| policy.has_grants(&grant.rule)) {
                 Some(prefix) => {
                     let elements = policy.size(&grant.rule, grant.address);

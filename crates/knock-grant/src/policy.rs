@@ -6,9 +6,8 @@ use std::net::IpAddr;
 
 use knock_nft::TableSpec;
 use knock_proto::{Access, Prefix, RuleId, SetName};
-use knock_spa::Fingerprint;
 
-use crate::signer::{Signers, parts};
+use crate::signer::{Basis, Signers, Vouchers, parts};
 
 /// What each rule opens, and how much may be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +18,8 @@ pub struct Policy {
     pub prefixes: HashMap<RuleId, (u8, u8)>,
     /// Who may ask for grants with signed packets.
     pub signers: Signers,
+    /// The nodes of the fleet.
+    pub vouchers: Vouchers,
     /// The managed table; `None` where no rule guards a port.
     pub table: Option<TableSpec>,
     /// The elements that all grants to one IP version may have.
@@ -80,35 +81,42 @@ impl Policy {
         Prefix::new(source, if source.is_ipv4() { v4 } else { v6 })
     }
 
-    /// All that a grant of that rule to an address can be for: the prefix, and for a rule that accepts signed packets the
-    /// address alone too.
+    /// All that a grant of that rule to an address can be for: the prefix, and where signed packets or other nodes can ask for
+    /// the rule the address alone too.
     pub(crate) fn prefixes(&self, rule: &RuleId, address: IpAddr) -> impl Iterator<Item = Prefix> + use<> {
         let prefix = self.prefix(rule, address);
-        let alone = Some(Prefix::from(address)).filter(|alone| *alone != prefix && self.signers.rules.contains(rule));
+        let alone = Some(Prefix::from(address)).filter(|alone| *alone != prefix && self.grants_alone(rule));
         [Some(prefix), alone].into_iter().flatten()
     }
 
-    /// What a grant of that rule to `prefix` is for under this policy, where the key asked for it, if one did. `None`: it
-    /// ends.
-    pub(crate) fn carried_over(&self, rule: &RuleId, prefix: Prefix, key: Option<&Fingerprint>) -> Option<Prefix> {
-        let present = self.prefix(rule, prefix.address());
-        match key {
-            // A grant to fewer addresses than the rule's grants are for now is widened. Of a grant to more addresses,
-            // nobody knows which of them knocked.
-            None => (present.length() <= prefix.length()).then_some(present),
-            // A key gets what it asked for, or nothing.
-            Some(key) if self.signers.may_ask(key, rule) => {
-                self.prefixes(rule, prefix.address()).find(|possible| *possible == prefix)
-            }
-            Some(_) => None,
-        }
+    /// Whether the rule can be granted to an address alone, also where its grants are for prefixes.
+    pub fn grants_alone(&self, rule: &RuleId) -> bool {
+        self.vouchers.fleet || self.signers.rules.contains(rule)
     }
 
-    /// The rule that an element with this comment belongs to, and the key that asked for it. The rule's id is that of the
+    /// What a grant of that rule to `prefix` is for under this policy, with what it rests on. `None`: it ends.
+    pub(crate) fn carried_over(&self, rule: &RuleId, prefix: Prefix, basis: &Basis) -> Option<Prefix> {
+        let Basis { key, voucher } = basis;
+        let may_ask = key.is_none_or(|key| self.signers.may_ask(&key, rule));
+        let may_vouch = voucher.is_none_or(|node| self.vouchers.may_vouch(node, rule));
+        if !may_ask || !may_vouch {
+            return None;
+        }
+        if key.is_some() || voucher.is_some() {
+            // It stays what was asked for, or ends.
+            return self.prefixes(rule, prefix.address()).find(|possible| *possible == prefix);
+        }
+        // A grant to fewer addresses than the rule's grants are for now is widened. Of a grant to more addresses, nobody
+        // knows which of them knocked.
+        let present = self.prefix(rule, prefix.address());
+        (present.length() <= prefix.length()).then_some(present)
+    }
+
+    /// The rule that an element with this comment belongs to, and what its grant rests on. The rule's id is that of the
     /// policy, which all grants share.
-    pub(crate) fn owner_of(&self, comment: &str) -> Option<(&RuleId, Option<Fingerprint>)> {
-        let (rule, key) = parts(comment)?;
-        self.rules.get_key_value(rule).map(|(rule, _)| (rule, key))
+    pub(crate) fn owner_of(&self, comment: &str) -> Option<(&RuleId, Basis)> {
+        let (rule, basis) = parts(comment)?;
+        self.rules.get_key_value(rule).map(|(rule, _)| (rule, basis))
     }
 
     /// The rule that an element with this comment belongs to.

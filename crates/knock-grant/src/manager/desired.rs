@@ -45,5 +45,5 @@ pub(super) fn elements(ledger: &Ledger, policy: &Policy, now: Time) -> Vec<Eleme
 fn element(key: Key, grant: &Grant, now: Time) -> Element {
     let remaining = grant.expires.since(now);
     let lifetime = Lifetime { timeout: grant.timeout.max(remaining), remaining };
-    Element { key, comment: comment(&grant.rule, grant.key.as_ref()), lifetime: Some(lifetime) }
+    Element { key, comment: comment(&grant.rule, &grant.basis), lifetime: Some(lifetime) }
 }

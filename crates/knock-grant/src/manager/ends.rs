@@ -81,8 +81,44 @@ impl<E: Enforcer> GrantManager<E> {
     ///
     /// Where the enforcer fails; a grant that there was is live then.
     pub fn revoke(&mut self, now: Time, rule: &RuleId, address: IpAddr, cause: Cause) -> Result<Revoked, Error> {
+        let prefixes = self.policy.prefixes(rule, address).collect();
+        self.revoke_prefixes(now, rule, address, prefixes, cause)
+    }
+
+    /// Ends the grants of a rule that have an address in common with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// Where the enforcer fails; the grants that were not ended yet are live then.
+    pub fn revoke_overlapping(
+        &mut self,
+        now: Time,
+        rule: &RuleId,
+        prefix: Prefix,
+        cause: Cause,
+    ) -> Result<Revoked, Error> {
+        let address = prefix.address();
+        let mut prefixes: Vec<Prefix> = self.policy.prefixes(rule, address).collect();
+        if prefix != address.into() {
+            let inside = |grant: &&Grant| grant.rule == *rule && prefix.contains(grant.prefix.address());
+            let inside = self.ledger.iter().filter(inside).map(|grant| grant.prefix);
+            prefixes.extend(inside);
+            prefixes.sort_unstable();
+            prefixes.dedup();
+        }
+        self.revoke_prefixes(now, rule, address, prefixes, cause)
+    }
+
+    fn revoke_prefixes(
+        &mut self,
+        now: Time,
+        rule: &RuleId,
+        address: IpAddr,
+        prefixes: Vec<Prefix>,
+        cause: Cause,
+    ) -> Result<Revoked, Error> {
         let mut revoked = Revoked::default();
-        for prefix in self.policy.prefixes(rule, address) {
+        for prefix in prefixes {
             let grant = self.ledger.take(rule, prefix);
             let deleted = self.carry_out(now, rule, prefix).inspect_err(|error| {
                 grant.clone().into_iter().for_each(|grant| self.ledger.insert(grant));

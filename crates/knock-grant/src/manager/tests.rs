@@ -3,15 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use knock_fleet::{NodeId, Proof};
 use knock_nft::{Doors, Lifetime, TableSpec};
 use knock_proto::{Port, SetName, Time};
-use knock_spa::Fingerprint;
+use knock_spa::{Fingerprint, SignedRequest};
 
 use super::*;
 use crate::memory::Memory;
-use crate::{Changes, Opens, Place, Signer, Signers, User};
+use crate::{Changes, Opens, Place, Signer, Signers, User, Vouchers};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: Time = Time::from_millis(1_000_000_000);
@@ -36,6 +38,7 @@ fn policy() -> Policy {
         rules: rules.map(|(name, opens)| (name.into(), opens)).into(),
         prefixes: HashMap::new(),
         signers: Signers::default(),
+        vouchers: Vouchers::default(),
         table: Some(TableSpec {
             name,
             guarded,
@@ -384,7 +387,9 @@ fn signed(keys: &[u8]) -> Rc<Policy> {
 }
 
 fn ask(manager: &mut GrantManager<Memory>, rule: &str, number: u8, wide: bool) {
-    let cause = Cause::Packet { user: User { name: "alice".into(), key: key(number) }, wide };
+    let request = SignedRequest { nonce: [number; 24], body: [0; 96], signature: [0; 72] };
+    let proof = Arc::new(Proof { fingerprint: key(number), request, observed: false });
+    let cause = Cause::Packet { user: User { name: "alice".into(), key: key(number) }, wide, proof };
     manager.grant(START, &rule.into(), client(number), HOUR, cause).expect("granted");
 }
 
@@ -442,7 +447,7 @@ fn a_restart_keeps_the_key_of_a_grant_and_for_how_many_addresses_it_is() {
     let enforcer = std::mem::take(manager.parts().1);
     let manager = GrantManager::open(START, signed(&[1, 2]), enforcer).expect("opened");
     assert_eq!(live(&manager), ["ssh 192.0.2.0/24", "ssh 192.0.2.1"]);
-    let mut keys: Vec<_> = manager.ledger().iter().map(|grant| grant.key).collect();
+    let mut keys: Vec<_> = manager.ledger().iter().map(|grant| grant.basis.key).collect();
     keys.sort_by_key(|key| key.map(|key| *key.as_bytes()));
     assert_eq!(keys, [Some(key(1)), Some(key(2))]);
 }
@@ -454,5 +459,51 @@ fn a_knock_that_extends_a_signed_grant_makes_it_independent_of_the_key() {
     grant(&mut manager, "ssh", 1, 2 * HOUR).expect("extended");
     manager.apply(START, signed(&[])).expect("applied");
     assert_eq!(live(&manager), ["ssh 192.0.2.0/24"]);
-    assert_eq!(manager.ledger().iter().map(|grant| grant.key).collect::<Vec<_>>(), [None]);
+    assert_eq!(manager.ledger().iter().map(|grant| grant.basis.key).collect::<Vec<_>>(), [None]);
+}
+
+const WEB1: NodeId = NodeId::from_bytes([1; 8]);
+
+/// Rule `ssh` is granted to /24, and the word of `web1` is enough for it.
+fn fleet(vouch: &[&str]) -> Rc<Policy> {
+    let nodes = HashMap::from([(WEB1, vouch.iter().map(|&rule| rule.into()).collect())]);
+    Rc::new(Policy { vouchers: Vouchers { fleet: true, nodes }, ..(*wide(24, 64)).clone() })
+}
+
+fn from_node(manager: &mut GrantManager<Memory>, number: u8, wide: bool) {
+    let cause = Cause::Node { node: "web1".into(), voucher: Some(WEB1), user: None, wide };
+    manager.grant(START, &"ssh".into(), client(number), HOUR, cause).expect("granted");
+}
+
+#[test]
+fn a_node_grants_an_address_or_its_prefix_and_a_restart_keeps_that() {
+    let mut manager = GrantManager::open(START, fleet(&["ssh"]), Memory::default()).expect("opened");
+    from_node(&mut manager, 1, false);
+    from_node(&mut manager, 2, true);
+    assert_eq!(live(&manager), ["ssh 192.0.2.0/24", "ssh 192.0.2.1"]);
+    assert_eq!(events(&mut manager)[0], "rule ssh: granted to 192.0.2.1, 3600 s (from node web1)");
+    let enforcer = std::mem::take(manager.parts().1);
+    let mut manager = GrantManager::open(START, fleet(&["ssh"]), enforcer).expect("opened");
+    assert_eq!(live(&manager), ["ssh 192.0.2.0/24", "ssh 192.0.2.1"], "neither is widened");
+    let subject = Prefix::new(client(0), 24);
+    let revoked = manager.revoke_overlapping(START, &"ssh".into(), subject, OPERATOR);
+    assert_eq!(revoked, Ok(Revoked { grants: 2, strays: 0 }));
+    assert!(keys(&mut manager).is_empty());
+}
+
+#[test]
+fn a_node_whose_word_is_not_enough_any_more_loses_its_grants_and_no_others() {
+    let mut manager = GrantManager::open(START, fleet(&["ssh"]), Memory::default()).expect("opened");
+    from_node(&mut manager, 1, false);
+    grant(&mut manager, "both", 1, HOUR).expect("granted");
+    // At a reload.
+    manager.apply(START, fleet(&["both"])).expect("applied");
+    assert_eq!(live(&manager), ["both 192.0.2.1"]);
+    // At a start after one.
+    manager.apply(START, fleet(&["ssh"])).expect("applied");
+    from_node(&mut manager, 1, false);
+    let enforcer = std::mem::take(manager.parts().1);
+    let mut manager = GrantManager::open(START, fleet(&["both"]), enforcer).expect("opened");
+    assert_eq!(live(&manager), ["both 192.0.2.1"]);
+    assert_eq!(keys(&mut manager).len(), 2);
 }

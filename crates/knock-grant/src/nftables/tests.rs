@@ -44,6 +44,7 @@ fn policy_of(rules: &[(&str, Opens)], owner: bool, limit: u32) -> Rc<Policy> {
         rules,
         prefixes: HashMap::new(),
         signers: crate::Signers::default(),
+        vouchers: crate::Vouchers::default(),
         table: Some(table),
         limit: limit as usize,
     })
