@@ -72,10 +72,14 @@ impl<'d> Checker<'d> {
         self.removed.iter().any(|removed| {
             let removed = removed.0.as_slice();
             let lacks = removed.starts_with(path) && path.len() + 1 >= removed.len();
-            // A key of a rule may have been its name, which another rule revokes, or the only action in the file.
+            // A key of a rule may have been its name, which another rule revokes or the fleet shares, or the only action in the
+            // file.
             let of_rule = matches!(removed, [Step::Key(_), Step::Index(_), Step::Key(_)]);
             let needs_rule = match path {
                 [Step::Key(_)] => removed.starts_with(path),
+                [Step::Key(fleet), .., Step::Key(list), Step::Index(_)] => {
+                    fleet == "fleet" && ["publish", "vouch"].contains(&list.as_str())
+                }
                 [.., Step::Key(key)] => key == "revoke",
                 _ => false,
             };

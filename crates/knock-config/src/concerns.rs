@@ -1,12 +1,14 @@
 //! Finds the warnings about a valid configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Knock, Port, PortRange, Protocol};
+use knock_proto::{Knock, Port, PortRange, Protocol, RuleId};
+use knock_spa::RuleName;
 
 use crate::contained::{SequenceIndex, sequence};
-use crate::model::{Allow, Config};
+use crate::model::{Allow, Config, Fleet, Rule};
 use crate::path::FieldPath;
 use crate::warning::{Concern, ScanOrder};
 
@@ -27,6 +29,9 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     }
     if config.spa.is_some() && !config.rules.iter().any(|rule| rule.spa) {
         found.push((FieldPath::default().key("spa"), Concern::SpaUnused));
+    }
+    if let Some(fleet) = &config.fleet {
+        fleet_concerns(fleet, &config.rules, &mut found);
     }
     let ports = Ports::of(config);
     let sequences = SequenceIndex::of(&config.rules);
@@ -71,6 +76,36 @@ pub(crate) fn concerns(config: &Config) -> Vec<(FieldPath, Concern)> {
     }
     found.truncate(WARNINGS_MAX);
     found
+}
+
+fn fleet_concerns(fleet: &Fleet, rules: &[Rule], found: &mut Vec<(FieldPath, Concern)>) {
+    let path = FieldPath::default().key("fleet");
+    for (key, servers) in [("servers", &fleet.servers), ("read_from", &fleet.read_from)] {
+        if let Some(index) = servers.iter().position(|server| !is_loopback(server))
+            && fleet.tls.is_none()
+        {
+            let concern = Concern::FleetPlain { server: servers[index].clone() };
+            found.push((path.key(key).index(index), concern));
+        }
+    }
+    if fleet.publish.is_empty() {
+        found.push((path.key("publish"), Concern::FleetPublishesNothing));
+    }
+    let vouched: BTreeSet<&str> = fleet.nodes.iter().flat_map(|node| &node.vouch).map(RuleName::as_str).collect();
+    let published: BTreeSet<&str> = fleet.publish.iter().map(RuleId::as_str).collect();
+    // What a user signs needs no word of a node.
+    for rule in rules.iter().filter(|rule| !rule.spa && published.contains(rule.name.as_str())) {
+        if !vouched.contains(rule.name.as_str()) {
+            found.push((path.key("nodes"), Concern::FleetVouchedByNone { rule: rule.name.to_string() }));
+        }
+    }
+}
+
+/// Whether packets to the server, a host and a port, stay on this machine.
+fn is_loopback(server: &str) -> bool {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The knock ports and the guarded ports of all rules.

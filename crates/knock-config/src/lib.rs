@@ -12,6 +12,8 @@ mod document;
 mod duration;
 mod excerpt;
 mod file;
+mod fleet;
+mod fleet_cause;
 mod format;
 mod keys;
 mod model;
@@ -33,10 +35,12 @@ pub use concerns::WARNINGS_MAX;
 pub use duration::grant_timeout;
 pub use excerpt::{excerpt, printable};
 pub use file::{Loaded, load, load_open, parse, state_dir_of_invalid};
+pub use fleet::{FLEET_NODES_MAX, FLEET_SERVERS_MAX, NODE_KEY};
+pub use fleet_cause::FleetCause;
 pub use format::{Format, format};
 pub use model::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop, StopOnShutdown,
-    Trigger,
+    Allow, Command, Config, Fleet, FleetNode, FleetTls, Interfaces, Limits, Log, LogTarget, Nftables, OnOutage, OnStop,
+    Rule, Spa, Stop, StopOnShutdown, Trigger,
 };
 pub use nearest::nearest;
 pub use path::FieldPath;

@@ -1,11 +1,14 @@
 //! The validated configuration. Its users need no further check.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use knock_fleet::NodePublicKey;
 use knock_proto::{InterfaceName, Knock, PortRange, RuleId, SetName, TableName, TcpFlags};
-use knock_spa::Realm;
+use knock_spa::{Realm, RuleName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,8 @@ pub struct Config {
     pub timeout: Duration,
     /// How signed packets are received; `None`: not at all. Rules with `spa` have it.
     pub spa: Option<Spa>,
+    /// With which nodes grants are shared; `None`: with none.
+    pub fleet: Option<Fleet>,
     /// Whether the neighbours of knock ports reset a source's progress.
     pub tripwires: bool,
     /// Limits for memory and work.
@@ -90,6 +95,62 @@ pub struct Spa {
     pub cover_files: Vec<PathBuf>,
     /// How far the time of a packet may be from the clock, either way: a second to ten minutes.
     pub window: Duration,
+}
+
+/// The nodes that share their grants, and the store that they share them through. It is the same on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// What the nodes have in common; records of other realms are refused.
+    pub realm: Realm,
+    /// The servers of the store, each a host and a port, as in `store.example.com:6379`; one to
+    /// [`crate::FLEET_SERVERS_MAX`], without duplicates. The first that accepts records is used.
+    pub servers: Vec<String>,
+    /// The servers that records are read from, in the same form; empty: `servers`.
+    pub read_from: Vec<String>,
+    /// How connections to the store are encrypted; `None`: not at all.
+    pub tls: Option<FleetTls>,
+    /// The user of the store; `None`: its default user. Only together with `password_file`.
+    pub user: Option<String>,
+    /// The absolute path of the file of the password; `None`: the store asks for none.
+    pub password_file: Option<PathBuf>,
+    /// The absolute path of the file of this node's private key.
+    pub node_key: PathBuf,
+    /// The nodes, this one too; one to [`crate::FLEET_NODES_MAX`]. No two have the same name or key.
+    pub nodes: Vec<FleetNode>,
+    /// The rules whose grants the other nodes get. They exist, and each has an `allow`.
+    pub publish: Vec<RuleId>,
+    /// What becomes of a packet that another node may have accepted, while nobody can say.
+    pub on_outage: OnOutage,
+}
+
+/// How connections to the store are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetTls {
+    /// The absolute path of the file of the authority whose certificates are accepted; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+}
+
+/// A node of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetNode {
+    /// Unique; letters, digits, `_`, `.` and `-`, at most 64.
+    pub name: Arc<str>,
+    /// The key that it signs its records with.
+    pub key: NodePublicKey,
+    /// The rules for which its word is enough. They exist, and each has an `allow`.
+    pub vouch: BTreeSet<RuleName>,
+}
+
+/// What becomes of a signed packet that names no address while the store is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"grant\" or \"refuse\"")]
+#[schemars(rename = "on_outage")]
+pub enum OnOutage {
+    /// It is granted on this node, although another node may have accepted it too.
+    #[default]
+    Grant,
+    /// It is refused.
+    Refuse,
 }
 
 /// The knocks that trigger a rule.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use knock_proto::{InvalidName, PortRange};
 
 use crate::excerpt::excerpt;
+use crate::fleet_cause::FleetCause;
 use crate::nearest::nearest;
 use crate::path::FieldPath;
 use crate::raw::CLIENT_KEYS;
@@ -395,6 +396,9 @@ pub enum Cause {
          write the `spa` that it prints beside `rules`"
     )]
     SpaMissing,
+
+    #[error(transparent)]
+    Fleet(#[from] FleetCause),
 
     #[error("{value} is not an absolute path; write a path that begins with `/`")]
     RelativePath { value: String },

@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::model::{LogTarget, OnStop, StopOnShutdown};
 
+mod fleet;
+
+pub(crate) use fleet::{RawFleet, RawFleetNode};
+
 /// The keys of a rule that only a client's file has.
 pub const CLIENT_KEYS: [&str; 6] = ["delay", "family", "host", "identity", "source", "wait"];
 /// The keys of `spa` in a client's file.
@@ -39,6 +43,8 @@ pub(crate) struct RawConfig {
     pub(crate) nftables: Option<RawNftables>,
     /// How signed packets are received.
     pub(crate) spa: Option<RawSpa>,
+    /// The nodes that share their grants. It is the same on every node.
+    pub(crate) fleet: Option<RawFleet>,
     /// Whether the neighbours (port ± 1) of each knock port reset the progress of the source, so that a port scan
     /// opens nothing.
     #[schemars(extend("default" = true))]

@@ -80,7 +80,7 @@ pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
             checker.report(&path, Cause::NameMissing);
             continue;
         };
-        if !is_rule_name(name) {
+        if !is_name(name) {
             checker.report(&path.key("name"), Cause::Name { name: format!("\"{}\"", excerpt(name)) });
         }
         match names.get(name) {
@@ -93,8 +93,8 @@ pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
     names
 }
 
-/// Whether `name` is valid for a rule: 1 to 64 letters, digits, `_`, `.` or `-`.
-fn is_rule_name(name: &str) -> bool {
+/// Whether `name` is valid for a rule or a node: 1 to 64 letters, digits, `_`, `.` or `-`.
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 

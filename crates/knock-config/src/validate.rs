@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::checker::Checker;
 use crate::duration::MILLISECOND;
 use crate::excerpt::excerpt;
+use crate::fleet::{Grants, fleet};
 use crate::model::{Config, Interfaces, Limits, Log, Nftables};
 use crate::path::FieldPath;
 use crate::problem::Cause;
@@ -40,11 +41,13 @@ pub(crate) fn config(raw: RawConfig, checker: &mut Checker<'_>) -> Config {
         checker.report(&top.key("control_socket"), Cause::SocketPathTooLong { length });
     }
     let has_spa = raw.spa.is_some();
+    let grants = Grants::of(raw.rules.as_ref());
     Config {
         interfaces,
         timeout,
         rules: rules::rules(raw.rules, timeout, has_spa, checker),
         spa: raw.spa.and_then(|raw| spa(raw, &top.key("spa"), checker)),
+        fleet: raw.fleet.and_then(|raw| fleet(raw, &grants, &top.key("fleet"), checker)),
         nftables: nftables(raw.nftables.unwrap_or_default(), &top.key("nftables"), checker),
         tripwires: raw.tripwires.unwrap_or(true),
         limits: limits(&raw.limits.unwrap_or_default(), &top.key("limits"), checker),

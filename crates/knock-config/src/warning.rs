@@ -99,6 +99,18 @@ pub enum Concern {
     },
     /// Signed packets are received, but no rule accepts them.
     SpaUnused,
+    /// The way to the store of the fleet is not encrypted.
+    FleetPlain {
+        /// The server.
+        server: String,
+    },
+    /// No rule has grants that the other nodes get.
+    FleetPublishesNothing,
+    /// The grants of a rule are published, and every other node refuses them.
+    FleetVouchedByNone {
+        /// The rule.
+        rule: String,
+    },
     /// Everybody on the machine can read the sequences.
     WorldReadable {
         /// The permission bits of the file.
@@ -165,6 +177,21 @@ impl fmt::Display for Concern {
             ),
             Concern::SpaUnused => f.write_str(
                 "no rule accepts signed packets, so knockd ignores them all; write \"spa\": true in the rules that they may ask for",
+            ),
+            Concern::FleetPlain { server } => write!(
+                f,
+                "the connection to {server} is not encrypted, so others on the way can read addresses and the password; \
+                 write \"tls\": {{}} into `fleet`, unless the network itself is encrypted"
+            ),
+            Concern::FleetPublishesNothing => f.write_str(
+                "no grant is shared with the other nodes, because `publish` names no rule, or no rule has an `allow`; write \
+                 the rules whose grants the other nodes get",
+            ),
+            Concern::FleetVouchedByNone { rule } => write!(
+                f,
+                "the other nodes refuse the grants of rule `{rule}`: no packet of it is signed by a user, and no node \
+                 vouches for it; write `{rule}` into `vouch` of the nodes whose word is enough, or write a `publish` \
+                 without it"
             ),
             Concern::WorldReadable { mode } => write!(
                 f,

@@ -47,6 +47,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             owner: true,
         },
         spa: None,
+        fleet: None,
         tripwires: true,
         limits: Limits { sources: 65_536, grants: 65_536, commands: 16, command_queue: 256 },
         control_socket: None,
