@@ -9,4 +9,4 @@ mod server;
 mod socket;
 
 pub(crate) use server::{Request, Server};
-pub(crate) use socket::{DEFAULT_PATH, Error, Peer, Socket, place};
+pub(crate) use socket::{DEFAULT_PATH, Error, Socket, fleet_place, place};

@@ -4,6 +4,7 @@
 pub(crate) mod channel;
 pub(crate) mod child;
 pub(crate) mod clock;
+pub(crate) mod local_socket;
 pub(crate) mod poller;
 pub(crate) mod privileges;
 pub(crate) mod service_manager;

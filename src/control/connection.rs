@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{Code, Command, REQUEST_MAX, Refusal};
 use super::response::{Progress, Response};
-use super::socket::Peer;
+use crate::os::local_socket::Peer;
 
 /// The time for a request to arrive.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use super::connection::{Connection, REQUEST_TIMEOUT, Step};
 use super::protocol::{Code, Command, Refusal};
 use super::response::Response;
-use super::socket::{Peer, Socket};
+use super::socket::Socket;
+use crate::os::local_socket::Peer;
 
 /// The limit of connections at once. One more gets the error `busy`.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
@@ -92,14 +93,14 @@ impl Server {
             if self.accepts_from.is_some() {
                 return;
             }
-            match self.socket.listener().accept() {
-                Ok((stream, _)) => self.admit(stream, now),
+            match self.socket.accept() {
+                Ok(stream) => self.admit(stream, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     log::warn!("cannot accept a connection to the control socket: {error}; trying again in a second");
                     // It stays readable until there is a descriptor.
-                    if epoll::delete(&self.epoll, self.socket.listener()).is_ok() {
+                    if epoll::delete(&self.epoll, &self.socket).is_ok() {
                         self.accepts_from = Some(now.after(ACCEPT_RETRY_DELAY));
                     }
                     return;
@@ -109,7 +110,7 @@ impl Server {
     }
 
     fn admit(&mut self, stream: UnixStream, now: Time) {
-        let peer = match stream.set_nonblocking(true).and_then(|()| Peer::of(&stream)) {
+        let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => return log::warn!("cannot read the user of a connection to the control socket: {error}"),
         };
@@ -238,7 +239,7 @@ impl Server {
             }
         }
         if self.accepts_from.take_if(|from| *from <= now).is_some()
-            && let Err(error) = self.watch(self.socket.listener(), EventFlags::IN)
+            && let Err(error) = self.watch(&self.socket, EventFlags::IN)
         {
             log::error!("cannot wait for connections to the control socket: {error}; trying again in a second");
             self.accepts_from = Some(now.after(ACCEPT_RETRY_DELAY));

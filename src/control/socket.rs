@@ -1,20 +1,21 @@
 //! The control socket: its path, its mode, and which clients it admits.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use knock_config::Config;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::SocketType;
+
+use crate::os::local_socket::{LocalSocket, NotListening, Peer};
 
 /// The path of the socket where neither the configuration nor the service manager sets one.
 pub(crate) const DEFAULT_PATH: &str = "/run/knockd/control.sock";
 /// Read and write for the owner and the group of the socket.
 const MODE: u32 = 0o660;
-/// Connections that wait to be accepted.
-const LISTEN_BACKLOG: i32 = 64;
 
 /// There is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -71,41 +72,14 @@ pub(crate) fn place(config: &Config) -> PathBuf {
     }
 }
 
-/// A listening socket. Its file is removed when it is dropped.
+/// The path of the socket for knockd-fleet: beside the control socket.
+pub(crate) fn fleet_place(config: &Config) -> PathBuf {
+    place(config).with_file_name("fleet.sock")
+}
+
+/// The control socket. Its file is removed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file, so that no other file is removed.
-    file: (u64, u64),
-}
-
-/// The user of the client, as the kernel knows it (unix(7), `SO_PEERCRED`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// The user that connected.
-    pub(crate) uid: u32,
-    /// Its group.
-    pub(crate) gid: u32,
-}
-
-impl Peer {
-    /// The user of the client of that stream.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel does not know it.
-    pub(crate) fn of(stream: &UnixStream) -> io::Result<Peer> {
-        let credentials = sockopt::socket_peercred(stream)?;
-        Ok(Peer { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
-    }
-
-    /// Whether it may see the content of the configuration: root, and the daemon's own user, who can read the file
-    /// anyway.
-    pub(crate) fn may_know_secrets(self) -> bool {
-        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
-    }
-}
+pub(crate) struct Socket(LocalSocket);
 
 impl Socket {
     /// Listens at that path. A socket that a dead daemon left is replaced.
@@ -114,128 +88,44 @@ impl Socket {
     ///
     /// Where a daemon listens there already, or the path can't be used.
     pub(crate) fn listen(path: &Path) -> Result<Socket, Error> {
-        let failed = |action| move |error: io::Error| Error::Create { path: path.to_owned(), action, error };
+        let failed = |action, error| Error::Create { path: path.to_owned(), action, error };
         if path == Path::new(DEFAULT_PATH)
             && let Some(directory) = path.parent()
         {
-            fs::create_dir_all(directory).map_err(failed("making its directory"))?;
+            fs::create_dir_all(directory).map_err(|error| failed("making its directory", error))?;
         }
-        remove_stale(path)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|error| failed("opening a socket")(error.into()))?;
-        let address = SocketAddrUnix::new(path).map_err(|error| failed("using its path")(error.into()))?;
-        rustix::net::bind(&socket, &address).map_err(|error| failed("binding it")(error.into()))?;
-        let bound = || -> io::Result<(u64, u64)> {
-            fs::set_permissions(path, Permissions::from_mode(MODE))?;
-            // No client can connect before this, so the mode that the umask gave was never in force.
-            rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-            let metadata = fs::symlink_metadata(path)?;
-            Ok((metadata.dev(), metadata.ino()))
-        };
-        match bound() {
-            Ok(file) => Ok(Socket { listener: socket.into(), path: path.to_owned(), file }),
-            Err(error) => {
-                let _ = fs::remove_file(path);
-                Err(failed("setting its mode to 0660")(error))
-            }
-        }
+        let listening = LocalSocket::listen(path, SocketType::STREAM, MODE);
+        listening.map(Socket).map_err(|error| match error {
+            NotListening::Failed { action, error } => failed(action, error),
+            NotListening::Running => Error::Running(path.to_owned()),
+            NotListening::NotASocket => Error::NotASocket(path.to_owned()),
+        })
     }
 
-    /// The descriptor to poll.
-    pub(crate) fn listener(&self) -> &UnixListener {
-        &self.listener
+    /// The next connection; [`ErrorKind::WouldBlock`] where there is none.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub(crate) fn accept(&self) -> io::Result<UnixStream> {
+        self.0.accept().map(UnixStream::from)
     }
 
     /// Its path.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Whether that client may send requests. The mode of the file admits its owner and its group. Where an
     /// administrator has opened the file to all, the group of the client is checked here.
     pub(crate) fn admits(&self, peer: Peer) -> bool {
         let by_file = |file: fs::Metadata| file.mode() & 0o002 == 0 || file.gid() == peer.gid;
-        peer.may_know_secrets() || fs::symlink_metadata(&self.path).is_ok_and(by_file)
+        peer.may_know_secrets() || fs::symlink_metadata(self.path()).is_ok_and(by_file)
     }
 }
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::debug!("cannot remove the control socket {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Removes the socket of a daemon that is dead.
-fn remove_stale(path: &Path) -> Result<(), Error> {
-    let failed = |action, error| Error::Create { path: path.to_owned(), action, error };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("looking for an old one", error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
-        Ok(_) => {}
-    }
-    match is_alive(path) {
-        Ok(true) => Err(Error::Running(path.to_owned())),
-        Ok(false) => match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("removing an old one", error)),
-            _ => Ok(()),
-        },
-        Err(error) => Err(failed("asking whether a daemon is at the old one", error)),
-    }
-}
-
-/// Whether a daemon listens there. It does not wait for one that accepts no connection.
-fn is_alive(path: &Path) -> io::Result<bool> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
-        // Its backlog is full.
-        Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(true),
-        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_living_daemons_socket_is_left_alone_and_a_dead_ones_replaced() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("control.sock");
-        let living = Socket::listen(&path).expect("the path is free");
-        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, MODE);
-        assert!(matches!(Socket::listen(&path), Err(Error::Running(_))));
-        drop(living);
-        assert!(!path.exists(), "the file goes with the socket");
-
-        drop(UnixListener::bind(&path).expect("a socket"));
-        assert!(path.exists(), "the standard library leaves the file, as a daemon that was killed does");
-        let _replaced = Socket::listen(&path).expect("the old one is replaced");
-    }
-
-    #[test]
-    fn nothing_but_a_socket_is_replaced() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("control.sock");
-        fs::write(&path, "precious").expect("a file");
-        assert!(matches!(Socket::listen(&path), Err(Error::NotASocket(_))));
-        assert_eq!(fs::read_to_string(&path).expect("it is there"), "precious");
-    }
-
-    #[test]
-    fn a_socket_that_took_the_place_is_not_removed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("control.sock");
-        let first = Socket::listen(&path).expect("the path is free");
-        fs::remove_file(&path).expect("somebody removes it");
-        let _second = Socket::listen(&path).expect("the path is free again");
-        drop(first);
-        assert!(path.exists());
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

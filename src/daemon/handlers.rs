@@ -9,12 +9,12 @@ use knock_grant::{Cause, Grant, Opens, Revoked, SetState};
 use knock_proto::{Protocol, RuleId, Time};
 use serde_json::Value;
 
+use crate::control::Request;
 use crate::control::counters::Counters;
 use crate::control::protocol::{
     self, Code, Command, Granted, Interface, Process, Refusal, Reloaded, RuleState, Set, Status, Table, Trial, Tried,
 };
 use crate::control::response::Response;
-use crate::control::{Peer, Request};
 use crate::daemon::Daemon;
 use crate::daemon::questions::Asker;
 use crate::daemon::reload_thread::{Job, NotReloaded};
@@ -24,6 +24,7 @@ use crate::ear::listener::InterfaceState;
 use crate::logging;
 use crate::os::child::Role;
 use crate::os::clock::now;
+use crate::os::local_socket::Peer;
 use crate::os::privileges::Protections;
 use crate::triggers::signed_packets::SignedPackets;
 

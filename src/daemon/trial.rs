@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use knock_proto::Time;
 
-use crate::control::Peer;
 use crate::control::protocol::{Code, Confirmed, Refusal};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
@@ -17,6 +16,7 @@ use crate::daemon::config_source::has_pending_stops;
 use crate::daemon::reload_thread::{Job, NotReloaded};
 use crate::logging::events::Event;
 use crate::os::clock::now;
+use crate::os::local_socket::Peer;
 use crate::os::privileges::RequiredPrivileges;
 
 /// The time after which it is tried again to go back, where that failed.
