@@ -17,6 +17,7 @@ mod probe;
 mod relay;
 mod reply;
 mod scan;
+mod store;
 mod wait;
 mod wire;
 
@@ -33,5 +34,6 @@ pub use probe::{Reach, Session, tcp, udp};
 pub use relay::{Conditions, RELAYED_V4, RELAYED_V6, Relay};
 pub use reply::{Answer, Reply};
 pub use scan::Order;
+pub use store::{Store, store_engines};
 pub use wait::{DEADLINE, Held, wait_until};
 pub use wire::{Mac, Wire, neighbour};

@@ -3,17 +3,15 @@
 mod knockd;
 mod scale;
 mod security;
-mod store;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use knock_fleet::link::{Claim, RecordBytes};
 use knock_spa::UnixTime;
-use knock_testkit::{Network, wait_until};
+use knock_testkit::{Network, Store, store_engines, wait_until};
 
 use knockd::{Node, now, settings};
-use store::{Server, engines};
 
 /// A store, and as many hosts for nodes.
 pub(crate) fn network(nodes: u8) -> Network {
@@ -33,10 +31,10 @@ fn nodes(network: &Network) -> Vec<Node> {
 }
 
 /// Runs a test with each kind of server.
-fn with_each(nodes_of: u8, test: impl Fn(&Network, &mut Server<'_>, Vec<Node>)) {
+fn with_each(nodes_of: u8, test: impl Fn(&Network, &mut Store<'_>, Vec<Node>)) {
     let network = network(nodes_of);
-    for engine in engines() {
-        let mut server = Server::start(engine, &network.server.namespace, "");
+    for engine in store_engines() {
+        let mut server = Store::start(engine, &network.server.namespace, "");
         let nodes = nodes(&network);
         test(&network, &mut server, nodes);
     }
@@ -168,14 +166,14 @@ fn an_emptied_store_gets_the_records_of_all_nodes_again() {
 #[test]
 fn another_store_whose_stream_has_other_positions_is_followed() {
     with_each(2, |network, server, mut nodes| {
-        let engine = engines()[0];
+        let engine = store_engines()[0];
         let first = nodes[0].publish();
         nodes[1].wait_for_record(&first);
         // The position in the stream is in the future of the next store.
         server.admin(&["XADD", "knock:{web.example.com}:log", "99999999999999-0", "r", "x"]);
         wait_until("it is read", || nodes[1].wait_for_state("a state", |_| true).foreign > 0);
         server.kill();
-        let other = Server::start(engine, &network.server.namespace, "");
+        let other = Store::start(engine, &network.server.namespace, "");
         let records: Vec<RecordBytes> = (0..10).map(|round| nodes[round % 2].publish()).collect();
         nodes.iter().for_each(|node| records.iter().for_each(|record| node.wait_for_record(record)));
         wait_until("the first one is there again", || other.admin(&["ZCARD", "knock:{web.example.com}:live"]) == "11");

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use knock_fleet::link::RecordBytes;
 use knock_fleet::{Known, Node as Trusted, NodeKey, Peer, PeerRule, Record, Trust, What};
-use knock_testkit::wait_until;
+use knock_testkit::{Store, store_engines, wait_until};
 
 use crate::knockd::{Node, REALM, now, settings};
-use crate::store::{Server, engines};
+
 use crate::{network, nodes, servers};
 
 #[test]
 #[ignore = "measures"]
 fn from_one_node_to_all_of_ten() {
     let network = network(10);
-    for engine in engines() {
-        let _server = Server::start(engine, &network.server.namespace, "");
+    for engine in store_engines() {
+        let _server = Store::start(engine, &network.server.namespace, "");
         let mut nodes = nodes(&network);
         let mut times: Vec<Duration> = Vec::new();
         for round in 0..300 {
@@ -46,8 +46,8 @@ fn peer(key: &NodeKey) -> Peer {
 fn a_node_that_was_away_with_100_000_live_grants() {
     const GRANTS: u32 = 100_000;
     let network = network(2);
-    for engine in engines() {
-        let server = Server::start(engine, &network.server.namespace, "");
+    for engine in store_engines() {
+        let server = Store::start(engine, &network.server.namespace, "");
         let first = Node::start(&network.clients[0].namespace, 1, settings(&servers()));
         first.wait_until_ready();
         let mut records: Vec<RecordBytes> = Vec::new();

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use knock_fleet::link::{Claim, Settings, Tls};
-use knock_testkit::wait_until;
+use knock_testkit::{Store, store_engines, wait_until};
 
 use crate::knockd::{Node, file, settings};
-use crate::store::{Server, engines};
+
 use crate::{network, servers};
 
 fn with_password(path: &Path) -> Settings {
@@ -20,10 +20,10 @@ fn the_permissions_of_the_document_are_enough_and_no_more_is_used() {
     let network = network(2);
     let directory = tempfile::tempdir().expect("a directory");
     let password = file(&directory, "password", "example-password\n");
-    for engine in engines() {
+    for engine in store_engines() {
         let document = include_str!("../../../../docs/fleet-protocol.md");
         let line = document.lines().find(|line| line.starts_with("user web on ")).expect("a line for the store");
-        let server = Server::start(engine, &network.server.namespace, &format!("user default off\n{line}"));
+        let server = Store::start(engine, &network.server.namespace, &format!("user default off\n{line}"));
         let mut nodes: Vec<Node> = network
             .clients
             .iter()
@@ -73,9 +73,9 @@ fn a_wrong_password_is_named_and_a_right_one_is_used_without_a_restart() {
     let network = network(1);
     let directory = tempfile::tempdir().expect("a directory");
     let password = file(&directory, "password", "wrong\n");
-    for engine in engines() {
+    for engine in store_engines() {
         let lines = "user default off\nuser web on >example-password ~* +@all";
-        let _server = Server::start(engine, &network.server.namespace, lines);
+        let _server = Store::start(engine, &network.server.namespace, lines);
         let node = Node::start(&network.client().namespace, 1, with_password(&password));
         let state = node.wait_for_state("a problem", |state| !state.problem.is_empty());
         assert!(
@@ -122,13 +122,13 @@ fn a_store_is_trusted_by_its_certificate_only() {
         tls: Some(Tls { ca: Some(directory.path().join(format!("{name}.pem"))) }),
         ..settings(&servers())
     };
-    for engine in engines() {
+    for engine in store_engines() {
         let path = directory.path().display();
         let lines = format!(
             "port 0\ntls-port 6379\ntls-auth-clients no\ntls-cert-file {path}/ours-store.pem\ntls-key-file {path}/ours-store.key\n\
              tls-ca-cert-file {path}/ours.pem"
         );
-        let _server = Server::start(engine, &network.server.namespace, &lines);
+        let _server = Store::start(engine, &network.server.namespace, &lines);
         let mut nodes: Vec<Node> = network
             .clients
             .iter()
@@ -157,9 +157,9 @@ fn a_store_is_trusted_by_its_certificate_only() {
 #[test]
 fn a_replica_is_read_and_a_primary_is_written_to() {
     let network = network(2);
-    for engine in engines() {
-        let primary = Server::start(engine, &network.server.namespace, "");
-        let replica = Server::start(
+    for engine in store_engines() {
+        let primary = Store::start(engine, &network.server.namespace, "");
+        let replica = Store::start(
             engine,
             &network.clients[1].namespace,
             &format!("replicaof {} 6379", knock_testkit::SERVER_V4),
@@ -178,7 +178,7 @@ fn a_replica_is_read_and_a_primary_is_written_to() {
 #[test]
 fn the_program_has_no_file_but_its_socket() {
     let network = network(1);
-    let _server = Server::start(engines()[0], &network.server.namespace, "");
+    let _server = Store::start(store_engines()[0], &network.server.namespace, "");
     let node = Node::start(&network.client().namespace, 1, settings(&servers()));
     node.wait_until_ready();
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("it runs");
