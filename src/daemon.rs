@@ -5,6 +5,7 @@ mod config_copies;
 mod config_source;
 mod dispatch;
 mod ear;
+mod fleet;
 mod handlers;
 mod hearing;
 mod interfaces;
@@ -38,6 +39,7 @@ use crate::daemon::reload_thread::Reloads;
 use crate::daemon::runner::{Runner, stop_time};
 use crate::daemon::trial::InForce;
 use crate::daemon::watching::Watching;
+use crate::fleet::Fleet;
 use crate::logging::events::{Event, EventLog};
 use crate::os::clock::{Sleep, now, slept};
 use crate::os::poller::Poller;
@@ -62,6 +64,12 @@ enum Ready {
     Control,
     /// The ear has said something.
     Ear,
+    /// knockd-fleet connects.
+    FleetSocket,
+    /// knockd-fleet has said something.
+    Fleet,
+    /// Records are verified.
+    Records,
 }
 
 /// Why the daemon ends.
@@ -100,6 +108,8 @@ pub(crate) struct Daemon {
     pub(crate) sequences: Sequences,
     /// `None` where the configuration has no `spa`.
     pub(crate) signed: Option<SignedPackets>,
+    /// `None` where the configuration has no `fleet`.
+    pub(crate) fleet: Option<Fleet>,
     pub(crate) cooldowns: Cooldowns,
     pub(crate) ear: Ear,
     pub(crate) interfaces: Interfaces,
@@ -140,6 +150,7 @@ impl Daemon {
             poller.watch(runner, Ready::Runner)?;
         }
         self.watch_replaceable(&mut poller)?;
+        self.watch_fleet(&mut poller)?;
 
         let states = self.interfaces.states();
         let interfaces = states.iter().map(|i| format!("{} ({})", i.name, i.state)).collect::<Vec<_>>().join(", ");
@@ -179,9 +190,13 @@ impl Daemon {
                         self.observe_grants(now());
                     }
                     Ready::Runner => self.listen_to_runner()?,
+                    Ready::FleetSocket => self.on_fleet_connect(now()),
+                    Ready::Fleet => self.listen_to_fleet(now()),
+                    Ready::Records => self.follow_records(now()),
                 }
             }
             self.tick(now())?;
+            self.watch_fleet(&mut poller)?;
             if std::mem::take(&mut self.reloads.has_ended) {
                 // It may have closed a descriptor, and opened another in its place.
                 self.watch_replaceable(&mut poller)?;
@@ -206,8 +221,8 @@ impl Daemon {
             return;
         }
         let names = exempt.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let signers = self.grants.policy().signers.clone();
-        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt, signers))) {
+        let (signers, vouchers) = (self.grants.policy().signers.clone(), self.grants.policy().vouchers.clone());
+        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt, signers, vouchers))) {
             Ok(()) => log::info!("the exempt interfaces are now: {names}"),
             Err(error) => log::error!("cannot change the exempt interfaces to {names}: {error}"),
         }
@@ -249,6 +264,7 @@ impl Daemon {
             self.cooldowns.forget_old(now);
         }
         self.tick_runner(now);
+        self.tick_fleet(now);
         self.events.summarise(now);
         self.tick_ear(now)
     }
@@ -261,6 +277,7 @@ impl Daemon {
             self.reloads.next_deadline(),
             self.cooldowns.next_old(),
             self.runner.as_ref().and_then(Runner::next_deadline),
+            self.fleet.as_ref().and_then(Fleet::next_deadline),
             self.next_trial_end(),
             self.watching.next_summary(),
             self.events.next_summary(),
@@ -284,6 +301,7 @@ impl Daemon {
         self.events.report_with(now(), Event::Stopping, None, None, &grants, format_args!("stopping"));
         // From now on, knockctl reports that no daemon answers.
         self.control = None;
+        self.fleet = None;
         if let Some(runner) = self.runner.take() {
             runner.stop(hand_over, time);
         }

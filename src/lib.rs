@@ -5,6 +5,7 @@ mod control;
 mod ctl;
 mod daemon;
 mod ear;
+mod fleet;
 mod logging;
 mod os;
 mod runner;

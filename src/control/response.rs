@@ -127,10 +127,10 @@ impl Response {
 
 fn entry(policy: &Policy, now: Time, grant: &knock_grant::Grant) -> Grant {
     let opens = policy.places(&grant.rule, grant.address);
-    let signer = grant.key.and_then(|key| policy.signers.keys.get(&key));
+    let signer = grant.basis.key.and_then(|key| policy.signers.keys.get(&key));
     Grant {
         user: signer.map(|signer| signer.name.to_string()),
-        key: grant.key.map(|key| key.to_string()),
+        key: grant.basis.key.map(|key| key.to_string()),
         rule: grant.rule.to_string(),
         address: grant.prefix.to_string(),
         opens: opens.iter().map(ToString::to_string).collect(),

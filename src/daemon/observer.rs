@@ -60,9 +60,9 @@ fn in_utc(time: SystemTime) -> String {
 
 /// The fields of the journal that name the user of a signed packet; none for other causes.
 pub(super) fn user_fields(cause: &Cause) -> Vec<(&'static str, String)> {
-    match cause {
-        Cause::Packet { user, .. } => fields_of_user(&user.name, &user.key).into(),
-        _ => Vec::new(),
+    match cause.user() {
+        Some(user) => fields_of_user(&user.name, &user.key).into(),
+        None => Vec::new(),
     }
 }
 
@@ -76,6 +76,9 @@ impl Daemon {
     pub(crate) fn observe_grants(&mut self, now: Time) {
         while let Some(event) = self.grants.poll_event() {
             self.count(&event);
+            if let Some(fleet) = &mut self.fleet {
+                fleet.note(now, &event);
+            }
             let kind = match &event {
                 GrantEvent::Granted { .. } => Event::Granted,
                 GrantEvent::Extended { .. } => Event::Extended,
@@ -141,8 +144,8 @@ impl Daemon {
             }
         }
         fields.extend(event.cause().map(|cause| ("KNOCK_BY", cause.label())));
-        match (event.cause(), event.grant().and_then(|grant| grant.key)) {
-            (Some(cause @ Cause::Packet { .. }), _) => fields.extend(user_fields(cause)),
+        match (event.cause(), event.grant().and_then(|grant| grant.basis.key)) {
+            (Some(cause), _) if cause.user().is_some() => fields.extend(user_fields(cause)),
             (_, Some(key)) => {
                 let signer = self.grants.policy().signers.keys.get(&key);
                 // The user of a key that is gone has no name.
@@ -189,7 +192,7 @@ mod tests {
             since,
             expires,
             timeout: Duration::from_secs(1),
-            key: None,
+            basis: knock_grant::Basis::default(),
             elements: 1,
         };
         GrantEvent::Granted { grant, cause: Cause::Knock }

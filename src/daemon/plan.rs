@@ -5,10 +5,11 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use knock_config::{Allow, Config, Rule};
-use knock_grant::{Opens, Policy, Signers};
+use knock_grant::{Opens, Policy, Signers, Vouchers};
 use knock_nft::{Doors, GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
+use crate::fleet::plan::{FleetError, FleetPlan};
 use crate::os::clock::{clock_reading, unix_time};
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::OneTimeError;
@@ -81,8 +82,9 @@ fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
 }
 
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
-/// by an alternative name, which nftables does not know. `signers`: who may ask with signed packets.
-pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signers) -> Policy {
+/// by an alternative name, which nftables does not know. `signers`: who may ask with signed packets. `vouchers`: the nodes of
+/// the fleet.
+pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signers, vouchers: Vouchers) -> Policy {
     let rules: HashMap<RuleId, Opens> = config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect();
     let prefixes: HashMap<RuleId, (u8, u8)> = config.rules.iter().filter_map(prefix).collect();
     let kinds = rules.iter().flat_map(|(rule, opens)| {
@@ -91,8 +93,9 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
             _ => &[],
         };
         let prefix = prefixes.get(rule).copied().unwrap_or(WHOLE);
-        // Signed packets may ask for the address alone.
-        let alone = Some(WHOLE).filter(|_| signers.rules.contains(rule) && prefix != WHOLE);
+        // Signed packets and other nodes may ask for the address alone.
+        let can_be_alone = vouchers.fleet || signers.rules.contains(rule);
+        let alone = Some(WHOLE).filter(|_| can_be_alone && prefix != WHOLE);
         let lengths = [Some(prefix), alone].into_iter().flatten();
         lengths
             .flat_map(|(prefix4, prefix6)| accesses.iter().map(move |&access| GrantKind { access, prefix4, prefix6 }))
@@ -106,7 +109,7 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
         owner: config.nftables.owner,
         doors: Doors::default(),
     });
-    Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers }
+    Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers, vouchers }
 }
 
 /// What the triggers need of the configuration, and of the files that it names. With many rules or keys it takes a while to
@@ -116,6 +119,7 @@ pub(crate) struct Plans {
     pub(crate) signed: Option<SignedPlan>,
     /// Who may ask with signed packets.
     pub(crate) signers: Signers,
+    pub(crate) fleet: Option<FleetPlan>,
 }
 
 /// A file that the configuration names can't be used.
@@ -127,6 +131,9 @@ pub(crate) enum PlanError {
     /// It is one for signed packets.
     #[error(transparent)]
     Spa(#[from] SpaError),
+    /// It is the key of the node, or that is no node of the fleet.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
 }
 
 impl Plans {
@@ -140,11 +147,15 @@ impl Plans {
         let now = unix_time(clock_reading().wall);
         let signed = SignedPlan::load(config, owners, now)?;
         let signers = signed.as_ref().map(|plan| plan.signers(now)).unwrap_or_default();
-        Ok(Plans { sequences, signed, signers })
+        let fleet = FleetPlan::load(config, signed.as_ref(), owners)?;
+        Ok(Plans { sequences, signed, signers, fleet })
     }
-}
 
-impl Plans {
+    /// The nodes of the fleet.
+    pub(crate) fn vouchers(&self) -> Vouchers {
+        self.fleet.as_ref().map(FleetPlan::vouchers).unwrap_or_default()
+    }
+
     /// For the ear, which is to listen with these packet sockets.
     pub(crate) fn for_the_ear(&self, sockets: Vec<u32>) -> crate::ear::plan::Plan {
         self.sequences.for_the_ear(self.signed.as_ref(), sockets)

@@ -220,7 +220,9 @@ impl Daemon {
         let Prepared { loaded, plans, copy, differs_from_file } = prepared;
         let config = Rc::new(ActiveConfig::new(loaded.config));
         let now = now();
-        let policy = policy(&config, self.interfaces.resolve(&config.nftables.exempt_interfaces), plans.signers);
+        let exempt = self.interfaces.resolve(&config.nftables.exempt_interfaces);
+        let vouchers = plans.vouchers();
+        let policy = policy(&config, exempt, plans.signers, vouchers);
         if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
             self.abort_ear();
             return Err(match error.is_configuration() {
@@ -236,6 +238,7 @@ impl Daemon {
         self.observe_grants(now);
         self.sequences = Sequences::new(plans.sequences);
         self.apply_signed(&config, plans.signed);
+        self.apply_fleet(now, &config, plans.fleet);
         self.cooldowns.reconfigure(cooldowns(&config), config.limits.sources);
         for field in fixed_at_start(&self.config, &config) {
             log::warn!("{field} has changed, but a reload does not apply it; restart knockd");

@@ -12,10 +12,11 @@ use crate::control::protocol::What;
 use crate::daemon::Daemon;
 use crate::daemon::config_source::replay_place;
 use crate::daemon::observer::fields_of_user;
+use crate::fleet::Claimant;
 use crate::logging::events::Event;
 use crate::os::clock::clock_reading;
 use crate::triggers::signed_packets::plan::SignedPlan;
-use crate::triggers::signed_packets::{Denied, Signed, SignedPackets};
+use crate::triggers::signed_packets::{Accepted, Denied, Signed, SignedPackets};
 
 impl Daemon {
     /// Does what a user asks for with a packet that came from `source`, or logs why not.
@@ -23,26 +24,37 @@ impl Daemon {
         let Signed { user, result } = signed;
         match result {
             Err(denied) => self.deny(now, source, &user, denied),
-            Ok(Decision { rule, address, wide, action }) => {
-                let config = self.config.clone();
-                // The rules of packets are those of the configuration.
-                let Some(rule) = config.rule(rule.as_str()) else { return };
-                let cause = Cause::Packet { user, wide };
-                match action {
-                    Action::Open { lifetime } => {
-                        if self.begin_cooldown(now, rule, address) {
-                            self.complete(now, rule, address, lifetime, cause);
-                        }
-                    }
-                    Action::Close => self.close_for(now, rule, address, cause),
+            // Sent to another node from another address, it would open that one to whoever caught it.
+            Ok(accepted) if accepted.proof.observed && accepted.opens() && self.fleet.is_some() => {
+                self.claim(now, Claimant { source, user, accepted });
+            }
+            Ok(accepted) => self.follow_accepted(now, user, accepted),
+        }
+    }
+
+    /// Does what a packet asks for that no other node has used.
+    pub(super) fn follow_accepted(&mut self, now: Time, user: User, accepted: Accepted) {
+        let Accepted { decision: Decision { rule, address, wide, action }, proof } = accepted;
+        let config = self.config.clone();
+        // The rules of packets are those of the configuration.
+        let Some(rule) = config.rule(rule.as_str()) else { return };
+        let cause = Cause::Packet { user, wide, proof };
+        match action {
+            Action::Open { lifetime } => {
+                if self.begin_cooldown(now, rule, address) {
+                    self.complete(now, rule, address, lifetime, cause);
                 }
             }
+            Action::Close => self.close_for(now, rule, address, cause),
         }
     }
 
     /// Ends what a rule did for an address.
     fn close_for(&mut self, now: Time, rule: &Rule, address: IpAddr, cause: Cause) {
         self.cooldowns.end(&rule.name, address);
+        if let (Some(fleet), Cause::Packet { wide, proof, .. }) = (&mut self.fleet, &cause) {
+            fleet.closed(now, &rule.name, address, *wide, proof);
+        }
         if rule.allow.is_some() {
             // An error is in the log.
             let _ = self.grants.revoke(now, &rule.name, address, cause);
@@ -57,7 +69,7 @@ impl Daemon {
         }
     }
 
-    fn deny(&mut self, now: Time, source: IpAddr, user: &User, denied: Denied) {
+    pub(super) fn deny(&mut self, now: Time, source: IpAddr, user: &User, denied: Denied) {
         let Denied { rule, reason, logged } = denied;
         self.note_outcome(now, source, rule.as_deref(), What::Refused, format!("{}: {reason}", user.name));
         let Some(left_out) = logged else { return };

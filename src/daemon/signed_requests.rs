@@ -7,11 +7,11 @@ use base64ct::{Base64, Encoding};
 use knock_proto::Time;
 use knock_spa::{AddressPolicy, AuthorizedKey, Fingerprint, PAYLOAD_MAX, UnixTime};
 
-use crate::control::Peer;
 use crate::control::protocol::{Code, Key, LastUse, Refusal, Submitted};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::os::clock::{clock_reading, unix_time};
+use crate::os::local_socket::Peer;
 use crate::triggers::signed_packets::Outcome;
 use crate::triggers::signed_packets::plan::user_name;
 
@@ -37,7 +37,7 @@ impl Daemon {
             activities.insert(*key, activity);
         }
         for grant in self.grants.ledger().iter().filter(|grant| grant.expires > now) {
-            if let Some(key) = grant.key {
+            if let Some(key) = grant.basis.key {
                 activities.entry(key).or_default().grants += 1;
             }
         }
@@ -63,7 +63,7 @@ impl Daemon {
         };
         let accepted = signed.result.is_ok();
         let rule = match &signed.result {
-            Ok(decision) => Some(decision.rule.to_string()),
+            Ok(accepted) => Some(accepted.decision.rule.to_string()),
             Err(denied) => denied.rule.clone(),
         };
         let message = format_args!("uid {} submits a signed packet of {} from {address}", peer.uid, signed.user.name);

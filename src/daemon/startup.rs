@@ -233,9 +233,11 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let mut ear = Ear::start().map_err(broken)?;
     let numbers = interfaces.numbers(&config.interfaces, &sockets);
     ear.prepare(&plans.for_the_ear(numbers), &sockets).map_err(broken)?;
+    let vouchers = plans.vouchers();
     let sequences = Sequences::new(plans.sequences);
     let events = EventLog::default();
-    let policy = Rc::new(policy(&config, interfaces.resolve(&config.nftables.exempt_interfaces), plans.signers));
+    let exempt = interfaces.resolve(&config.nftables.exempt_interfaces);
+    let policy = Rc::new(policy(&config, exempt, plans.signers, vouchers));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
@@ -283,6 +285,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         in_force,
         sequences,
         signed,
+        fleet: None,
         cooldowns,
         ear,
         interfaces,
@@ -302,6 +305,8 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         notifier,
     };
     daemon.observe_grants(now());
+    let config = daemon.config.clone();
+    daemon.apply_fleet(now(), &config, plans.fleet);
     Ok(daemon)
 }
 

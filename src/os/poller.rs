@@ -83,6 +83,19 @@ impl<T: Copy> Poller<T> {
         }
     }
 
+    /// Waits for input on the descriptor no longer. One that is not watched stays so.
+    ///
+    /// # Errors
+    ///
+    /// Where epoll refuses.
+    pub(crate) fn unwatch(&mut self, descriptor: impl AsFd) -> io::Result<()> {
+        self.watched.remove(&u64::from(descriptor.as_fd().as_raw_fd().unsigned_abs()));
+        match epoll::delete(&self.epoll, descriptor) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits until a descriptor is ready or the deadline is reached. A signal ends the wait as well, and so does waking
     /// up from a suspension. [`Poller::next`] says what is ready.
     ///

@@ -7,8 +7,10 @@ mod users;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use knock_fleet::Proof;
 use knock_grant::User;
 use knock_proto::Time;
 use knock_spa::replay::Replayed;
@@ -57,7 +59,22 @@ pub(crate) struct Signed {
     /// The user.
     pub(crate) user: User,
     /// What follows, or why nothing does.
-    pub(crate) result: Result<Decision, Denied>,
+    pub(crate) result: Result<Accepted, Denied>,
+}
+
+/// A packet that was accepted.
+pub(crate) struct Accepted {
+    /// What follows from it.
+    pub(crate) decision: Decision,
+    /// What other nodes need to believe it.
+    pub(crate) proof: Arc<Proof>,
+}
+
+impl Accepted {
+    /// Whether it opens something.
+    pub(crate) fn opens(&self) -> bool {
+        matches!(self.decision.action, knock_spa::Action::Open { .. })
+    }
 }
 
 /// Why a packet of a user gets nothing.
@@ -190,16 +207,17 @@ impl SignedPackets {
         let result = request.map_err(|refusal| refusal.to_string());
         let result = result.and_then(|request| match is_known {
             true => Err(Replayed::Seen.to_string()),
-            false => self.decide(at, &opened, &request, source),
+            false => self.decide(at, &opened, &request, source).map(|decision| (decision, request.address.is_none())),
         });
         let key = self.keyring.key(&opened);
         let user = User { name: user_name(key).into(), key: key.key.fingerprint() };
         let state = self.users.of(&user);
         let result = match result {
-            Ok(decision) => {
+            Ok((decision, observed)) => {
                 self.counters.accepted += 1;
                 state.accepted(at, source);
-                Ok(decision)
+                let proof = Proof { fingerprint: user.key, request: opened.signed_request(), observed };
+                Ok(Accepted { decision, proof: Arc::new(proof) })
             }
             Err(reason) => {
                 self.counters.refused += 1;
@@ -233,6 +251,12 @@ impl SignedPackets {
         let replays = self.replays.as_mut().map_err(|(problem, _)| problem.clone())?;
         replays.accept(*opened.nonce(), request.time, now).map_err(|error| error.to_string())?;
         Ok(decision)
+    }
+
+    /// A packet that was accepted gets nothing after all.
+    pub(crate) fn denied(&mut self, now: Time, user: &User, rule: Option<String>, reason: String) -> Denied {
+        self.counters.refused += 1;
+        Denied { rule, reason, logged: self.users.of(user).refused(now) }
     }
 
     /// Why no packet can be accepted.

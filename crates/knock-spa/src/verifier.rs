@@ -28,6 +28,11 @@ impl Verifier {
         Verifier { audience: realm.audience(), keys, by_fingerprint }
     }
 
+    /// The keys.
+    pub fn keys(&self) -> &[AuthorizedKey] {
+        &self.keys
+    }
+
     /// The key with that fingerprint; `None` if it may not sign here.
     pub fn key(&self, fingerprint: &Fingerprint) -> Option<&AuthorizedKey> {
         self.by_fingerprint.get(fingerprint).map(|&index| &self.keys[index])

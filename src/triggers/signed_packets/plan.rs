@@ -5,9 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use knock_config::{Allow, Config, Spa};
+use knock_fleet::Packets;
 use knock_grant::{Signer, Signers};
 use knock_proto::RuleId;
-use knock_spa::{AuthorizedKey, AuthorizedKeys, Cover, CoverError, Keyring, LineWarning, RuleTerms, Terms, UnixTime};
+use knock_spa::{
+    AuthorizedKey, AuthorizedKeys, Cover, CoverError, Keyring, LineWarning, RuleTerms, Terms, UnixTime, Verifier,
+};
 use zeroize::Zeroizing;
 
 use crate::ear;
@@ -103,6 +106,11 @@ impl SignedPlan {
             window: self.terms.window,
             opener: self.keyring.opener().to_bytes(),
         }
+    }
+
+    /// For packets that other nodes of the fleet have accepted.
+    pub(crate) fn packets(&self, spa: &Spa) -> Packets {
+        Packets { verifier: Verifier::new(&spa.realm, self.keyring.shared_keys()), terms: self.terms.clone() }
     }
 
     /// For the grant manager: who may ask for what at that time.

@@ -1,0 +1,441 @@
+//! The fleet, as this node takes part in it: it writes its grants down for the other nodes, and decides what their records
+//! are worth. knockd-fleet, another process, carries records from and to the store; `docs/fleet-protocol.md` is the reference.
+//!
+//! Nothing here waits: what can't be handed over is kept, and signatures are verified by a thread.
+
+mod claims;
+mod connection;
+mod outbox;
+pub(crate) mod plan;
+mod worker;
+mod written;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knock_config::OnOutage;
+use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, ToFleet};
+use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, Record, Refused, Subject};
+use knock_proto::{Budget, Time};
+use knock_spa::RuleName;
+use rustix::net::SocketType;
+
+pub(crate) use claims::Claimant;
+use claims::Claims;
+use connection::{Broken, Connection};
+use outbox::Outbox;
+use plan::FleetPlan;
+use worker::Worker;
+
+use crate::os::clock::{clock_reading, unix_time};
+use crate::os::local_socket::{self, LocalSocket};
+use crate::os::users::User;
+
+/// Everybody may connect; who it is decides.
+const MODE: u32 = 0o666;
+/// The user of knockd-fleet, where its package was installed.
+const USER: &str = "knockd-fleet";
+/// Connections that are accepted in one turn of the loop.
+const ACCEPTED_IN_A_ROW: usize = 8;
+/// Messages that are taken in one turn of the loop.
+const MESSAGES_IN_A_ROW: usize = 64;
+/// Results that are taken in one turn of the loop, each of them perhaps a change of the kernel.
+const RESULTS_IN_A_ROW: usize = 16;
+/// How soon what did not work is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How soon a record is handed over for which there was no room.
+const NO_ROOM: Duration = Duration::from_millis(10);
+/// Lines about the fleet that are logged at once, and the time for one more.
+const LINES: u32 = 10;
+const LINE: Duration = Duration::from_secs(10);
+/// Nodes that are not in the configuration, of which is known when they were there.
+const STRANGERS_MAX: usize = 100;
+
+/// What was done for other nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    /// Grants of other nodes.
+    pub(crate) granted: u64,
+    /// Revocations by other nodes.
+    pub(crate) revoked: u64,
+    /// Records without effect, by the reason.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+}
+
+/// The fleet.
+pub(crate) struct Fleet {
+    name: Arc<str>,
+    nodes: Vec<Node>,
+    peer: Arc<Peer>,
+    settings: Settings,
+    publish: BTreeSet<RuleName>,
+    on_outage: OnOutage,
+    window: Duration,
+    author: Author,
+    /// Where knockd-fleet connects; `Err`: why it can't, and when that is tried again.
+    socket: Result<LocalSocket, (String, Time)>,
+    path: PathBuf,
+    connection: Option<Connection>,
+    outbox: Outbox,
+    /// When it is tried again to hand records over.
+    outbox_due: Option<Time>,
+    known: Known,
+    worker: Option<Worker>,
+    claims: Claims,
+    state: State,
+    seen: BTreeMap<NodeId, Seen>,
+    counters: Counters,
+    lines: Budget,
+    /// Other descriptors than before are to be watched.
+    has_changed: bool,
+}
+
+/// A packet that has waited for its claim, and whose it is.
+pub(crate) type Claimed = (Claimant, Claim);
+
+impl Fleet {
+    /// Takes part. `path`: where knockd-fleet connects.
+    pub(crate) fn new(now: Time, plan: FleetPlan, path: PathBuf) -> Fleet {
+        let FleetPlan { realm, key, name, peer, nodes, settings, publish, on_outage, window } = plan;
+        let mut fleet = Fleet {
+            name,
+            nodes,
+            peer,
+            settings,
+            publish,
+            on_outage,
+            window,
+            author: Author::new(key, realm, counter()),
+            socket: Err((String::new(), now)),
+            path,
+            connection: None,
+            outbox: Outbox::default(),
+            outbox_due: None,
+            known: Known::default(),
+            worker: None,
+            claims: Claims::default(),
+            state: State::default(),
+            seen: BTreeMap::new(),
+            counters: Counters::default(),
+            lines: Budget::default(),
+            has_changed: true,
+        };
+        fleet.listen(now);
+        fleet
+    }
+
+    /// Changes to another configuration. What is known stays, but for what is not permitted any more.
+    pub(crate) fn apply(&mut self, plan: FleetPlan, path: PathBuf, now: Time) -> Vec<Claimed> {
+        let FleetPlan { realm, key, name, peer, nodes, settings, publish, on_outage, window } = plan;
+        (self.name, self.nodes, self.peer, self.publish) = (name, nodes, peer, publish);
+        (self.on_outage, self.window) = (on_outage, window);
+        self.author = Author::new(key, realm, counter());
+        let peer = Arc::clone(&self.peer);
+        self.known.keep_only(|subject, held| is_permitted(&peer, subject, held));
+        self.seen.clear();
+        if path != self.path {
+            (self.path, self.socket) = (path, Err((String::new(), now)));
+            self.listen(now);
+        }
+        if settings == self.settings {
+            return Vec::new();
+        }
+        // It gets the new ones when it connects, and reads what was not permitted before.
+        self.settings = settings;
+        self.disconnect()
+    }
+
+    fn listen(&mut self, now: Time) {
+        self.has_changed = true;
+        let listening = LocalSocket::listen(&self.path, SocketType::SEQPACKET, MODE);
+        self.socket = listening.map_err(|error| {
+            let problem = format!("cannot make the socket {} for knockd-fleet: {error}", self.path.display());
+            if self.lines.admit(now, LINES, LINE) {
+                log::error!("{problem}; trying again; until then nothing is shared with the fleet");
+            }
+            (problem, now.after(RETRY))
+        });
+    }
+
+    /// knockd-fleet connects, or somebody else.
+    pub(crate) fn on_connect(&mut self, now: Time) {
+        for _ in 0..ACCEPTED_IN_A_ROW {
+            let Ok(socket) = &self.socket else { return };
+            let connection = match socket.accept() {
+                Ok(connection) => connection,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                Err(error) => {
+                    // It would stay readable until there is a descriptor.
+                    self.socket = Err((format!("cannot accept knockd-fleet: {error}"), now.after(RETRY)));
+                    self.has_changed = true;
+                    return;
+                }
+            };
+            match local_socket::Peer::of(&connection) {
+                Ok(peer) if !admits(peer) => self.log(now, &format_args!("uid {} is not {USER}; refused", peer.uid)),
+                Ok(_) if self.connection.is_some() => {
+                    self.log(now, &format_args!("another knockd-fleet is connected already; refused"));
+                }
+                Ok(_) => self.connect(now, Connection::new(connection)),
+                Err(error) => self.log(now, &format_args!("cannot read the user of a connection: {error}")),
+            }
+        }
+    }
+
+    fn log(&mut self, now: Time, message: &std::fmt::Arguments<'_>) {
+        if self.lines.admit(now, LINES, LINE) {
+            log::warn!("{}: {message}", self.path.display());
+        }
+    }
+
+    fn connect(&mut self, now: Time, connection: Connection) {
+        if self.worker.is_none() {
+            match Worker::start() {
+                Ok(worker) => self.worker = Some(worker),
+                Err(error) => return self.log(now, &format_args!("cannot start a thread: {error}; refused")),
+            }
+        }
+        // A socket that was just made has room.
+        if matches!(connection.send(&ToFleet::Settings(Box::new(self.settings.clone()))), Ok(true)) {
+            log::info!("knockd-fleet is connected");
+            (self.connection, self.has_changed) = (Some(connection), true);
+            self.outbox.rewind();
+            self.hand_over(now);
+        }
+    }
+
+    /// Ends the connection. Returns the packets that wait for an answer.
+    fn disconnect(&mut self) -> Vec<Claimed> {
+        (self.connection, self.state, self.has_changed) = (None, State::default(), true);
+        self.claims.take_all().into_iter().map(|claimant| (claimant, Claim::Unknown)).collect()
+    }
+
+    fn on_broken(&mut self, now: Time, broken: &Broken) -> Vec<Claimed> {
+        if self.lines.admit(now, LINES, LINE) {
+            log::warn!("{broken}; until it is connected again, nothing is shared with the fleet");
+        }
+        self.disconnect()
+    }
+
+    /// Takes what knockd-fleet says. Returns the packets that were waiting for that.
+    pub(crate) fn receive(&mut self, now: Time) -> Vec<Claimed> {
+        let mut claimed = Vec::new();
+        for _ in 0..MESSAGES_IN_A_ROW {
+            if self.worker.as_ref().is_some_and(Worker::is_full) {
+                // It is read again when the thread has done half.
+                self.has_changed = true;
+                break;
+            }
+            let message = match self.connection.as_mut().map(Connection::receive) {
+                None | Some(Ok(None)) => break,
+                Some(Ok(Some(message))) => message,
+                Some(Err(broken)) => {
+                    claimed.extend(self.on_broken(now, &broken));
+                    break;
+                }
+            };
+            match message {
+                FromFleet::Record(record) => self.on_record(now, record),
+                FromFleet::Claimed { nonce, claim } => {
+                    claimed.extend(self.claims.take(&nonce).map(|claimant| (claimant, claim)));
+                }
+                FromFleet::State(state) => self.state = *state,
+                FromFleet::Seen(seen) => self.on_seen(*seen),
+            }
+        }
+        claimed
+    }
+
+    fn on_record(&mut self, now: Time, bytes: Box<RecordBytes>) {
+        // Most of what is read after a connection was made is known: that costs no signature.
+        match Record::decode(&bytes[..]) {
+            Err(error) => self.refuse(now, &Refused::Damaged(error)),
+            Ok(record) if self.known.has(&record) => self.refuse(now, &Refused::Known),
+            Ok(_) => {
+                let peer = Arc::clone(&self.peer);
+                self.worker.as_mut().map(|worker| worker.verify(bytes, peer));
+            }
+        }
+    }
+
+    fn on_seen(&mut self, seen: Seen) {
+        let is_ours = self.peer.trust.node(seen.node).is_some();
+        if is_ours || self.seen.contains_key(&seen.node) || self.seen.len() < self.nodes.len() + STRANGERS_MAX {
+            self.seen.insert(seen.node, seen);
+        }
+    }
+
+    fn refuse(&mut self, now: Time, refused: &Refused) {
+        *self.counters.refused.entry(refused.label()).or_default() += 1;
+        if !refused.is_expected() && self.lines.admit(now, LINES, LINE) {
+            log::warn!("a record from the store of the fleet is refused: {refused}");
+        }
+    }
+
+    /// Takes what the thread has verified. Returns what follows.
+    pub(crate) fn take_verified(&mut self, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if let Some(worker) = &self.worker {
+            worker.on_ready();
+        }
+        for _ in 0..RESULTS_IN_A_ROW {
+            let Some(worker) = &mut self.worker else { break };
+            let was_full = worker.is_full();
+            let result = match worker.next() {
+                Ok(Some(result)) => result,
+                Ok(None) => return actions,
+                Err(()) => {
+                    log::error!("the thread that verifies records has panicked; another one is started");
+                    self.worker = None;
+                    self.has_changed = true;
+                    // With the next connection, everything is read again.
+                    self.connection = None;
+                    return actions;
+                }
+            };
+            self.has_changed |= was_full;
+            if !Arc::ptr_eq(&result.peer, &self.peer) {
+                // It was verified by what was in force before a reload.
+                let peer = Arc::clone(&self.peer);
+                worker.verify(result.record, peer);
+                continue;
+            }
+            let wall = unix_time(clock_reading().wall);
+            match result.verified.and_then(|verified| self.known.admit(verified, wall)) {
+                Ok(action) => {
+                    match &action {
+                        Action::Grant(_) => self.counters.granted += 1,
+                        Action::Revoke(_) => self.counters.revoked += 1,
+                    }
+                    actions.push(action);
+                }
+                Err(refused) => self.refuse(now, &refused),
+            }
+        }
+        if let Some(worker) = &self.worker {
+            worker.look_again();
+        }
+        actions
+    }
+
+    /// Asks whether another node has used a packet; [`Fleet::receive`] or [`Fleet::tick`] has the answer. `Err`: it is known
+    /// already.
+    pub(crate) fn claim(&mut self, now: Time, claimant: Claimant) -> Result<(), Claimed> {
+        let nonce = claimant.accepted.proof.request.nonce;
+        let lifetime = u32::try_from(self.window.as_secs().saturating_mul(2)).unwrap_or(u32::MAX).max(1);
+        if self.known.has_packet(&nonce) {
+            // Its record was here before it.
+            let by = NodeId::from_bytes([0; 8]);
+            return Err((claimant, Claim::Taken { by }));
+        }
+        let asked = match &self.connection {
+            Some(connection) if !self.claims.is_full() => {
+                matches!(connection.send(&ToFleet::Claim { nonce, lifetime }), Ok(true))
+            }
+            _ => false,
+        };
+        if !asked {
+            return Err((claimant, Claim::Unknown));
+        }
+        self.claims.add(now, claimant);
+        Ok(())
+    }
+
+    /// Whether a packet is accepted of which nobody can say whether another node has used it.
+    pub(crate) fn grants_on_outage(&self) -> bool {
+        self.on_outage == OnOutage::Grant
+    }
+
+    /// The name of a node, as far as it is known.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        match self.peer.trust.node(node) {
+            Some(node) => node.name.to_string(),
+            None if *node.as_bytes() == [0; 8] => "another node".to_owned(),
+            None => format!("node {node}"),
+        }
+    }
+
+    /// Hands records over to knockd-fleet, as long as it takes them.
+    fn hand_over(&mut self, now: Time) {
+        self.outbox_due = None;
+        let wall = unix_time(clock_reading().wall);
+        let Some(connection) = &self.connection else { return };
+        for _ in 0..MESSAGES_IN_A_ROW {
+            let Some(record) = self.outbox.next(wall) else { return };
+            match connection.send(&ToFleet::Publish(Box::new(*record))) {
+                Ok(true) => self.outbox.advance(),
+                // An end of the connection is noticed where it is read.
+                Ok(false) | Err(_) => break,
+            }
+        }
+        self.outbox_due = Some(now.after(NO_ROOM));
+    }
+
+    /// When [`Fleet::tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let socket = self.socket.as_ref().err().map(|(_, due)| *due);
+        [socket, self.outbox_due, self.claims.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due. Returns packets that have waited for too long.
+    pub(crate) fn tick(&mut self, now: Time) -> Vec<Claimed> {
+        if self.socket.as_ref().is_err_and(|(_, due)| *due <= now) {
+            self.listen(now);
+        }
+        if self.outbox_due.is_some_and(|due| due <= now) {
+            self.hand_over(now);
+        }
+        let mut claimed = Vec::new();
+        while let Some(claimant) = self.claims.take_overdue(now) {
+            claimed.push((claimant, Claim::Unknown));
+        }
+        claimed
+    }
+
+    /// Whether other descriptors are to be watched than when it was asked last.
+    pub(crate) fn has_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// Where knockd-fleet connects.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().ok().map(AsFd::as_fd)
+    }
+
+    /// The connection to knockd-fleet, and whether it is to be read.
+    pub(crate) fn connection(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        let is_read = self.worker.as_ref().is_some_and(|worker| !worker.is_full());
+        self.connection.as_ref().map(|connection| (connection.as_fd(), is_read))
+    }
+
+    /// The thread that verifies records.
+    pub(crate) fn worker(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Whether that user may be knockd-fleet.
+fn admits(peer: local_socket::Peer) -> bool {
+    peer.may_know_secrets() || User::named(USER).is_some_and(|user| user.uid == peer.uid)
+}
+
+/// Whether a grant that is known would be granted now.
+fn is_permitted(peer: &Peer, subject: &Subject, held: &Held) -> bool {
+    let rule = subject.rule();
+    let by_key = |user: &knock_fleet::PeerUser| {
+        let key = peer.packets.as_ref().and_then(|packets| packets.verifier.key(&user.key));
+        key.is_some_and(|key| key.options.rules.as_ref().is_none_or(|rules| rules.contains(rule)))
+    };
+    let by_node = |id| peer.trust.node(id).is_some_and(|node| node.vouch.contains(rule));
+    peer.rules.contains_key(rule) && held.user.as_ref().is_none_or(by_key) && held.voucher.is_none_or(by_node)
+}
+
+/// Greater than in any record before: microseconds since 1970.
+fn counter() -> u64 {
+    unix_time(clock_reading().wall).as_millis().saturating_mul(1000)
+}
