@@ -10,6 +10,11 @@ use serde_json::Value;
 use crate::control::counters::Counters;
 use crate::os::privileges::Protections;
 
+#[allow(dead_code, reason = "the handlers of the daemon come after them")]
+mod fleet;
+
+pub(crate) use fleet::*;
+
 /// The version of the protocol. A daemon of another version refuses the request.
 pub(crate) const VERSION: u64 = 1;
 /// Bytes of a request, its final newline not among them.
@@ -74,6 +79,25 @@ pub(crate) enum Command {
         /// The packet in base64.
         packet: String,
     },
+    /// How grants are shared with the other nodes. Answered by [`FleetStatus`].
+    FleetStatus {},
+    /// The nodes. Answered by [`FleetNodes`].
+    FleetNodes {},
+    /// The live grants that other nodes have made, those of a rule or for an address only. Answered by [`FleetGrants`].
+    FleetGrants {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+    },
+    /// Ends the grants to an address on all nodes, that of a rule only. Answered by [`FleetRevoked`].
+    FleetRevoke {
+        address: IpAddr,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    /// What knockd-fleet is told: how the store is reached. Answered by [`knock_fleet::link::Settings`].
+    FleetSettings {},
 }
 
 impl Command {
@@ -161,6 +185,8 @@ pub(crate) enum Code {
     NothingToConfirm,
     /// The configuration has no `spa`.
     NoSignedPackets,
+    /// The configuration has no `fleet`.
+    NoFleet,
     /// The request was carried out and failed.
     Failed,
 }
@@ -204,6 +230,9 @@ pub(crate) struct Status {
     /// How signed packets are received; `null` where the configuration has no `spa`.
     #[serde(default)]
     pub(crate) signed_packets: Option<SignedPackets>,
+    /// How grants are shared with other nodes; `null` where the configuration has no `fleet`.
+    #[serde(default)]
+    pub(crate) fleet: Option<FleetStatus>,
     /// The counters since the start; docs/control-protocol.md explains each.
     pub(crate) counters: Counters,
 }
@@ -558,6 +587,11 @@ mod tests {
             Command::Confirm {},
             Command::Keys {},
             Command::Submit { address, packet: "AAAA".to_owned() },
+            Command::FleetStatus {},
+            Command::FleetNodes {},
+            Command::FleetGrants { rule: None, address: Some(address) },
+            Command::FleetRevoke { address, rule: Some("ssh".to_owned()) },
+            Command::FleetSettings {},
         ] {
             let line = command.to_line();
             assert_eq!(line.matches('\n').count(), 1, "{line}");

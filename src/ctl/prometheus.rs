@@ -122,6 +122,7 @@ mod tests {
             commands_queued: 0,
             by_rule: vec![rule("ssh", 7), rule("run", 0)],
             signed_packets: None,
+            fleet: None,
             counters,
         }
     }

@@ -245,6 +245,7 @@ pub(super) mod tests {
                 },
             ],
             signed_packets: None,
+            fleet: None,
             counters: Counters {
                 turned_away: 1204,
                 granted: 14,

@@ -113,6 +113,11 @@ impl Daemon {
             Command::Explain { address } => return self.explain(now, slot, address.to_canonical()),
             Command::Keys {} => self.keys(now),
             Command::Submit { address, packet } => self.submit(now, peer, address.to_canonical(), &packet),
+            Command::FleetStatus {}
+            | Command::FleetNodes {}
+            | Command::FleetGrants { .. }
+            | Command::FleetRevoke { .. }
+            | Command::FleetSettings {} => Err(no_fleet()),
         })
     }
 
@@ -178,6 +183,7 @@ impl Daemon {
             commands_queued: commands.queued,
             by_rule: self.rule_states(now),
             signed_packets: self.signed.as_ref().map(signed_state),
+            fleet: None,
             counters: self.all_counters(),
         }
     }
@@ -396,6 +402,12 @@ fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
 
 fn failed(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Failed, error.to_string())
+}
+
+fn no_fleet() -> Refusal {
+    let message =
+        "the configuration has no `fleet`, so no grant is shared with other nodes; begin with: knockctl fleet keygen";
+    Refusal::new(Code::NoFleet, message)
 }
 
 fn signed_state(signed: &SignedPackets) -> protocol::SignedPackets {
