@@ -6,6 +6,7 @@ mod config_source;
 mod dispatch;
 mod ear;
 mod fleet;
+mod fleet_requests;
 mod handlers;
 mod hearing;
 mod interfaces;

@@ -7,6 +7,7 @@ mod claims;
 mod connection;
 mod outbox;
 pub(crate) mod plan;
+mod status;
 mod worker;
 mod written;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use knock_config::OnOutage;
 use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, ToFleet};
-use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, Record, Refused, Subject};
+use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Subject};
 use knock_proto::{Budget, Time};
 use knock_spa::RuleName;
 use rustix::net::SocketType;
@@ -323,15 +324,15 @@ impl Fleet {
         actions
     }
 
-    /// Asks whether another node has used a packet; [`Fleet::receive`] or [`Fleet::tick`] has the answer. `Err`: it is known
-    /// already.
-    pub(crate) fn claim(&mut self, now: Time, claimant: Claimant) -> Result<(), Claimed> {
+    /// Asks whether another node has used a packet; [`Fleet::receive`] or [`Fleet::tick`] has the answer, where it is not known at
+    /// once.
+    pub(crate) fn claim(&mut self, now: Time, claimant: Claimant) -> Option<Claimed> {
         let nonce = claimant.accepted.proof.request.nonce;
         let lifetime = u32::try_from(self.window.as_secs().saturating_mul(2)).unwrap_or(u32::MAX).max(1);
         if self.known.has_packet(&nonce) {
             // Its record was here before it.
             let by = NodeId::from_bytes([0; 8]);
-            return Err((claimant, Claim::Taken { by }));
+            return Some((claimant, Claim::Taken { by }));
         }
         let asked = match &self.connection {
             Some(connection) if !self.claims.is_full() => {
@@ -340,10 +341,10 @@ impl Fleet {
             _ => false,
         };
         if !asked {
-            return Err((claimant, Claim::Unknown));
+            return Some((claimant, Claim::Unknown));
         }
         self.claims.add(now, claimant);
-        Ok(())
+        None
     }
 
     /// Whether a packet is accepted of which nobody can say whether another node has used it.
@@ -427,12 +428,17 @@ fn admits(peer: local_socket::Peer) -> bool {
 /// Whether a grant that is known would be granted now.
 fn is_permitted(peer: &Peer, subject: &Subject, held: &Held) -> bool {
     let rule = subject.rule();
-    let by_key = |user: &knock_fleet::PeerUser| {
+    let by_key = |user: &PeerUser| {
         let key = peer.packets.as_ref().and_then(|packets| packets.verifier.key(&user.key));
         key.is_some_and(|key| key.options.rules.as_ref().is_none_or(|rules| rules.contains(rule)))
     };
     let by_node = |id| peer.trust.node(id).is_some_and(|node| node.vouch.contains(rule));
     peer.rules.contains_key(rule) && held.user.as_ref().is_none_or(by_key) && held.voucher.is_none_or(by_node)
+}
+
+/// The comment of a user's key; its fingerprint, where it has none.
+pub(crate) fn name_of_user(user: &PeerUser) -> Arc<str> {
+    user.name.as_deref().map_or_else(|| user.key.to_string().into(), Into::into)
 }
 
 /// Greater than in any record before: microseconds since 1970.

@@ -12,7 +12,7 @@ use knock_proto::{Prefix, RuleId, Time};
 use crate::control;
 use crate::daemon::{Daemon, Ready};
 use crate::fleet::plan::FleetPlan;
-use crate::fleet::{Claimant, Claimed, Fleet};
+use crate::fleet::{Claimant, Claimed, Fleet, name_of_user};
 use crate::os::poller::Poller;
 
 /// A grant that ends so much sooner than one that is live changes nothing: nodes count in seconds.
@@ -60,7 +60,7 @@ impl Daemon {
     /// Has a packet wait until it is known whether another node has used it.
     pub(super) fn claim(&mut self, now: Time, claimant: Claimant) {
         let Some(fleet) = &mut self.fleet else { return };
-        if let Err(claimed) = fleet.claim(now, claimant) {
+        if let Some(claimed) = fleet.claim(now, claimant) {
             self.follow_claims(now, vec![claimed]);
         }
     }
@@ -113,14 +113,14 @@ impl Daemon {
         if self.grants.ledger().get(&rule, prefix).is_some_and(|live| live.expires.after(SAME) >= until) {
             return;
         }
-        let cause = Cause::Node { node, voucher, user: user.map(user_of), wide };
+        let cause = Cause::Node { node, voucher, user: user.as_ref().map(user_of), wide };
         // An error is in the log.
         let _ = self.grants.grant(now, &rule, address, lifetime, cause);
     }
 
     fn revoke_for_node(&mut self, now: Time, revocation: PeerRevocation) {
         let PeerRevocation { node, user, subjects, again } = revocation;
-        let cause = Cause::Node { node, voucher: None, user: user.map(user_of), wide: false };
+        let cause = Cause::Node { node, voucher: None, user: user.as_ref().map(user_of), wide: false };
         for subject in subjects {
             let rule = RuleId::from(subject.rule().as_str());
             let (first, length) = subject.prefix();
@@ -149,7 +149,6 @@ impl Daemon {
     }
 }
 
-fn user_of(user: PeerUser) -> User {
-    let name = user.name.map_or_else(|| user.key.to_string().into(), Into::into);
-    User { name, key: user.key }
+fn user_of(user: &PeerUser) -> User {
+    User { name: name_of_user(user), key: user.key }
 }

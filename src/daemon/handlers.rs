@@ -23,7 +23,7 @@ use crate::daemon::trial::not_for_the_group;
 use crate::ear::listener::InterfaceState;
 use crate::logging;
 use crate::os::child::Role;
-use crate::os::clock::now;
+use crate::os::clock::{clock_reading, now, unix_time};
 use crate::os::local_socket::Peer;
 use crate::os::privileges::Protections;
 use crate::triggers::signed_packets::SignedPackets;
@@ -113,11 +113,15 @@ impl Daemon {
             Command::Explain { address } => return self.explain(now, slot, address.to_canonical()),
             Command::Keys {} => self.keys(now),
             Command::Submit { address, packet } => self.submit(now, peer, address.to_canonical(), &packet),
-            Command::FleetStatus {}
-            | Command::FleetNodes {}
-            | Command::FleetGrants { .. }
-            | Command::FleetRevoke { .. }
-            | Command::FleetSettings {} => Err(no_fleet()),
+            Command::FleetStatus {} => self.fleet_status(),
+            Command::FleetNodes {} => self.fleet_nodes(),
+            Command::FleetGrants { rule, address } => {
+                self.fleet_grants(rule.as_deref(), address.map(|a| a.to_canonical()))
+            }
+            Command::FleetRevoke { address, rule } => {
+                self.fleet_revoke(now, peer, rule.as_deref(), address.to_canonical())
+            }
+            Command::FleetSettings {} => self.fleet_settings(peer),
         })
     }
 
@@ -183,7 +187,7 @@ impl Daemon {
             commands_queued: commands.queued,
             by_rule: self.rule_states(now),
             signed_packets: self.signed.as_ref().map(signed_state),
-            fleet: None,
+            fleet: self.fleet.as_ref().map(|fleet| fleet.status(unix_time(clock_reading().wall))),
             counters: self.all_counters(),
         }
     }
@@ -402,12 +406,6 @@ fn for_peer(peer: Peer, warnings: &[String]) -> Vec<String> {
 
 fn failed(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Failed, error.to_string())
-}
-
-fn no_fleet() -> Refusal {
-    let message =
-        "the configuration has no `fleet`, so no grant is shared with other nodes; begin with: knockctl fleet keygen";
-    Refusal::new(Code::NoFleet, message)
 }
 
 fn signed_state(signed: &SignedPackets) -> protocol::SignedPackets {

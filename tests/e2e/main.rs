@@ -17,6 +17,7 @@ mod docker;
 mod doctor;
 mod ear;
 mod examples;
+mod fleet;
 mod fragments;
 mod grants;
 mod guarding;

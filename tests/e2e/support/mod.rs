@@ -4,6 +4,7 @@ mod arrivals;
 mod client;
 mod daemon;
 mod docker;
+pub(crate) mod fleet;
 mod nft;
 mod siege;
 pub(crate) mod spa;
