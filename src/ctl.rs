@@ -9,6 +9,7 @@ mod local_time;
 mod prometheus;
 mod report;
 mod rules;
+mod secret_file;
 mod sequence;
 mod spa;
 mod status;

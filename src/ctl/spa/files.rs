@@ -1,13 +1,13 @@
 //! The files that signed packets need: a cover, and the file of keys. None that exists is ever changed.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use knock_spa::{Cover, CoverError};
-use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
+
+use crate::ctl::secret_file;
 
 /// The content of a new file of keys.
 pub(super) const KEYS_HEADER: &str = "\
@@ -49,10 +49,7 @@ fn remedy(error: &io::Error) -> &'static str {
 
 /// The cover in that file; where there is no file, a new one.
 pub(super) fn cover(path: &Path, made: &mut Vec<PathBuf>) -> Result<Cover, FileError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    // Reads of up to 256 bytes are not interrupted.
-    getrandom(&mut *bytes, GetRandomFlags::empty())
-        .map_err(|error| FileError::Make { path: path.to_owned(), error: error.into() })?;
+    let bytes = secret_file::random().map_err(|error| FileError::Make { path: path.to_owned(), error })?;
     let cover = Cover::from_bytes(*bytes);
     if make_missing(path, &cover.to_file(), made)? {
         return Ok(cover);
@@ -67,28 +64,9 @@ pub(in crate::ctl) fn existing_cover(path: &Path) -> Result<Cover, FileError> {
 }
 
 /// Makes a file of that content where there is none. Returns whether it did.
-///
-/// Its owner can read it. Its group can too where the directory has the setgid bit, as that of the package has: it gives
-/// the group of the daemon to what root makes in it.
 pub(super) fn make_missing(path: &Path, content: &str, made: &mut Vec<PathBuf>) -> Result<bool, FileError> {
-    let make = || {
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            file => file?,
-        };
-        let for_group =
-            path.parent().and_then(|parent| fs::metadata(parent).ok()).is_some_and(|d| d.mode() & 0o2000 != 0);
-        let written = file
-            .write_all(content.as_bytes())
-            .and_then(|()| file.set_permissions(Permissions::from_mode(if for_group { 0o640 } else { 0o600 })))
-            .and_then(|()| file.sync_all());
-        if written.is_err() {
-            // A part of a cover is none.
-            let _ = fs::remove_file(path);
-        }
-        written.map(|()| true)
-    };
-    let new = make().map_err(|error| FileError::Make { path: path.to_owned(), error })?;
+    let new = secret_file::make_missing(path, content);
+    let new = new.map_err(|error| FileError::Make { path: path.to_owned(), error })?;
     made.extend(new.then(|| path.to_owned()));
     Ok(new)
 }
@@ -108,24 +86,14 @@ pub(super) fn unused(cover: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("it is there").mode() & 0o7777
-    }
-
     #[test]
-    fn a_cover_is_made_once_and_is_for_the_owner_and_the_group_of_a_setgid_directory() {
+    fn a_cover_is_made_once() {
         let directory = tempfile::tempdir().expect("a directory");
-        for (bits, expected) in [(0o700, 0o600), (0o2750, 0o640)] {
-            let inside = directory.path().join(format!("{bits:o}"));
-            fs::create_dir(&inside).expect("made");
-            fs::set_permissions(&inside, Permissions::from_mode(bits)).expect("ours");
-            let (path, mut made) = (inside.join("cover"), Vec::new());
-            let first = cover(&path, &mut made).expect("made");
-            assert_eq!((mode(&path), &made), (expected, &vec![path.clone()]), "{bits:o}");
-            assert_eq!(cover(&path, &mut made).expect("read"), first, "the same one");
-            assert_eq!(made.len(), 1, "nothing is made the second time");
-            assert!(!make_missing(&path, "other", &mut made).expect("it is there"), "and nothing is overwritten");
-        }
+        let (path, mut made) = (directory.path().join("cover"), Vec::new());
+        let first = cover(&path, &mut made).expect("made");
+        assert_eq!(made, std::slice::from_ref(&path));
+        assert_eq!(cover(&path, &mut made).expect("read"), first, "the same one");
+        assert_eq!(made.len(), 1, "nothing is made the second time");
     }
 
     #[test]
