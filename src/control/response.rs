@@ -186,7 +186,7 @@ mod tests {
             since: now.before(Duration::from_secs(30)),
             expires,
             timeout: Duration::from_secs(90),
-            key: None,
+            basis: knock_grant::Basis::default(),
             elements: 2,
         };
         Response::grants(policy, now, (0..count).map(grant).collect())
