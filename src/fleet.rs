@@ -5,6 +5,7 @@
 
 mod claims;
 mod connection;
+mod listener;
 mod outbox;
 pub(crate) mod plan;
 mod status;
@@ -12,7 +13,6 @@ mod worker;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,31 +23,23 @@ use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, To
 use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Subject};
 use knock_proto::{Budget, Time};
 use knock_spa::RuleName;
-use rustix::net::SocketType;
 
 pub(crate) use claims::Claimant;
 use claims::Claims;
 use connection::{Broken, Connection};
+use listener::{Caller, Listener};
 use outbox::Outbox;
 use plan::FleetPlan;
 use worker::Worker;
 
 use crate::os::clock::{clock_reading, unix_time};
-use crate::os::local_socket::{self, LocalSocket};
-use crate::os::users::User;
 
-/// Everybody may connect; who it is decides.
-const MODE: u32 = 0o666;
-/// The user of knockd-fleet, where its package was installed.
-const USER: &str = "knockd-fleet";
 /// Connections that are accepted in one turn of the loop.
 const ACCEPTED_IN_A_ROW: usize = 8;
 /// Messages that are taken in one turn of the loop.
 const MESSAGES_IN_A_ROW: usize = 64;
 /// Results that are taken in one turn of the loop, each of them perhaps a change of the kernel.
 const RESULTS_IN_A_ROW: usize = 16;
-/// How soon what did not work is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How soon a record is handed over for which there was no room.
 const NO_ROOM: Duration = Duration::from_millis(10);
 /// Lines about the fleet that are logged at once, and the time for one more.
@@ -77,10 +69,10 @@ pub(crate) struct Fleet {
     on_outage: OnOutage,
     window: Duration,
     author: Author,
-    /// Where knockd-fleet connects; `Err`: why it can't, and when that is tried again.
-    socket: Result<LocalSocket, (String, Time)>,
-    path: PathBuf,
+    listener: Listener,
     connection: Option<Connection>,
+    /// The connection is not read until the thread has verified some of what is there.
+    is_paused: bool,
     outbox: Outbox,
     /// When it is tried again to hand records over.
     outbox_due: Option<Time>,
@@ -102,7 +94,7 @@ impl Fleet {
     /// Takes part. `path`: where knockd-fleet connects.
     pub(crate) fn new(now: Time, plan: FleetPlan, path: PathBuf) -> Fleet {
         let FleetPlan { realm, key, name, peer, nodes, settings, publish, on_outage, window } = plan;
-        let mut fleet = Fleet {
+        let fleet = Fleet {
             name,
             nodes,
             peer,
@@ -111,9 +103,9 @@ impl Fleet {
             on_outage,
             window,
             author: Author::new(key, realm, counter()),
-            socket: Err((String::new(), now)),
-            path,
+            listener: Listener::new(now, path),
             connection: None,
+            is_paused: false,
             outbox: Outbox::default(),
             outbox_due: None,
             known: Known::default(),
@@ -125,7 +117,7 @@ impl Fleet {
             lines: Budget::default(),
             has_changed: true,
         };
-        fleet.listen(now);
+        fleet.say_whether_it_listens();
         fleet
     }
 
@@ -138,9 +130,9 @@ impl Fleet {
         let peer = Arc::clone(&self.peer);
         self.known.keep_only(|subject, held| is_permitted(&peer, subject, held));
         self.seen.clear();
-        if path != self.path {
-            (self.path, self.socket) = (path, Err((String::new(), now)));
-            self.listen(now);
+        if path != self.listener.path() {
+            (self.listener, self.has_changed) = (Listener::new(now, path), true);
+            self.say_whether_it_listens();
         }
         if settings == self.settings {
             return Vec::new();
@@ -150,47 +142,31 @@ impl Fleet {
         self.disconnect()
     }
 
-    fn listen(&mut self, now: Time) {
-        self.has_changed = true;
-        let listening = LocalSocket::listen(&self.path, SocketType::SEQPACKET, MODE);
-        self.socket = listening.map_err(|error| {
-            let problem = format!("cannot make the socket {} for knockd-fleet: {error}", self.path.display());
-            if self.lines.admit(now, LINES, LINE) {
-                log::error!("{problem}; trying again; until then nothing is shared with the fleet");
-            }
-            (problem, now.after(RETRY))
-        });
+    fn say_whether_it_listens(&self) {
+        if let Some(problem) = self.listener.problem() {
+            log::error!("{problem}; trying again; until then nothing is shared with the fleet");
+        }
     }
 
     /// knockd-fleet connects, or somebody else.
     pub(crate) fn on_connect(&mut self, now: Time) {
         for _ in 0..ACCEPTED_IN_A_ROW {
-            let Ok(socket) = &self.socket else { return };
-            let connection = match socket.accept() {
-                Ok(connection) => connection,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-                Err(error) => {
-                    // It would stay readable until there is a descriptor.
-                    self.socket = Err((format!("cannot accept knockd-fleet: {error}"), now.after(RETRY)));
-                    self.has_changed = true;
-                    return;
+            match self.listener.accept(now) {
+                None => break,
+                Some(Caller::Refused(reason)) => self.refuse_caller(now, &reason),
+                Some(Caller::Admitted(_)) if self.connection.is_some() => {
+                    self.refuse_caller(now, "another knockd-fleet is connected already");
                 }
-            };
-            match local_socket::Peer::of(&connection) {
-                Ok(peer) if !admits(peer) => self.log(now, &format_args!("uid {} is not {USER}; refused", peer.uid)),
-                Ok(_) if self.connection.is_some() => {
-                    self.log(now, &format_args!("another knockd-fleet is connected already; refused"));
-                }
-                Ok(_) => self.connect(now, Connection::new(connection)),
-                Err(error) => self.log(now, &format_args!("cannot read the user of a connection: {error}")),
+                Some(Caller::Admitted(connection)) => self.connect(now, Connection::new(connection)),
             }
         }
+        // It may listen no longer, for lack of descriptors.
+        self.has_changed |= self.listener.problem().is_some();
     }
 
-    fn log(&mut self, now: Time, message: &std::fmt::Arguments<'_>) {
+    fn refuse_caller(&mut self, now: Time, reason: &str) {
         if self.lines.admit(now, LINES, LINE) {
-            log::warn!("{}: {message}", self.path.display());
+            log::warn!("{}: refused: {reason}", self.listener.path().display());
         }
     }
 
@@ -198,13 +174,13 @@ impl Fleet {
         if self.worker.is_none() {
             match Worker::start() {
                 Ok(worker) => self.worker = Some(worker),
-                Err(error) => return self.log(now, &format_args!("cannot start a thread: {error}; refused")),
+                Err(error) => return self.refuse_caller(now, &format!("cannot start a thread: {error}")),
             }
         }
         // A socket that was just made has room.
         if matches!(connection.send(&ToFleet::Settings(Box::new(self.settings.clone()))), Ok(true)) {
             log::info!("knockd-fleet is connected");
-            (self.connection, self.has_changed) = (Some(connection), true);
+            (self.connection, self.is_paused, self.has_changed) = (Some(connection), false, true);
             self.outbox.rewind();
             self.hand_over(now);
         }
@@ -228,8 +204,7 @@ impl Fleet {
         let mut claimed = Vec::new();
         for _ in 0..MESSAGES_IN_A_ROW {
             if self.worker.as_ref().is_some_and(Worker::is_full) {
-                // It is read again when the thread has done half.
-                self.has_changed = true;
+                (self.is_paused, self.has_changed) = (true, true);
                 break;
             }
             let message = match self.connection.as_mut().map(Connection::receive) {
@@ -286,20 +261,19 @@ impl Fleet {
         }
         for _ in 0..RESULTS_IN_A_ROW {
             let Some(worker) = &mut self.worker else { break };
-            let was_full = worker.is_full();
             let result = match worker.next() {
                 Ok(Some(result)) => result,
                 Ok(None) => return actions,
                 Err(()) => {
                     log::error!("the thread that verifies records has panicked; another one is started");
-                    self.worker = None;
-                    self.has_changed = true;
                     // With the next connection, everything is read again.
-                    self.connection = None;
+                    (self.worker, self.connection, self.has_changed) = (None, None, true);
                     return actions;
                 }
             };
-            self.has_changed |= was_full;
+            if self.is_paused && worker.is_half_empty() {
+                (self.is_paused, self.has_changed) = (false, true);
+            }
             if !Arc::ptr_eq(&result.peer, &self.peer) {
                 // It was verified by what was in force before a reload.
                 let peer = Arc::clone(&self.peer);
@@ -379,15 +353,12 @@ impl Fleet {
 
     /// When [`Fleet::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let socket = self.socket.as_ref().err().map(|(_, due)| *due);
-        [socket, self.outbox_due, self.claims.next_deadline()].into_iter().flatten().min()
+        [self.listener.next_deadline(), self.outbox_due, self.claims.next_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due. Returns packets that have waited for too long.
     pub(crate) fn tick(&mut self, now: Time) -> Vec<Claimed> {
-        if self.socket.as_ref().is_err_and(|(_, due)| *due <= now) {
-            self.listen(now);
-        }
+        self.has_changed |= self.listener.tick(now);
         if self.outbox_due.is_some_and(|due| due <= now) {
             self.hand_over(now);
         }
@@ -405,24 +376,18 @@ impl Fleet {
 
     /// Where knockd-fleet connects.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().ok().map(AsFd::as_fd)
+        self.listener.descriptor()
     }
 
     /// The connection to knockd-fleet, and whether it is to be read.
     pub(crate) fn connection(&self) -> Option<(BorrowedFd<'_>, bool)> {
-        let is_read = self.worker.as_ref().is_some_and(|worker| !worker.is_full());
-        self.connection.as_ref().map(|connection| (connection.as_fd(), is_read))
+        self.connection.as_ref().map(|connection| (connection.as_fd(), !self.is_paused))
     }
 
     /// The thread that verifies records.
     pub(crate) fn worker(&self) -> Option<BorrowedFd<'_>> {
         self.worker.as_ref().map(AsFd::as_fd)
     }
-}
-
-/// Whether that user may be knockd-fleet.
-fn admits(peer: local_socket::Peer) -> bool {
-    peer.may_know_secrets() || User::named(USER).is_some_and(|user| user.uid == peer.uid)
 }
 
 /// Whether a grant that is known would be granted now.

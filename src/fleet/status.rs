@@ -22,7 +22,7 @@ impl Fleet {
         let others = || self.nodes.iter().filter(|node| node.key.id() != self.author.id());
         let seen = || others().map(|node| self.seen.get(&node.key.id()));
         let is_silent = |seen: Option<&Seen>| seen.is_none_or(|seen| self.age(seen, wall) > SILENT);
-        let problem = self.socket.as_ref().err().map(|(problem, _)| problem.clone());
+        let problem = self.listener.problem().map(str::to_owned);
         FleetStatus {
             realm: self.settings.realm.clone(),
             node: self.name.to_string(),

@@ -61,6 +61,11 @@ impl Worker {
         self.inside >= RECORDS_MAX
     }
 
+    /// Whether it has room for many more.
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.inside <= RECORDS_MAX / 2
+    }
+
     /// How many records are in it.
     pub(super) fn len(&self) -> usize {
         self.inside

@@ -286,8 +286,10 @@ impl Known {
         overlapping.iter().flat_map(|subject| &self.grants[subject]).map(|held| held.time).max()
     }
 
-    /// Forgets the grants that are not permitted any more, so that none of them begins again.
+    /// Forgets the grants that are not permitted any more, so that none of them begins again. What nodes vouch for is decided anew
+    /// when it comes again, since it may be permitted now; no packet is.
     pub fn keep_only(&mut self, is_permitted: impl Fn(&Subject, &Held) -> bool) {
+        self.identities.retain(|identity, _| matches!(identity, Identity::Packet(_)));
         self.grants.retain(|subject, all| {
             all.retain(|held| is_permitted(subject, held));
             !all.is_empty()

@@ -119,6 +119,11 @@ fn grants_of_a_node_that_is_removed_do_not_begin_again() {
     assert_eq!((known.grants().count(), known.latest(&subject, ssh)), (2, Some(later(2.0))));
     known.keep_only(|_, held| held.voucher.is_none());
     assert_eq!(known.grants().count(), 1, "the client's own signature is enough");
+    // It is a node again.
+    let mut admit =
+        |record: &Record| known.admit(peer.verify(&record.sign(&web1(), &realm()), later(2.0))?, later(2.0));
+    assert_eq!(admit(&short), Err(Refused::Known));
+    admit(&long).expect("granted again");
 }
 
 #[test]
