@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod client;
 mod doctor;
+mod fleet;
 mod history;
 pub(crate) mod import;
 mod local_time;
@@ -176,6 +177,7 @@ fn run(args: Args) -> Result<(), Failure> {
         args::Command::Spa(args::Spa::Keys) => answer.show(&Command::Keys {}, spa::keys::text),
         args::Command::Spa(args::Spa::Submit { from }) => spa::submit::submit(&args.socket, args.json, from),
         args::Command::Spa(args::Spa::Init(init)) => spa::init::init(&init, args.json),
+        args::Command::Fleet(command) => fleet::fleet(command, &answer),
         args::Command::Import { file, native, interfaces } => import(&file, native, interfaces),
     }
 }

@@ -28,6 +28,9 @@ _knockctl() {
             knockctl,explain)
                 cmd="knockctl__subcmd__explain"
                 ;;
+            knockctl,fleet)
+                cmd="knockctl__subcmd__fleet"
+                ;;
             knockctl,grant)
                 cmd="knockctl__subcmd__grant"
                 ;;
@@ -67,6 +70,18 @@ _knockctl() {
             knockctl,watch)
                 cmd="knockctl__subcmd__watch"
                 ;;
+            knockctl__subcmd__fleet,help)
+                cmd="knockctl__subcmd__fleet__subcmd__help"
+                ;;
+            knockctl__subcmd__fleet,keygen)
+                cmd="knockctl__subcmd__fleet__subcmd__keygen"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,help)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__help"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,keygen)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__keygen"
+                ;;
             knockctl__subcmd__help,client)
                 cmd="knockctl__subcmd__help__subcmd__client"
                 ;;
@@ -78,6 +93,9 @@ _knockctl() {
                 ;;
             knockctl__subcmd__help,explain)
                 cmd="knockctl__subcmd__help__subcmd__explain"
+                ;;
+            knockctl__subcmd__help,fleet)
+                cmd="knockctl__subcmd__help__subcmd__fleet"
                 ;;
             knockctl__subcmd__help,grant)
                 cmd="knockctl__subcmd__help__subcmd__grant"
@@ -117,6 +135,9 @@ _knockctl() {
                 ;;
             knockctl__subcmd__help,watch)
                 cmd="knockctl__subcmd__help__subcmd__watch"
+                ;;
+            knockctl__subcmd__help__subcmd__fleet,keygen)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__keygen"
                 ;;
             knockctl__subcmd__help__subcmd__spa,init)
                 cmd="knockctl__subcmd__help__subcmd__spa__subcmd__init"
@@ -158,7 +179,7 @@ _knockctl() {
 
     case "${cmd}" in
         knockctl)
-            opts="-h -V --socket --json --help --version status rules grants grant revoke reload try confirm watch explain history sequence client doctor spa import help"
+            opts="-h -V --socket --json --help --version status rules grants grant revoke reload try confirm watch explain history sequence client doctor spa fleet import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,6 +292,84 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__fleet)
+            opts="-h --socket --json --help keygen help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help)
+            opts="keygen help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__keygen)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__grant)
             opts="-h --timeout --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -316,7 +415,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help)
-            opts="status rules grants grant revoke reload try confirm watch explain history sequence client doctor spa import help"
+            opts="status rules grants grant revoke reload try confirm watch explain history sequence client doctor spa fleet import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -374,6 +473,34 @@ _knockctl() {
         knockctl__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet)
+            opts="keygen"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

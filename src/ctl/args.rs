@@ -139,6 +139,9 @@ pub enum Command {
     /// Show who may ask with signed packets, begin to accept them, or hand one to the daemon
     #[command(subcommand)]
     Spa(Spa),
+    /// Show how grants are shared with the other nodes of the fleet, revoke on all of them, or make the key of this node
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Convert a file of knock or knock-rs: the configuration goes to standard output, notes on what changes to standard
     /// error
     Import {
@@ -169,6 +172,18 @@ pub enum Spa {
         /// The address that it came from
         #[arg(long, value_name = "ADDR")]
         from: IpAddr,
+    },
+}
+
+/// What to do about the fleet.
+#[derive(Debug, Subcommand)]
+pub enum Fleet {
+    /// Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the
+    /// configuration. A key that is there stays as it is
+    Keygen {
+        /// The file of the private key
+        #[arg(default_value = knock_config::NODE_KEY)]
+        file: PathBuf,
     },
 }
 

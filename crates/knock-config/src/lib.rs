@@ -45,7 +45,7 @@ pub use model::{
 pub use nearest::nearest;
 pub use path::FieldPath;
 pub use problem::{Cause, ConfigError, FILE_MAX, PROBLEMS_MAX, Position, Problem};
-pub use rules::{RULES_MAX, target_address};
+pub use rules::{RULES_MAX, is_name, target_address};
 pub use schema::schema;
 pub use spa::{COVER_FILES_MAX, SPA_PORTS_MAX};
 pub use tcp_flags::tcp_flags;

@@ -94,7 +94,7 @@ pub(crate) fn names(raw: &[RawRule], checker: &mut Checker<'_>) -> Names {
 }
 
 /// Whether `name` is valid for a rule or a node: 1 to 64 letters, digits, `_`, `.` or `-`.
-pub(crate) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
