@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use knock_grant::Cause;
 use knock_proto::Time;
 
-use crate::control::protocol::{Code, FleetRevoked, Refusal};
+use crate::control::protocol::{self, Code, FleetRevoked, Refusal};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::fleet::Fleet;
@@ -40,26 +39,15 @@ impl Daemon {
         address: IpAddr,
     ) -> Result<Response, Refusal> {
         self.fleet()?;
-        let rule = rule.map(|name| self.rule(name).map(|rule| rule.name.clone())).transpose()?;
+        let of_rule = rule.map(|name| self.rule(name).map(|rule| rule.name.clone())).transpose()?;
         log::info!("uid {} revokes the grants to {address} on all nodes of the fleet", peer.uid);
         // The others first: what fails here does not keep their ports open.
         if let Some(fleet) = &mut self.fleet {
-            fleet.revoke(now, rule.as_ref(), address);
+            fleet.revoke(now, of_rule.as_ref(), address);
         }
-        let cause = Cause::Operator { uid: peer.uid };
-        let result = match &rule {
-            Some(rule) => self.grants.revoke(now, rule, address, cause),
-            None => self.grants.revoke_address(address, cause),
-        };
-        self.observe_grants(now);
-        let revoked = result.map_err(|error| Refusal::new(Code::Failed, error.to_string()))?;
+        let protocol::Revoked { revoked, strays } = self.revoke_by_hand(now, peer, rule, address)?;
         let status = self.fleet()?.status(unix_time(clock_reading().wall));
-        Ok(Response::result(&FleetRevoked {
-            revoked: revoked.grants,
-            strays: revoked.strays,
-            connected: status.connected,
-            writes: status.writes,
-        }))
+        Ok(Response::result(&FleetRevoked { revoked, strays, connected: status.connected, writes: status.writes }))
     }
 
     pub(super) fn fleet_settings(&self, peer: Peer) -> Result<Response, Refusal> {

@@ -106,9 +106,10 @@ impl Daemon {
                 self.grant_by_hand(now, peer, &rule, address.to_canonical(), timeout.as_ref())
             }
             Command::Revoke { address, rule } => {
-                self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical())
+                let revoked = self.revoke_by_hand(now, peer, rule.as_deref(), address.to_canonical());
+                revoked.map(|revoked| Response::result(&revoked))
             }
-            Command::RevokeAll {} => self.revoke_all(now, peer),
+            Command::RevokeAll {} => self.revoke_all(now, peer).map(|revoked| Response::result(&revoked)),
             Command::Confirm {} => self.confirm(now, peer),
             Command::Explain { address } => return self.explain(now, slot, address.to_canonical()),
             Command::Keys {} => self.keys(now),
@@ -334,13 +335,14 @@ impl Daemon {
         Ok(Response::result(&Granted { rule: name.to_owned(), address, timeout_seconds: timeout.as_secs_f64() }))
     }
 
-    fn revoke_by_hand(
+    /// Ends the grants to an address, of a rule or of all.
+    pub(super) fn revoke_by_hand(
         &mut self,
         now: Time,
         peer: Peer,
         rule: Option<&str>,
         address: IpAddr,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<protocol::Revoked, Refusal> {
         let cause = Cause::Operator { uid: peer.uid };
         let result = match rule {
             Some(name) => {
@@ -352,15 +354,19 @@ impl Daemon {
         self.revoked(now, result)
     }
 
-    fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<Response, Refusal> {
+    fn revoke_all(&mut self, now: Time, peer: Peer) -> Result<protocol::Revoked, Refusal> {
         let result = self.grants.revoke_all(now, Cause::Operator { uid: peer.uid });
         self.revoked(now, result)
     }
 
-    fn revoked(&mut self, now: Time, result: Result<Revoked, knock_grant::Error>) -> Result<Response, Refusal> {
+    fn revoked(
+        &mut self,
+        now: Time,
+        result: Result<Revoked, knock_grant::Error>,
+    ) -> Result<protocol::Revoked, Refusal> {
         self.observe_grants(now);
         let Revoked { grants, strays } = result.map_err(|error| failed(&error))?;
-        Ok(Response::result(&protocol::Revoked { revoked: grants, strays }))
+        Ok(protocol::Revoked { revoked: grants, strays })
     }
 
     /// The rule of that name.
