@@ -22,7 +22,7 @@ use knock_config::OnOutage;
 use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, ToFleet};
 use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Subject};
 use knock_proto::{Budget, Time};
-use knock_spa::RuleName;
+use knock_spa::{NONCE_LENGTH, RuleName};
 
 pub(crate) use claims::Claimant;
 use claims::Claims;
@@ -296,6 +296,11 @@ impl Fleet {
             worker.look_again();
         }
         actions
+    }
+
+    /// Whether a record of the packet with that nonce has been here.
+    pub(crate) fn has_packet(&self, nonce: &[u8; NONCE_LENGTH]) -> bool {
+        self.known.has_packet(nonce)
     }
 
     /// Asks whether another node has used a packet; [`Fleet::receive`] or [`Fleet::tick`] has the answer, where it is not known at

@@ -28,8 +28,22 @@ impl Daemon {
             Ok(accepted) if accepted.proof.observed && accepted.opens() && self.fleet.is_some() => {
                 self.claim(now, Claimant { source, user, accepted });
             }
+            Ok(accepted) if accepted.opens() && self.has_been_used(&accepted) => {
+                // The client has sent it to several nodes; or it was caught, and its grant may have been revoked.
+                let rule = accepted.decision.rule.as_str();
+                let message =
+                    format_args!("a signed packet of {} from {source} was already used at another node", user.name);
+                self.events.line(now, Level::Debug, rule, message);
+                let text = format!("{}: the packet was already used at another node", user.name);
+                self.note_outcome(now, source, Some(rule), What::Refused, text);
+            }
             Ok(accepted) => self.follow_accepted(now, user, accepted),
         }
+    }
+
+    /// Whether another node has accepted the packet, as far as this one knows.
+    fn has_been_used(&self, accepted: &Accepted) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.has_packet(&accepted.proof.request.nonce))
     }
 
     /// Does what a packet asks for that no other node has used.

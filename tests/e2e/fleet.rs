@@ -59,3 +59,25 @@ fn a_grant_opens_on_all_nodes_and_a_revocation_closes_on_all() {
         assert_eq!(nodes[0].status()["nodes"], json!(3));
     }
 }
+
+#[test]
+fn a_packet_that_was_caught_opens_nothing_at_another_node() {
+    let fleet = Fleet::new(2);
+    let _store = Store::start(store_engines()[0], &fleet.network.server.namespace, "");
+    let nodes = fleet.start_all();
+    // It names its address: sent to the other node, it could prolong the grant, or undo its revocation.
+    let named = fleet.alice.payload(&Request { address: Some(source(1)), ..open("ssh") });
+    nodes[0].send(source(1), &named);
+    wait_until_open(&nodes, source(1));
+    nodes[0].knockd.knockctl(&["revoke", "198.18.0.1"]);
+    wait_until_closed(&nodes, source(1));
+    nodes[1].send(source(1), &named);
+    // It names none, and whoever caught it sends it from elsewhere.
+    let observed = fleet.alice.payload(&open("ssh"));
+    nodes[0].send(source(2), &observed);
+    wait_until_open(&nodes, source(2));
+    nodes[1].send(source(3), &observed);
+    nodes[1].knockd.wait_for_log("of alice from 198.18.0.3 is refused: the packet was already used at ");
+    wait_until_closed(&nodes, source(1));
+    wait_until_closed(&nodes, source(3));
+}

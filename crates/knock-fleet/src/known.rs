@@ -139,11 +139,18 @@ impl Known {
                 if self.identities.contains_key(&identity) {
                     return Err(Refused::Known);
                 }
+                if let Identity::Packet(nonce) = identity
+                    && forget > now
+                {
+                    // Also of what is revoked or over: its packet must not be used again, at this node.
+                    self.accepted(nonce, forget);
+                }
                 if self.is_revoked(&subject, rule, time) {
                     return Err(Refused::Revoked);
                 }
                 let lifetime = remainder(end, now, rule.lifetime).ok_or(Refused::Ended)?;
-                if self.identities.len() >= self.room || self.grants.len() >= self.room {
+                let is_noted = self.identities.contains_key(&identity);
+                if (!is_noted && self.identities.len() >= self.room) || self.grants.len() >= self.room {
                     return Err(Refused::Full);
                 }
                 self.identities.insert(identity, forget);

@@ -286,6 +286,22 @@ fn a_late_revocation_leaves_what_was_granted_after_it() {
     assert_eq!(again, [Duration::from_secs(56)], "the second one lasts as long as it would alone");
 }
 
+#[test]
+fn a_packet_whose_grant_was_revoked_or_is_over_is_known() {
+    let (peer, mut known) = (peer(), Known::default());
+    let mut admit = |record: &Record, now| known.admit(peer.verify(&record.sign(&web1(), &realm()), now)?, now);
+    let short = Record { lifetime: 5.try_into().expect("not zero"), ..packet(2, &request()) };
+    assert_eq!(admit(&short, later(20.0)), Err(Refused::Ended));
+    admit(&revocation(later(1.0)), later(20.0)).expect("noted");
+    assert_eq!(admit(&packet(1, &request()), later(20.0)), Err(Refused::Revoked));
+    let nonce = |record: &Record| match &record.what {
+        What::Packet(proof) => proof.request.nonce,
+        _ => panic!("a packet"),
+    };
+    assert!(known.has_packet(&nonce(&packet(1, &request()))) && known.has_packet(&nonce(&short)));
+    assert!(!known.has_packet(&nonce(&packet(3, &request()))));
+}
+
 /// What is open: the ends of the grants of each subject.
 type Open = BTreeMap<Subject, UnixTime>;
 
