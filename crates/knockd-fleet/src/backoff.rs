@@ -4,6 +4,8 @@ use std::time::Duration;
 
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
+/// What lasted so long has worked. A store that accepts and fails at once is not tried in a hurry.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// Longer after each failure.
 #[derive(Debug, Default)]
@@ -12,14 +14,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// It works again.
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
-    }
-
-    /// After another failure. `spread` from 0 to 255 makes it up to half longer, so that nodes that have lost a store
+    /// After another failure, of what has worked for that long. `spread` from 0 to 255 makes it up to half longer, so that nodes that have lost a store
     /// together do not come back together.
-    pub(crate) fn next(&mut self, spread: u8) -> Duration {
+    pub(crate) fn next(&mut self, worked: Duration, spread: u8) -> Duration {
+        if worked >= LASTING {
+            self.failures = 0;
+        }
         let pause = SHORTEST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         pause + pause.mul_f64(f64::from(spread) / 512.0)
@@ -33,10 +33,10 @@ mod tests {
     #[test]
     fn the_pause_grows_up_to_its_limit() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(0).as_millis()).collect();
+        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::ZERO, 0).as_millis()).collect();
         assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000]);
-        backoff.reset();
-        assert_eq!(backoff.next(255).as_millis(), 299);
-        (0..100).for_each(|_| assert!(backoff.next(255) < Duration::from_secs(8)));
+        assert_eq!(backoff.next(LASTING, 255).as_millis(), 299);
+        assert_eq!(backoff.next(LASTING / 2, 0).as_millis(), 400);
+        (0..100).for_each(|_| assert!(backoff.next(Duration::ZERO, 255) < Duration::from_secs(8)));
     }
 }

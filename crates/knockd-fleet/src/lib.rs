@@ -8,9 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod connection;
 mod log;
 mod own;
+mod problem;
 mod reader;
+mod resp;
 mod session;
 mod socket;
 mod store;
@@ -19,16 +22,16 @@ mod writer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use knock_fleet::link::{Settings, ToFleet};
 
 use own::Own;
-use session::Session;
+use session::{Ends, Session};
 use socket::{Socket, SocketError};
 
-/// How long knockd is waited for between attempts.
+/// The least time between two connections to knockd.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Carries the grants of knockd to the other nodes of its fleet, and theirs to knockd, through a Valkey or Redis server.
@@ -37,35 +40,48 @@ const RETRY: Duration = Duration::from_millis(500);
 /// needs over the local socket.
 #[derive(Debug, Parser)]
 #[command(name = "knockd-fleet", version)]
-pub struct Arguments {
+struct Arguments {
     /// The local socket of knockd
     #[arg(long, value_name = "FILE", default_value = "/run/knockd/fleet.sock")]
     socket: PathBuf,
 }
 
+/// The command line, for the manual page and the completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// The program.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    log::start();
     // There is one provider in this program, and this is the first use of it.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    serve(&arguments)
+}
+
+/// Serves knockd, again and again.
+fn serve(arguments: &Arguments) -> ! {
+    log::start();
     let mut last: Option<(Settings, Arc<Mutex<Own>>)> = None;
     let mut reported = String::new();
     loop {
-        let error = match attend(&arguments, &mut last) {
+        let began = Instant::now();
+        match attend(arguments, &mut last) {
             Ok(()) => {
                 reported.clear();
-                ::log::info!("knockd has closed the connection");
-                continue;
+                ::log::info!("the connection to knockd has ended");
             }
-            Err(error) => error.to_string(),
-        };
-        // knockd may be away for a long time.
-        if error != reported {
-            ::log::warn!("{}: {error}; trying again", arguments.socket.display());
-            reported = error;
+            Err(error) => {
+                let error = error.to_string();
+                // knockd may be away for a long time.
+                if error != reported {
+                    ::log::warn!("{}: {error}; trying again", arguments.socket.display());
+                    reported = error;
+                }
+            }
         }
-        std::thread::sleep(RETRY);
+        // Not so soon after the last one: its threads need some seconds to end.
+        std::thread::sleep(RETRY.saturating_sub(began.elapsed()));
     }
 }
 
@@ -81,18 +97,17 @@ fn attend(arguments: &Arguments, last: &mut Option<(Settings, Arc<Mutex<Own>>)>)
     *last = Some((*settings.clone(), Arc::clone(&own)));
     let session = Arc::new(Session::new(*settings, Arc::clone(&socket), own).ok_or(SocketError::NoSettings)?);
     ::log::info!("connected to knockd; the realm is {}", session.settings.realm);
+    // However this ends, the threads end too.
+    let _ends = Ends(Arc::clone(&session));
     writer::spawn(Arc::clone(&session))?;
     reader::spawn(Arc::clone(&session))?;
-    let ended = loop {
-        match socket.receive() {
-            Ok(Some(ToFleet::Settings(_))) => break Err(SocketError::NoSettings),
-            Ok(Some(ToFleet::Publish(record))) => session.publish(*record),
-            Ok(Some(ToFleet::Claim { nonce, lifetime })) => session.claim(nonce, lifetime),
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
     // The threads end when they return from the store, at the latest after its timeouts; nobody waits for them.
-    session.stop();
-    ended
+    loop {
+        match socket.receive()? {
+            Some(ToFleet::Settings(_)) => return Err(SocketError::NoSettings),
+            Some(ToFleet::Publish(record)) => session.publish(*record),
+            Some(ToFleet::Claim { nonce, lifetime }) => session.claim(nonce, lifetime),
+            None => return Ok(()),
+        }
+    }
 }

@@ -86,8 +86,8 @@ impl Own {
         let seen = self.sweep;
         if let Some(entry) = self.live.get_mut(record) {
             entry.seen = seen;
-        } else if self.live.len() < LIVE_MAX {
-            // Written before this program was started.
+        } else if self.live.len() < LIVE_MAX / 2 {
+            // Written before this program was started; or by the store, so half of the room is for those of knockd.
             self.live.insert(*record, Entry { end, seen, queued: false });
         }
     }

@@ -1,6 +1,5 @@
 //! The thread that reads: once everything that is in the store, then what is new.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 use knock_fleet::link::FromFleet;
 
 use crate::backoff::Backoff;
-use crate::session::{Session, Side, now};
-use crate::store::{Store, StoreError, record, written};
+use crate::problem::{Problem, StoreError};
+use crate::session::{Ends, Place, Session, Side, now};
+use crate::store::{BLOCK, Store, record, written};
 use crate::writer::spread;
 
 /// With so many entries in a second, reads are spaced: a store that serves thousands of nodes sends fewer, bigger answers.
@@ -20,66 +20,83 @@ const SPACE: Duration = Duration::from_millis(200);
 /// Where it took longer to hand entries on, the stream may have moved on past what it keeps.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// How often the reader looks whether the store is the same.
+const TICK: Duration = Duration::from_secs(5);
+
 /// Starts the thread.
 pub(crate) fn spawn(session: Arc<Session>) -> io::Result<()> {
-    thread::Builder::new().name("reader".to_owned()).spawn(move || run(&session)).map(drop)
+    let ends = Ends(session);
+    thread::Builder::new().name("reader".to_owned()).spawn(move || run(&ends.0)).map(drop)
 }
 
 fn run(session: &Session) {
-    let settings = &session.settings;
-    let servers = if settings.read_from.is_empty() { &settings.servers } else { &settings.read_from };
     let (mut backoff, mut index) = (Backoff::default(), 0);
     while !session.is_stopped() {
-        let server = &servers[index % servers.len().max(1)];
-        let read =
-            Store::connect(settings, server).and_then(|mut store| serve(session, &mut store, server, &mut backoff));
-        let Err(error) = read else { return };
+        let (server, mut since) = (choose(session, index), None);
+        let read = Store::connect(&session.settings, &server)
+            .and_then(|mut store| serve(session, &mut store, &server, &mut since));
+        let Err(error) = read else {
+            index = 0;
+            continue;
+        };
         session.problem(Side::Reader, Some(error.to_string()), |state| (state.reads, state.in_step) = (false, false));
         index += 1;
-        session.sleep(backoff.next(spread()));
+        session.sleep(backoff.next(since.map_or(Duration::ZERO, |since: Instant| since.elapsed()), spread()));
     }
 }
 
-/// Until the session ends.
-fn serve(session: &Session, store: &mut Store, server: &str, backoff: &mut Backoff) -> Result<(), StoreError> {
-    while !session.is_stopped() {
-        let epoch = session.epoch();
+/// The server to read from: one of those for it, or the one that is written to.
+fn choose(session: &Session, index: usize) -> String {
+    let settings = &session.settings;
+    let servers = if settings.read_from.is_empty() { &settings.servers } else { &settings.read_from };
+    let written_to = session.place().filter(|_| settings.read_from.is_empty() && session.writes());
+    written_to.map_or_else(|| servers[index % servers.len()].clone(), |place| place.server)
+}
+
+/// Until the session ends, or records are written to another server.
+fn serve(session: &Session, store: &mut Store, server: &str, since: &mut Option<Instant>) -> Result<(), StoreError> {
+    while !session.is_stopped() && !is_left(session, server) {
+        let connection = session.place().map(|place| place.connection);
+        let epoch = store.epoch()?;
         // Before the rest is read, so that nothing is missed in between.
         let position = store.newest()?;
         let started = Instant::now();
         let total = everything(session, store)?;
-        backoff.reset();
+        since.get_or_insert_with(Instant::now);
         log::info!("{server}: {total} records are in the store, read in {} ms", started.elapsed().as_millis());
         session.problem(Side::Reader, None, |state| (state.reads, state.in_step) = (true, true));
-        follow(session, store, position, epoch)?;
+        follow(session, store, server, position, Began { epoch, connection })?;
         session.report(|state| state.in_step = false);
     }
     Ok(())
 }
 
+/// Whether records are written to another server than the one that is read, and there is no other for reading.
+fn is_left(session: &Session, server: &str) -> bool {
+    let elsewhere = |place: Place| place.server != server;
+    session.settings.read_from.is_empty() && session.writes() && session.place().is_some_and(elsewhere)
+}
+
 /// Hands on every record that is in the store, and has missing ones of this node written again.
 fn everything(session: &Session, store: &mut Store) -> Result<u64, StoreError> {
     session.own().begin_sweep(now());
-    let (mut from, mut total): (Option<f64>, u64) = (None, 0);
-    // Those with the last score of the page before.
-    let mut known: HashSet<Vec<u8>> = HashSet::new();
+    // `known`: how many were read of those with the score `from`. They keep their order, and none is removed while it is live;
+    // one that is new comes with the stream too.
+    let (mut from, mut known, mut total): (Option<f64>, usize, u64) = (None, 0, 0);
     loop {
-        let page = store.page(from, known.len())?;
-        let last = page.members.last().map(|(_, score)| *score);
-        for (member, score) in &page.members {
-            if from != Some(*score) || !known.contains(member) {
-                hand_on(session, member);
-                total += 1;
-            }
+        let page = store.page(from, known)?;
+        for (member, _) in &page.members {
+            hand_on(session, member);
+            total += 1;
         }
+        let last = page.members.last().map(|(_, score)| *score);
         if page.is_last || session.is_stopped() {
             break;
         }
         if from != last {
-            known.clear();
-            from = last;
+            (from, known) = (last, 0);
         }
-        known.extend(page.members.into_iter().filter(|(_, score)| Some(*score) == last).map(|(member, _)| member));
+        known += page.members.iter().filter(|(_, score)| Some(*score) == last).count();
     }
     let missing = session.own().end_sweep();
     if missing > 0 {
@@ -89,31 +106,39 @@ fn everything(session: &Session, store: &mut Store) -> Result<u64, StoreError> {
     Ok(total)
 }
 
-/// Hands on what is new, until the store is another one or has dropped entries that were not read.
+/// How things were when everything was read.
+struct Began {
+    epoch: Option<Vec<u8>>,
+    /// The connection of the writer.
+    connection: Option<u64>,
+}
+
+/// Hands on what is new, until everything has to be read again.
 fn follow(
     session: &Session,
     store: &mut Store,
+    server: &str,
     mut position: String,
-    mut epoch: Option<Vec<u8>>,
+    mut began: Began,
 ) -> Result<(), StoreError> {
-    let (mut rate, mut second) = (0, (Instant::now(), 0));
-    while !session.is_stopped() {
-        // The writer gives a store its first epoch, perhaps after this has begun to read.
-        epoch = epoch.or_else(|| session.epoch());
-        if session.epoch() != epoch {
-            log::warn!("the store was emptied or is another one; reading everything again");
-            return Ok(());
+    let (mut rate, mut second, mut due) = (0, (Instant::now(), 0), Instant::now());
+    while !session.is_stopped() && !is_left(session, server) {
+        if due <= Instant::now() {
+            due = Instant::now() + TICK;
+            if !is_same(session, store, &mut began)? {
+                return Ok(());
+            }
         }
+        let asked = Instant::now();
         let entries = store.read(&position)?;
-        let began = Instant::now();
-        let count = entries.len();
+        let (handing, count) = (Instant::now(), entries.len());
         for (id, entry) in entries {
             hand_on(session, &entry);
             let lag = written(&id).map_or(0, |written| store.time().saturating_sub(written));
             session.count(|state| state.lag = u32::try_from(lag).unwrap_or(u32::MAX));
             position = id;
         }
-        if began.elapsed() > SLOW && !store.has_entry(&position)? {
+        if handing.elapsed() > SLOW && !store.has_entry(&position)? {
             log::warn!("knockd reads too slowly, and the store has dropped entries; reading everything again");
             return Ok(());
         }
@@ -122,11 +147,31 @@ fn follow(
             rate = second.1;
             second = (Instant::now(), 0);
         }
-        if rate.max(second.1) > BUSY {
+        // Nothing, and sooner than a store says so, is from one that does not wait.
+        if rate.max(second.1) > BUSY || (count == 0 && asked.elapsed() < BLOCK / 2) {
             session.sleep(SPACE);
         }
     }
     Ok(())
+}
+
+/// Whether the store has what was read, and the one that is written to has what this node wrote.
+fn is_same(session: &Session, store: &mut Store, began: &mut Began) -> Result<bool, StoreError> {
+    let (epoch, place) = (store.epoch()?, session.place());
+    let written_to = place.as_ref().map(|place| &place.epoch).filter(|_| session.writes());
+    if !session.settings.read_from.is_empty() && written_to.is_some_and(|there| epoch.as_ref() != Some(there)) {
+        return Err(store.error(Problem::Stranger));
+    }
+    // The writer gives a store its first epoch, perhaps after everything was read.
+    began.epoch = began.epoch.take().or_else(|| epoch.clone());
+    if began.epoch != epoch {
+        log::warn!("the store was emptied or is another one; reading everything again");
+        return Ok(false);
+    }
+    // A server that comes back may have lost what it had not written to its disk, or to its replica.
+    let connection = place.map(|place| place.connection);
+    began.connection = began.connection.or(connection);
+    Ok(began.connection == connection)
 }
 
 /// Sends a member or an entry to knockd, if it may be a record.

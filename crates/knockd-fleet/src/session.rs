@@ -37,6 +37,16 @@ pub(crate) enum Work {
     Idle,
 }
 
+/// Where records are written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) server: String,
+    /// The epoch of the store.
+    pub(crate) epoch: Vec<u8>,
+    /// The number of the writer's connection.
+    pub(crate) connection: u64,
+}
+
 /// The work of one connection to knockd.
 pub(crate) struct Session {
     pub(crate) settings: Settings,
@@ -49,17 +59,18 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// What the writer and the reader suffer from.
     problems: Mutex<[String; 2]>,
-    /// The epoch of the store that the writer has seen.
-    epoch: Mutex<Option<Vec<u8>>>,
+    place: Mutex<Option<Place>>,
+    /// A server that is earlier in the list than the one that is written to, and can be written to again.
+    better: Mutex<Option<usize>>,
     stopped: AtomicBool,
 }
 
 impl Session {
     /// `None`: the settings are not valid.
     pub(crate) fn new(settings: Settings, socket: Arc<Socket>, own: Arc<Mutex<Own>>) -> Option<Session> {
-        let (_, node) = settings.names()?;
-        let (claims, work, state, problems, epoch, stopped) = Default::default();
-        Some(Session { settings, node, socket, own, claims, work, state, problems, epoch, stopped })
+        let (_, node) = settings.names().filter(|_| !settings.servers.is_empty())?;
+        let (claims, work, state, problems, place, better, stopped) = Default::default();
+        Some(Session { settings, node, socket, own, claims, work, state, problems, place, better, stopped })
     }
 
     pub(crate) fn stop(&self) {
@@ -109,7 +120,7 @@ impl Session {
         self.send(&FromFleet::Claimed { nonce, claim });
     }
 
-    /// Waits for work, but no longer than that. Claims go first: a user waits for them.
+    /// Waits for work, but no longer than that; ends sooner where a server is offered. Claims go first: a user waits for them.
     pub(crate) fn work(&self, most: usize, wait: Duration) -> Work {
         let (mut claims, mut waited) = (lock(&self.claims), false);
         loop {
@@ -123,7 +134,7 @@ impl Session {
             if !batch.is_empty() {
                 return Work::Publish(batch);
             }
-            if waited {
+            if waited || lock(&self.better).is_some() {
                 return Work::Idle;
             }
             let (woken, timeout) = self.work.wait_timeout(claims, wait).unwrap_or_else(PoisonError::into_inner);
@@ -179,21 +190,43 @@ impl Session {
         });
     }
 
-    /// The epoch of the store, as the writer sees it.
-    pub(crate) fn set_epoch(&self, epoch: &[u8]) {
-        let mut known = lock(&self.epoch);
-        if known.as_deref() != Some(epoch) {
-            *known = Some(epoch.to_vec());
-        }
+    /// Where the writer writes; `None` at first.
+    pub(crate) fn place(&self) -> Option<Place> {
+        lock(&self.place).clone()
     }
 
-    pub(crate) fn epoch(&self) -> Option<Vec<u8>> {
-        lock(&self.epoch).clone()
+    pub(crate) fn set_place(&self, place: Place) {
+        *lock(&self.place) = Some(place);
+    }
+
+    /// Whether records can be written now.
+    pub(crate) fn writes(&self) -> bool {
+        lock(&self.state).writes
+    }
+
+    /// The server of that number in the list can be written to.
+    pub(crate) fn offer(&self, index: usize) {
+        *lock(&self.better) = Some(index);
+        self.wake();
+    }
+
+    /// What was offered last.
+    pub(crate) fn offered(&self) -> Option<usize> {
+        lock(&self.better).take()
     }
 
     /// Sends a message to knockd, and waits where it has not read the ones before.
     pub(crate) fn send(&self, message: &FromFleet) {
         self.socket.send(message);
+    }
+}
+
+/// Ends the session with the thread that holds it, however that ends: nothing works without it.
+pub(crate) struct Ends(pub(crate) Arc<Session>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

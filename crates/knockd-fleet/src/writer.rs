@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knock_fleet::link::{Digest, FromFleet};
+use knock_fleet::link::{Claim, FromFleet};
 
 use crate::backoff::Backoff;
-use crate::session::{Session, Side, Work};
-use crate::store::{Store, StoreError};
+use crate::problem::StoreError;
+use crate::session::{Ends, Place, Session, Side, Work};
+use crate::store::Store;
 
 /// How many records are written at once.
 const BATCH: usize = 100;
@@ -20,85 +21,130 @@ const GREETING: u32 = 6;
 
 /// Starts the thread.
 pub(crate) fn spawn(session: Arc<Session>) -> io::Result<()> {
-    thread::Builder::new().name("writer".to_owned()).spawn(move || run(&session)).map(drop)
+    let ends = Ends(session);
+    thread::Builder::new().name("writer".to_owned()).spawn(move || run(&ends.0)).map(drop)
 }
 
-fn run(session: &Session) {
-    let mut backoff = Backoff::default();
-    // Which server is tried next.
+fn run(session: &Arc<Session>) {
+    let (mut backoff, mut connections) = (Backoff::default(), 0);
+    let servers = &session.settings.servers;
+    // Which server is tried.
     let mut index = 0;
     while !session.is_stopped() {
-        let servers = &session.settings.servers;
-        let server = &servers[index % servers.len().max(1)];
-        let error = match Store::connect(&session.settings, server)
-            .and_then(|mut store| serve(session, &mut store, server, &mut backoff))
-        {
-            Ok(()) => return,
+        let mut since = None;
+        connections += 1;
+        let served = Store::connect(&session.settings, &servers[index])
+            .and_then(|mut store| Writing { session, index, connections }.serve(&mut store, &mut since));
+        let error = match served {
+            Ok(better) => {
+                index = better;
+                continue;
+            }
             Err(error) => error,
         };
         session.problem(Side::Writer, Some(error.to_string()), |state| state.writes = false);
         session.drop_claims();
-        index += 1;
+        index = (index + 1) % servers.len();
         // The others first: a replica says at once that it is one.
-        let tried_all = index % servers.len().max(1) == 0;
-        if tried_all || !error.is_of_replica() {
-            session.sleep(backoff.next(spread()));
+        if index == 0 || !error.is_of_replica() {
+            session.sleep(backoff.next(since.map_or(Duration::ZERO, |since: Instant| since.elapsed()), spread()));
         }
     }
 }
 
-/// Until the session ends.
-fn serve(session: &Session, store: &mut Store, server: &str, backoff: &mut Backoff) -> Result<(), StoreError> {
-    let digest = session.settings.digest().unwrap_or_default();
-    tick(session, store, &digest, true)?;
-    backoff.reset();
-    log::info!("records are written to {server}");
-    session.problem(Side::Writer, None, |state| state.writes = true);
-    let (mut due, mut ticks) = (Instant::now() + TICK, 0);
-    while !session.is_stopped() {
-        match session.work(BATCH, due.saturating_duration_since(Instant::now())) {
-            Work::Claim(claim) => match store.claim(&claim, session.node) {
-                Ok(answer) => session.answer(claim.nonce, answer),
-                Err(error) => {
-                    session.answer(claim.nonce, knock_fleet::link::Claim::Unknown);
-                    return Err(error);
-                }
-            },
-            Work::Publish(batch) => {
-                store.publish(&batch)?;
-                session.own().written(&batch);
-                session.count(|state| state.published += batch.len() as u64);
+/// One connection of the writer.
+struct Writing<'s> {
+    session: &'s Arc<Session>,
+    /// Which server of the list.
+    index: usize,
+    /// The number of the connection.
+    connections: u64,
+}
+
+impl Writing<'_> {
+    /// Until the session ends, or a server that is earlier in the list can be written to; returns which.
+    fn serve(&self, store: &mut Store, since: &mut Option<Instant>) -> Result<usize, StoreError> {
+        let session = self.session;
+        self.tick(store, true)?;
+        *since = Some(Instant::now());
+        log::info!("records are written to {}", self.server());
+        session.problem(Side::Writer, None, |state| state.writes = true);
+        let (mut due, mut ticks) = (Instant::now() + TICK, 0);
+        while !session.is_stopped() {
+            if let Some(better) = session.offered().filter(|better| *better < self.index) {
+                return Ok(better);
             }
-            Work::Idle => {}
+            match session.work(BATCH, due.saturating_duration_since(Instant::now())) {
+                Work::Claim(claim) => match store.claim(&claim, session.node) {
+                    Ok(answer) => session.answer(claim.nonce, answer),
+                    Err(error) => {
+                        session.answer(claim.nonce, Claim::Unknown);
+                        return Err(error);
+                    }
+                },
+                Work::Publish(batch) => {
+                    store.publish(&batch)?;
+                    session.own().written(&batch);
+                    session.count(|state| state.published += batch.len() as u64);
+                }
+                Work::Idle => {}
+            }
+            if due <= Instant::now() {
+                ticks += 1;
+                self.tick(store, ticks % GREETING == 0)?;
+                due = Instant::now() + TICK;
+            }
         }
-        if due <= Instant::now() {
-            ticks += 1;
-            tick(session, store, &digest, ticks % GREETING == 0)?;
-            due = Instant::now() + TICK;
-        }
+        Ok(self.index)
     }
-    Ok(())
+
+    fn server(&self) -> &str {
+        &self.session.settings.servers[self.index]
+    }
+
+    /// Looks whether the store is the same, and says that this node is there.
+    fn tick(&self, store: &mut Store, greet: bool) -> Result<(), StoreError> {
+        let session = self.session;
+        let epoch = match store.epoch()? {
+            Some(epoch) => Some(epoch),
+            None => store.make_epoch(&random::<16>())?,
+        };
+        if let Some(epoch) = epoch {
+            session.set_place(Place { server: self.server().to_owned(), epoch, connection: self.connections });
+        }
+        let ahead = store.measure_clock()?;
+        if greet {
+            let digest = session.settings.digest().unwrap_or_default();
+            store.greet(session.node, &digest, &session.settings.version)?;
+            for seen in store.nodes()? {
+                session.send(&FromFleet::Seen(Box::new(seen)));
+            }
+            if self.index > 0 {
+                look_back(session, self.index);
+            }
+        }
+        let ahead = i32::try_from(ahead).unwrap_or(if ahead < 0 { i32::MIN } else { i32::MAX });
+        session.report(|state| state.clock = ahead);
+        Ok(())
+    }
 }
 
-/// Looks whether the store is the same, and says that this node is there.
-fn tick(session: &Session, store: &mut Store, digest: &Digest, greet: bool) -> Result<(), StoreError> {
-    let epoch = match store.epoch()? {
-        Some(epoch) => Some(epoch),
-        None => store.make_epoch(&random::<16>())?,
-    };
-    if let Some(epoch) = epoch {
-        session.set_epoch(&epoch);
-    }
-    let ahead = store.measure_clock()?;
-    if greet {
-        store.greet(session.node, digest, &session.settings.version)?;
-        for seen in store.nodes()? {
-            session.send(&FromFleet::Seen(Box::new(seen)));
+/// Looks whether a server that is earlier in the list can be written to again: all nodes come back to the first, or half of
+/// them would not hear from the other half. Beside the writer, since a server that is away takes seconds to say so.
+fn look_back(session: &Arc<Session>, index: usize) {
+    let session = Arc::clone(session);
+    let look = move || {
+        let digest = session.settings.digest().unwrap_or_default();
+        let writable = |server: &String| {
+            let greet = |mut store: Store| store.greet(session.node, &digest, &session.settings.version);
+            Store::connect(&session.settings, server).and_then(greet).is_ok()
+        };
+        if let Some(better) = session.settings.servers[..index].iter().position(writable) {
+            session.offer(better);
         }
-    }
-    let ahead = i32::try_from(ahead).unwrap_or(if ahead < 0 { i32::MIN } else { i32::MAX });
-    session.report(|state| state.clock = ahead);
-    Ok(())
+    };
+    // Without a thread: the next time.
+    drop(thread::Builder::new().name("look-back".to_owned()).spawn(look));
 }
 
 fn random<const N: usize>() -> [u8; N] {

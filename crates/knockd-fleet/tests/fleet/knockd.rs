@@ -46,7 +46,7 @@ pub(crate) struct Node {
     heard: Shared,
     counter: u64,
     listener: OwnedFd,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 pub(crate) fn settings(servers: &[String]) -> Settings {
@@ -73,12 +73,13 @@ impl Node {
         bind(&listener, &SocketAddrUnix::new(&path).expect("a short path")).expect("a free path");
         listen(&listener, 1).expect("a socket");
         let mut command = Command::new(env!("CARGO_BIN_EXE_knockd-fleet"));
-        command.arg("--socket").arg(&path).stdin(Stdio::null());
+        let log = std::fs::File::create(directory.path().join("log")).expect("a directory");
+        command.arg("--socket").arg(&path).stdin(Stdio::null()).stderr(log);
         let program = namespace.run(move || command.spawn()).expect("a namespace").expect("the program is built");
         let key = NodeKey::from_seed([number; 32]);
         let settings = Settings { node: key.id().to_string(), ..settings };
         let (connection, heard) = attend(&listener, &settings);
-        Node { key, settings, program, connection, heard, counter: 0, listener, _directory: directory }
+        Node { key, settings, program, connection, heard, counter: 0, listener, directory }
     }
 
     /// knockd starts again: the program connects to it again.
@@ -93,6 +94,19 @@ impl Node {
 
     pub(crate) fn tell(&self, message: &ToFleet) {
         send(&self.connection, &message.encode(), SendFlags::NOSIGNAL).expect("the program reads");
+    }
+
+    /// Sends a message, unless the program does not read.
+    pub(crate) fn try_tell(&self, message: &ToFleet) -> bool {
+        match send(&self.connection, &message.encode(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => false,
+            sent => sent.map(|_| true).expect("connected"),
+        }
+    }
+
+    /// What the program has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("its log")
     }
 
     /// Publishes a record of this node that ends at that time, and returns it.
@@ -180,6 +194,9 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.program.kill();
         let _ = self.program.wait();
+        if thread::panicking() {
+            eprintln!("the log of knockd-fleet:\n{}", self.log());
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The real `knockd-fleet` between a knockd that the test plays and a real Redis or Valkey server, in namespaces.
 
+mod failover;
+mod hostile;
 mod knockd;
 mod scale;
 mod security;

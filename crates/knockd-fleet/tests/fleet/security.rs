@@ -97,7 +97,7 @@ fn a_wrong_password_is_named_and_a_right_one_is_used_without_a_restart() {
 }
 
 /// An authority and a certificate of it for the store.
-fn certificates(directory: &Path, name: &str) {
+pub(crate) fn certificates(directory: &Path, name: &str) {
     let script = format!(
         "set -e
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN={name}' \
