@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod check;
 mod connection;
 mod log;
 mod own;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 use knock_fleet::link::{Settings, ToFleet};
 
 use own::Own;
@@ -44,6 +45,19 @@ struct Arguments {
     /// The local socket of knockd
     #[arg(long, value_name = "FILE", default_value = "/run/knockd/fleet.sock")]
     socket: PathBuf,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Check the servers that the settings on standard input name
+    ///
+    /// The password file, and for each server: name, connection, TLS, user, version, clock, permissions, and whether replicas
+    /// follow. Prints a line for each thing that was checked: `ok`, `warning` or `error`, with what to do. The exit status is 0
+    /// if there is no error, else 1. `knockctl fleet check` runs it with the settings of the configuration. Nothing of the
+    /// fleet is changed. As root it checks as the user knockd-fleet.
+    Check,
 }
 
 /// The command line, for the manual page and the completions.
@@ -56,7 +70,10 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     // There is one provider in this program, and this is the first use of it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    serve(&arguments)
+    match arguments.action {
+        Some(Action::Check) => check::run(),
+        None => serve(&arguments),
+    }
 }
 
 /// Serves knockd, again and again.

@@ -1,5 +1,6 @@
 //! The real `knockd-fleet` between a knockd that the test plays and a real Redis or Valkey server, in namespaces.
 
+mod check;
 mod failover;
 mod hostile;
 mod knockd;
