@@ -117,6 +117,7 @@ fn run(args: Args) -> Result<(), Failure> {
                 let keys = request::<Keys>(&args.socket, &Command::Keys {});
                 text += &keys.as_ref().map(spa::metrics::of_users).unwrap_or_default();
             }
+            text += &status.fleet.as_ref().map(fleet::metrics::of_fleet).unwrap_or_default();
             print(&text)
         }
         args::Command::Rules { dot } => {

@@ -10,10 +10,9 @@ use serde_json::Value;
 use crate::control::counters::Counters;
 use crate::os::privileges::Protections;
 
-#[allow(dead_code, reason = "the handlers of the daemon come after them")]
 mod fleet;
 
-pub(crate) use fleet::*;
+pub(crate) use fleet::{FleetGrant, FleetGrants, FleetNode, FleetNodes, FleetRevoked, FleetStatus};
 
 /// The version of the protocol. A daemon of another version refuses the request.
 pub(crate) const VERSION: u64 = 1;

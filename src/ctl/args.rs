@@ -178,6 +178,29 @@ pub enum Spa {
 /// What to do about the fleet.
 #[derive(Debug, Subcommand)]
 pub enum Fleet {
+    /// Show whether grants are shared now, and the state of the store. Exit status 1: they are not
+    Status,
+    /// List the nodes: when each was seen, whether it has the keys and rules of this one, and for which rules it may vouch
+    Nodes,
+    /// List the live grants that other nodes have made; the one that expires first is at the top
+    Grants {
+        /// Only those of this rule
+        #[arg(long, value_name = "RULE")]
+        rule: Option<String>,
+        /// Only those to this address
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+    },
+    /// Revoke the grants to an address on all nodes
+    Revoke {
+        /// The address
+        #[arg(value_name = "ADDR")]
+        address: IpAddr,
+        /// Only the grant of this rule
+        rule: Option<String>,
+    },
+    /// Check the way to the store with the settings of the daemon: connection, TLS, permissions of the user, clock; needs root
+    Check,
     /// Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the
     /// configuration. A key that is there stays as it is
     Keygen {

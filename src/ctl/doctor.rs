@@ -2,6 +2,7 @@
 //!
 //! The findings depend only on facts that were gathered before, so that each case has a test.
 
+mod fleet;
 mod gate;
 mod host;
 mod interfaces;
@@ -89,6 +90,7 @@ pub(crate) fn examine(facts: &Facts) -> Vec<Finding> {
     findings.extend(host::findings(facts));
     findings.extend(facts.status.iter().filter_map(configuration));
     findings.extend(signed::findings(facts));
+    findings.extend(fleet::findings(facts));
     if let (Some(ruleset), Some(status)) = (&facts.ruleset, &facts.status) {
         if let Some(table) = &status.table {
             findings.extend(gate::findings(ruleset, facts.guarded.as_deref(), table));

@@ -84,7 +84,7 @@ pub(super) fn escape(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
@@ -129,7 +129,7 @@ mod tests {
 
     /// Reads the text format as strictly as it is written (Prometheus, "Exposition formats"): the samples by name and
     /// labels, the types by name.
-    fn parse(text: &str) -> (HashMap<String, f64>, HashMap<String, String>) {
+    pub(crate) fn parse(text: &str) -> (HashMap<String, f64>, HashMap<String, String>) {
         let (mut samples, mut types, mut helped) = (HashMap::new(), HashMap::new(), HashSet::new());
         for line in text.lines() {
             if let Some(help) = line.strip_prefix("# HELP ") {

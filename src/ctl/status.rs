@@ -1,5 +1,6 @@
 //! The state of the daemon, for people: first whether all is well, then the rules.
 
+use super::fleet;
 use super::spa::state;
 use super::table::{BAD, GOOD, count, duration, span, styled, table};
 use crate::control::protocol::{Interface, RuleState, Status};
@@ -7,7 +8,8 @@ use crate::os::privileges::Protections;
 
 /// The state of the daemon, the verdict first. What is zero is left out, unless all is asked for.
 pub(super) fn text(status: &Status, all: bool) -> String {
-    let mut text = verdict(status);
+    let mut text = verdict(&problems(status));
+    text.push_str(&trial(status));
     text.push_str(&table(&["", ""], &rows(status, all)));
     if !status.by_rule.is_empty() {
         let rules: Vec<Vec<String>> = status.by_rule.iter().map(|rule| rule_row(rule, all)).collect();
@@ -29,11 +31,12 @@ pub(super) fn problems(status: &Status) -> Vec<String> {
         problems.extend(set.problem.as_ref().map(|problem| format!("user set {}: {problem}", set.name)));
     }
     problems.extend(status.signed_packets.as_ref().and_then(state::problem));
+    problems.extend(status.fleet.iter().flat_map(fleet::state::problems));
     problems
 }
 
-fn verdict(status: &Status) -> String {
-    let problems = problems(status);
+/// Whether all is well, or each reason why not.
+pub(super) fn verdict(problems: &[String]) -> String {
     let mut text = if problems.is_empty() { styled(GOOD, "all is well\n") } else { String::new() };
     for problem in problems {
         // The errors of a file have a line each.
@@ -42,12 +45,14 @@ fn verdict(status: &Status) -> String {
         let rows: Vec<Vec<String>> = lines.map(|(index, line)| vec![label(index), line.to_owned()]).collect();
         text.push_str(&styled(BAD, &table(&["", ""], &rows)));
     }
-    if let Some(trial) = &status.trial {
-        let (file, time) = (&trial.file, duration(trial.remaining_seconds));
-        let trial = format!("{file} is in force for {time}, unless it is confirmed: knockctl confirm");
-        text.push_str(&table(&["", ""], &[vec!["TRIAL".to_owned(), trial]]));
-    }
     text
+}
+
+fn trial(status: &Status) -> String {
+    let Some(trial) = &status.trial else { return String::new() };
+    let (file, time) = (&trial.file, duration(trial.remaining_seconds));
+    let trial = format!("{file} is in force for {time}, unless it is confirmed: knockctl confirm");
+    table(&["", ""], &[vec!["TRIAL".to_owned(), trial]])
 }
 
 /// The capabilities of a process, in a few words.
@@ -96,6 +101,9 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
     }
     if let Some(signed) = &status.signed_packets {
         row("signed packets", state::in_words(signed, &status.counters));
+    }
+    if let Some(fleet) = &status.fleet {
+        row("fleet", fleet::state::in_words(fleet));
     }
     for (label, numbers) in numbers(status) {
         let shown = numbers.iter().filter(|(number, _)| all || *number > 0);
@@ -195,7 +203,7 @@ fn rule_row(rule: &RuleState, all: bool) -> Vec<String> {
 pub(super) mod tests {
     use super::*;
     use crate::control::counters::Counters;
-    use crate::control::protocol::{Set, Trial};
+    use crate::control::protocol::{FleetStatus, Set, Trial};
     use crate::ctl::doctor::table as managed;
 
     /// A daemon that is well, with three rules.
@@ -310,6 +318,15 @@ pub(super) mod tests {
         );
         assert!(!text.contains("all is well") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert_eq!((problems(&ill).len(), problems(&status()).len()), (3, 0));
+    }
+
+    #[test]
+    fn a_fleet_has_a_row_and_is_a_reason_where_nothing_is_shared() {
+        let fleet = fleet::state::tests::fleet();
+        let text = plain(&Status { fleet: Some(fleet.clone()), ..status() }, false);
+        assert!(text.contains("\nfleet          web1 in web.example.com, 3 nodes\n"), "{text}");
+        let alone = FleetStatus { connected: false, ..fleet };
+        assert_eq!(problems(&Status { fleet: Some(alone), ..status() }).len(), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::silent::ConfigFile;
 use super::translation::{self, Translations};
 use super::{Finding, interfaces};
 use crate::control::client::{ClientError, request};
-use crate::control::protocol::{self, Key, Keys, Status};
+use crate::control::protocol::{self, FleetNode, FleetNodes, Key, Keys, Status};
 use crate::os::privileges::Protections;
 
 /// No knockd was built before this: 2024-01-01.
@@ -53,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) listening: Vec<String>,
     /// The keys of signed packets, where they are received.
     pub(crate) keys: Vec<Key>,
+    /// The nodes of the fleet, where there is one.
+    pub(crate) nodes: Vec<FleetNode>,
     /// Whether the clock is synchronised; `None`: not known.
     pub(crate) clock_is_synchronised: Option<bool>,
 }
@@ -71,6 +73,10 @@ pub(crate) fn gather(socket: &Path, file: &Path) -> Facts {
         let keys = request::<Keys>(socket, &protocol::Command::Keys {});
         facts.keys = keys.map(|keys| keys.keys).unwrap_or_default();
         facts.clock_is_synchronised = clock_is_synchronised();
+    }
+    if facts.status.as_ref().is_some_and(|status| status.fleet.is_some()) {
+        let nodes = request::<FleetNodes>(socket, &protocol::Command::FleetNodes {});
+        facts.nodes = nodes.map(|nodes| nodes.nodes).unwrap_or_default();
     }
     gather_rest(facts)
 }
