@@ -6,11 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use knock_fleet::link::{Settings, Tls};
-use knock_testkit::{Host, Network, wait_until};
+use knock_testkit::{Host, Network, Store, store_engines, wait_until};
 
 use crate::knockd::{file, settings};
 use crate::security::certificates;
-use crate::store::{Server, engines};
 use crate::{network, servers};
 
 const ALL: &str = "+time +multi +exec +zadd +zrange +zremrangebyscore +xadd +xread +xrevrange +set +get +hset +hgetall";
@@ -54,10 +53,10 @@ fn expect(host: &Host, settings: &Settings, kind: &str, words: &[&str]) {
 }
 
 /// A server with the user of the document, and the settings for it.
-fn with_user<'n>(network: &'n Network, commands: &str, directory: &tempfile::TempDir) -> (Server<'n>, Settings) {
+fn with_user<'n>(network: &'n Network, commands: &str, directory: &tempfile::TempDir) -> (Store<'n>, Settings) {
     let lines =
         format!("user default off\nuser web on >example-password ~knock:{{web.example.com}}:* -@all {commands}");
-    let server = Server::start(engines()[0], &network.server.namespace, &lines);
+    let server = Store::start(store_engines()[0], &network.server.namespace, &lines);
     let password = file(directory, "password", "example-password\n");
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o640)).expect("its owner");
     // Where the package is installed: as root the command becomes this user.
@@ -110,7 +109,7 @@ fn a_user_that_may_do_more_is_warned_of() {
     server.admin(&["ACL", "SETUSER", "web", "~*"]);
     expect(network.client(), &settings, "warning: ", &["other keys"]);
     drop(server);
-    let _server = Server::start(engines()[0], &network.server.namespace, "");
+    let _server = Store::start(store_engines()[0], &network.server.namespace, "");
     let open = Settings { user: None, password_file: None, ..settings };
     expect(network.client(), &open, "warning: ", &["without `fleet.user`"]);
 }
@@ -143,7 +142,7 @@ fn a_way_to_the_server_that_does_not_work_is_named() {
     expect(client, &at("10.77.0.1:6379"), "error: ", &["10.77.0.1:6379", "cannot connect", "firewalls"]);
     expect(client, &at("10.77.0.1"), "error: ", &["host:port"]);
     expect(client, &settings(&[]), "error: ", &["`fleet.servers` is empty"]);
-    let server = Server::start(engines()[0], &network.server.namespace, "");
+    let server = Store::start(store_engines()[0], &network.server.namespace, "");
     server.freeze();
     expect(client, &at("10.77.0.1:6379"), "error: ", &["no answer within 3 s"]);
     server.thaw();
@@ -163,7 +162,7 @@ fn a_certificate_that_is_not_the_servers_is_named() {
         "port 0\ntls-port 6379\ntls-auth-clients no\ntls-cert-file {path}/ours-store.pem\ntls-key-file {path}/ours-store.key\n\
          tls-ca-cert-file {path}/ours.pem"
     );
-    let _server = Server::start(engines()[0], &network.server.namespace, &lines);
+    let _server = Store::start(store_engines()[0], &network.server.namespace, &lines);
     let with = |ca: Option<&str>| Settings {
         tls: Some(Tls { ca: ca.map(|name| directory.path().join(name)) }),
         ..settings(&servers())
@@ -184,7 +183,7 @@ fn a_certificate_that_is_not_the_servers_is_named() {
 #[test]
 fn a_clock_that_is_off_is_named() {
     let network = network(1);
-    let _server = Server::start(engines()[0], &network.server.namespace, "");
+    let _server = Store::start(store_engines()[0], &network.server.namespace, "");
     for (clock, line) in [
         ("-3", "warning: 10.77.0.1:6379: its clock is 3.0 s ahead of the one of this host"),
         ("-3600", "error: 10.77.0.1:6379: its clock is 3600.0 s ahead of the one of this host"),
@@ -198,9 +197,9 @@ fn a_clock_that_is_off_is_named() {
 #[test]
 fn a_replica_that_follows_is_well_and_another_server_is_not() {
     let network = network(2);
-    let engine = engines()[0];
-    let _primary = Server::start(engine, &network.server.namespace, "");
-    let replica = Server::start(engine, &network.clients[1].namespace, "");
+    let engine = store_engines()[0];
+    let _primary = Store::start(engine, &network.server.namespace, "");
+    let replica = Store::start(engine, &network.clients[1].namespace, "");
     let address = format!("{}:6379", network.clients[1].v4);
     let reading = Settings { read_from: vec![address.clone()], ..settings(&servers()) };
     expect(network.client(), &reading, "error: ", &[&address, "is not a replica of 10.77.0.1:6379"]);

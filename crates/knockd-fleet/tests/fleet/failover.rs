@@ -1,19 +1,18 @@
 //! More than one server in the list: where records are written to, and read from.
 
 use knock_fleet::link::{RecordBytes, Settings};
-use knock_testkit::{Host, Network, wait_until};
+use knock_testkit::{Host, Network, Store, store_engines, wait_until};
 
 use crate::knockd::{Node, settings};
-use crate::store::{Server, engines};
 use crate::{network, servers};
 
 const LIVE: &str = "knock:{web.example.com}:live";
 
 /// Two servers that know nothing of each other, and two nodes that have both in their list.
-fn two(network: &Network) -> (Server<'_>, Server<'_>, Vec<Node>) {
-    let engine = engines()[0];
-    let first = Server::start(engine, &network.server.namespace, "");
-    let second = Server::start(engine, &network.clients[2].namespace, "");
+fn two(network: &Network) -> (Store<'_>, Store<'_>, Vec<Node>) {
+    let engine = store_engines()[0];
+    let first = Store::start(engine, &network.server.namespace, "");
+    let second = Store::start(engine, &network.clients[2].namespace, "");
     let both = [servers(), vec![format!("{}:6379", network.clients[2].v4)]].concat();
     let start = |(host, number): (&Host, u8)| Node::start(&host.namespace, number, settings(&both));
     let nodes: Vec<Node> = network.clients[..2].iter().zip(1..).map(start).collect();
@@ -61,10 +60,10 @@ fn a_node_that_alone_lost_the_first_server_does_not_stay_alone_at_the_second() {
 #[test]
 fn what_a_server_has_lost_at_its_end_is_written_again_where_a_replica_is_read() {
     let network = network(2);
-    let engine = engines()[0];
-    let primary = Server::start(engine, &network.server.namespace, "");
+    let engine = store_engines()[0];
+    let primary = Store::start(engine, &network.server.namespace, "");
     let lines = format!("replicaof {} 6379", knock_testkit::SERVER_V4);
-    let replica = Server::start(engine, &network.clients[1].namespace, &lines);
+    let replica = Store::start(engine, &network.clients[1].namespace, &lines);
     wait_until("it is a replica", || replica.admin(&["INFO", "replication"]).contains("master_link_status:up"));
     let read_from = vec![format!("{}:6379", network.clients[1].v4)];
     let settings = Settings { read_from, ..settings(&servers()) };
@@ -81,9 +80,9 @@ fn what_a_server_has_lost_at_its_end_is_written_again_where_a_replica_is_read() 
 #[test]
 fn a_server_that_is_no_replica_is_not_read() {
     let network = network(2);
-    let engine = engines()[0];
-    let primary = Server::start(engine, &network.server.namespace, "");
-    let other = Server::start(engine, &network.clients[1].namespace, "");
+    let engine = store_engines()[0];
+    let primary = Store::start(engine, &network.server.namespace, "");
+    let other = Store::start(engine, &network.clients[1].namespace, "");
     let address = format!("{}:6379", network.clients[1].v4);
     let settings = Settings { read_from: vec![address], ..settings(&servers()) };
     let node = Node::start(&network.clients[0].namespace, 1, settings);
