@@ -70,17 +70,47 @@ _knockctl() {
             knockctl,watch)
                 cmd="knockctl__subcmd__watch"
                 ;;
+            knockctl__subcmd__fleet,check)
+                cmd="knockctl__subcmd__fleet__subcmd__check"
+                ;;
+            knockctl__subcmd__fleet,grants)
+                cmd="knockctl__subcmd__fleet__subcmd__grants"
+                ;;
             knockctl__subcmd__fleet,help)
                 cmd="knockctl__subcmd__fleet__subcmd__help"
                 ;;
             knockctl__subcmd__fleet,keygen)
                 cmd="knockctl__subcmd__fleet__subcmd__keygen"
                 ;;
+            knockctl__subcmd__fleet,nodes)
+                cmd="knockctl__subcmd__fleet__subcmd__nodes"
+                ;;
+            knockctl__subcmd__fleet,revoke)
+                cmd="knockctl__subcmd__fleet__subcmd__revoke"
+                ;;
+            knockctl__subcmd__fleet,status)
+                cmd="knockctl__subcmd__fleet__subcmd__status"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,check)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__check"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,grants)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__grants"
+                ;;
             knockctl__subcmd__fleet__subcmd__help,help)
                 cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__help"
                 ;;
             knockctl__subcmd__fleet__subcmd__help,keygen)
                 cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__keygen"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,nodes)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__nodes"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,revoke)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__revoke"
+                ;;
+            knockctl__subcmd__fleet__subcmd__help,status)
+                cmd="knockctl__subcmd__fleet__subcmd__help__subcmd__status"
                 ;;
             knockctl__subcmd__help,client)
                 cmd="knockctl__subcmd__help__subcmd__client"
@@ -136,8 +166,23 @@ _knockctl() {
             knockctl__subcmd__help,watch)
                 cmd="knockctl__subcmd__help__subcmd__watch"
                 ;;
+            knockctl__subcmd__help__subcmd__fleet,check)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__check"
+                ;;
+            knockctl__subcmd__help__subcmd__fleet,grants)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__grants"
+                ;;
             knockctl__subcmd__help__subcmd__fleet,keygen)
                 cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__keygen"
+                ;;
+            knockctl__subcmd__help__subcmd__fleet,nodes)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__nodes"
+                ;;
+            knockctl__subcmd__help__subcmd__fleet,revoke)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__revoke"
+                ;;
+            knockctl__subcmd__help__subcmd__fleet,status)
+                cmd="knockctl__subcmd__help__subcmd__fleet__subcmd__status"
                 ;;
             knockctl__subcmd__help__subcmd__spa,init)
                 cmd="knockctl__subcmd__help__subcmd__spa__subcmd__init"
@@ -293,7 +338,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__fleet)
-            opts="-h --socket --json --help keygen help"
+            opts="-h --socket --json --help status nodes grants revoke check keygen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -310,9 +355,77 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knockctl__subcmd__fleet__subcmd__help)
-            opts="keygen help"
+        knockctl__subcmd__fleet__subcmd__check)
+            opts="-h --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__grants)
+            opts="-h --rule --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --rule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help)
+            opts="status nodes grants revoke check keygen help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__grants)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -352,7 +465,103 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__nodes)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__revoke)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__fleet__subcmd__keygen)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__nodes)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__revoke)
+            opts="-h --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__fleet__subcmd__status)
             opts="-h --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -485,7 +694,7 @@ _knockctl() {
             return 0
             ;;
         knockctl__subcmd__help__subcmd__fleet)
-            opts="keygen"
+            opts="status nodes grants revoke check keygen"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -498,7 +707,77 @@ _knockctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__grants)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knockctl__subcmd__help__subcmd__fleet__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__nodes)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__revoke)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knockctl__subcmd__help__subcmd__fleet__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

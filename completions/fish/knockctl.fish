@@ -129,14 +129,40 @@ complete -c knockctl -n "__fish_knockctl_using_subcommand spa; and __fish_seen_s
 complete -c knockctl -n "__fish_knockctl_using_subcommand spa; and __fish_seen_subcommand_from help" -f -a "keys" -d 'List the ssh keys that may sign packets: users, what they may ask for, and what they have done since the start'
 complete -c knockctl -n "__fish_knockctl_using_subcommand spa; and __fish_seen_subcommand_from help" -f -a "submit" -d 'Hand a signed packet to the daemon that came another way than by UDP, on standard input, as it is or in base64. Exit status 1: it was not accepted'
 complete -c knockctl -n "__fish_knockctl_using_subcommand spa; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from keygen help" -l socket -d 'The control socket of the daemon' -r -F
-complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from keygen help" -l json -d 'Print a JSON document instead of text'
-complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from keygen help" -s h -l help -d 'Print help'
-complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from keygen help" -f -a "keygen" -d 'Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the configuration. A key that is there stays as it is'
-complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from keygen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "status" -d 'Show whether grants are shared now, and the state of the store. Exit status 1: they are not'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "nodes" -d 'List the nodes: when each was seen, whether it has the keys and rules of this one, and for which rules it may vouch'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "grants" -d 'List the live grants that other nodes have made; the one that expires first is at the top'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "revoke" -d 'Revoke the grants to an address on all nodes'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "check" -d 'Check the way to the store with the settings of the daemon: connection, TLS, permissions of the user, clock; needs root'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "keygen" -d 'Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the configuration. A key that is there stays as it is'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and not __fish_seen_subcommand_from status nodes grants revoke check keygen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from status" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from status" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from nodes" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from nodes" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from nodes" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from grants" -l rule -d 'Only those of this rule' -r
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from grants" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from grants" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from grants" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from revoke" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from revoke" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from check" -l socket -d 'The control socket of the daemon' -r -F
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from check" -l json -d 'Print a JSON document instead of text'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from keygen" -l socket -d 'The control socket of the daemon' -r -F
 complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from keygen" -l json -d 'Print a JSON document instead of text'
 complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from keygen" -s h -l help -d 'Print help'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "status" -d 'Show whether grants are shared now, and the state of the store. Exit status 1: they are not'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "nodes" -d 'List the nodes: when each was seen, whether it has the keys and rules of this one, and for which rules it may vouch'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "grants" -d 'List the live grants that other nodes have made; the one that expires first is at the top'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Revoke the grants to an address on all nodes'
+complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the way to the store with the settings of the daemon: connection, TLS, permissions of the user, clock; needs root'
 complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "keygen" -d 'Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the configuration. A key that is there stays as it is'
 complete -c knockctl -n "__fish_knockctl_using_subcommand fleet; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knockctl -n "__fish_knockctl_using_subcommand import" -l interface -d 'An interface to listen on, or `any`, in place of what the file and the service say; repeat it for several' -r
@@ -165,4 +191,9 @@ complete -c knockctl -n "__fish_knockctl_using_subcommand help; and not __fish_s
 complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from spa" -f -a "init" -d 'Make a cover and a file of keys where they are missing, and print what to write into the configuration, and the secret URL for the users'
 complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from spa" -f -a "keys" -d 'List the ssh keys that may sign packets: users, what they may ask for, and what they have done since the start'
 complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from spa" -f -a "submit" -d 'Hand a signed packet to the daemon that came another way than by UDP, on standard input, as it is or in base64. Exit status 1: it was not accepted'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "status" -d 'Show whether grants are shared now, and the state of the store. Exit status 1: they are not'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "nodes" -d 'List the nodes: when each was seen, whether it has the keys and rules of this one, and for which rules it may vouch'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "grants" -d 'List the live grants that other nodes have made; the one that expires first is at the top'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "revoke" -d 'Revoke the grants to an address on all nodes'
+complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "check" -d 'Check the way to the store with the settings of the daemon: connection, TLS, permissions of the user, clock; needs root'
 complete -c knockctl -n "__fish_knockctl_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "keygen" -d 'Make the private key of this node where it is missing, and print its public key, for `fleet.nodes` of the configuration. A key that is there stays as it is'
