@@ -234,8 +234,19 @@ fn explains(help: &str, option: &str) -> bool {
 
 #[test]
 fn every_option_of_our_programs_in_a_document_is_in_the_help() {
-    let subcommands =
-        ["status", "grants", "grant", "revoke", "reload", "doctor", "import", "client", "spa init", "spa submit"];
+    let subcommands = [
+        "status",
+        "grants",
+        "grant",
+        "revoke",
+        "reload",
+        "doctor",
+        "import",
+        "client",
+        "spa init",
+        "spa submit",
+        "fleet grants",
+    ];
     let helps = [("knockd", &[][..]), ("knockctl", &subcommands), ("knock-cli", &["list", "add"])]
         .map(|(program, subcommands)| (program, help(program, subcommands)));
     let mut checked = 0;
