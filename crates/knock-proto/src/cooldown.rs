@@ -55,6 +55,12 @@ impl Cooldowns {
         true
     }
 
+    /// Whether a completion of that rule would do nothing now.
+    pub fn is_in(&self, now: Time, rule: &RuleId, source: IpAddr) -> bool {
+        let Some(&cooldown) = self.rules.get(rule) else { return false };
+        self.completions.time_of(&(rule.clone(), source)).is_some_and(|at| now.since(at) < cooldown)
+    }
+
     /// Nothing came of a completion that counted, so the next one counts too.
     pub fn end(&mut self, rule: &RuleId, source: IpAddr) {
         self.completions.remove(&(rule.clone(), source));
@@ -91,7 +97,12 @@ mod tests {
     #[test]
     fn a_rule_completes_again_for_a_source_only_after_its_cooldown() {
         let mut cooldowns = Cooldowns::new(rules(&[("game", 10), ("other", 1)]), 1);
+        let in_cooldown = |cooldowns: &Cooldowns, seconds| {
+            cooldowns.is_in(NOW.after(Duration::from_secs(seconds)), &"game".into(), CLIENT.into())
+        };
+        assert!(!in_cooldown(&cooldowns, 0));
         assert!(begins(&mut cooldowns, 0, "game", CLIENT));
+        assert!(in_cooldown(&cooldowns, 9) && !in_cooldown(&cooldowns, 10));
         assert!(!begins(&mut cooldowns, 0, "game", CLIENT) && !begins(&mut cooldowns, 9, "game", CLIENT));
         assert!(begins(&mut cooldowns, 9, "game", [192, 0, 2, 8]), "another source");
         assert!(begins(&mut cooldowns, 9, "other", CLIENT), "another rule");

@@ -16,7 +16,7 @@ use crate::sources::{Key, Sources};
 use crate::stage::Stages;
 use crate::{Knock, Port, PortRange, Protocol, RuleId, TcpFlags, Time};
 
-pub use almost::Almost;
+pub use almost::{Almost, LastKnock};
 
 /// A rule as the engine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ mod trace;
 
 pub use budget::Budget;
 pub use cooldown::Cooldowns;
-pub use engine::{Almost, Completion, Counters, Engine, Rule, Settings, Watch};
+pub use engine::{Almost, Completion, Counters, Engine, LastKnock, Rule, Settings, Watch};
 pub use history::{History, Seen};
 pub use knock::{Knock, ParseKnockError, Protocol, SEQUENCE_MAX, TcpFlags};
 pub use name::{Family, InterfaceName, InvalidName, SetName, TableName};

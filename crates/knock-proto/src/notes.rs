@@ -70,6 +70,11 @@ impl<K: Clone + Eq + Hash, V> Notes<K, V> {
         Some((note.at, &mut note.value))
     }
 
+    /// The time of the note of that key.
+    pub(crate) fn time_of(&self, key: &K) -> Option<Time> {
+        Some(self.notes.get(self.index.get(key)?)?.at)
+    }
+
     /// Whether there is a note in these groups, the largest first.
     pub(crate) fn contains_any(&self, groups: &[u64]) -> bool {
         self.shares.contains(groups)

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Almost, Completion, Engine, Identity, Knock, Packet, Rule, RuleId, Settings, TcpFlags, Time};
+use knock_proto::{
+    Almost, Completion, Engine, Identity, Knock, LastKnock, Packet, Rule, RuleId, Settings, TcpFlags, Time,
+};
 use proptest::prelude::*;
 
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
@@ -102,6 +104,22 @@ fn sequences_whose_last_port_is_at_another_place_too_are_never_almost_complete()
     assert_eq!(almost(vec![rule("back", &[1000, 2000, 1000])], &[1000, 2000]), None);
     assert_eq!(almost(vec![rule("end", &[1000, 2000, 2000])], &[1000, 2000]), None);
     assert!(almost(vec![rule("two", &[1000, 2000])], &[1000]).is_some());
+}
+
+#[test]
+fn the_rules_that_a_source_may_ever_be_almost_through_with_have_a_last_step() {
+    let rules = [("one", &[1000][..]), ("ssh", &[1000, 1000, 2000, 3000]), ("back", &[1, 2, 1]), ("two", &[5, 5, 6])];
+    let rules: Vec<Rule> = rules.into_iter().map(|(id, ports)| rule(id, ports)).collect();
+    let engine = Engine::new(rules.clone(), &settings());
+    let found: Vec<_> =
+        engine.last_knocks().into_iter().map(|of| (of.rule.to_string(), of.last.port, of.after)).collect();
+    assert_eq!(found, [("ssh".to_owned(), 3000, 2), ("two".to_owned(), 6, 1)]);
+    assert_eq!(engine.last_knocks().iter().map(|of| of.repeat).collect::<Vec<_>>(), [Some(Knock::tcp(2000)), None]);
+    // What is knocked before the last step, in a row of different ports.
+    let (mut engine, now) = after(rules, &[]);
+    let mut send = |port, number| engine.handle(now, &packet(Knock::tcp(port), number), true, &mut Vec::new());
+    let knocked = [send(1000, 1), send(1000, 2), send(2000, 3)];
+    assert_eq!(knocked, [1, 1, 2]);
 }
 
 #[test]
@@ -207,6 +225,8 @@ proptest! {
             let Some(almost) = replayed.engine.almost(replayed.now, SOURCE) else { continue };
             let mut twin = replay(&rules, &packets[..sent]);
             prop_assert!(twin.now <= almost.until);
+            let is_it = |of: &LastKnock| (&of.rule, of.last, of.repeat) == (&almost.rule, almost.last, almost.repeat);
+            prop_assert!(replayed.engine.last_knocks().iter().any(is_it));
             if let Some(repeat) = almost.repeat {
                 for again in 0..u32::try_from(repeats).expect("few") {
                     twin.send(&(0, repeat, 90 + again));

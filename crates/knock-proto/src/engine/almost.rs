@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Engine, Matcher};
 use crate::source::Requirement;
 use crate::sources::Key;
-use crate::{Knock, RuleId, Time};
+use crate::{Knock, RuleId, TcpFlags, Time};
 
 /// With rules of more kinds (flags and targets), no source is looked at: the time for a packet stays bounded.
 const TRACKS_MAX: usize = 8;
@@ -28,6 +28,23 @@ pub struct Almost {
     pub repeat: Option<Knock>,
     /// The end of the time for the sequence.
     pub until: Time,
+}
+
+/// The last step of a rule that sources may be almost through with: [`Almost`] without a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastKnock {
+    /// The rule.
+    pub rule: RuleId,
+    /// Its last knock.
+    pub last: Knock,
+    /// See [`Almost::repeat`].
+    pub repeat: Option<Knock>,
+    /// How many different ports in a row are knocked before it, as [`Engine::handle`] counts them.
+    pub after: u8,
+    /// The TCP segments that count.
+    pub tcp_flags: TcpFlags,
+    /// The destinations that count: [`crate::Rule::targets`].
+    pub targets: Vec<IpAddr>,
 }
 
 impl Matcher {
@@ -77,9 +94,33 @@ impl Engine {
         {
             return None;
         }
-        // A repeat counts once where no sequence repeats that port.
+        Some(Almost { rule: matcher.rule.id.clone(), last, repeat: self.repeat(matcher), until })
+    }
+
+    /// The knock before the last one, where a repeat of it counts once: no sequence repeats that port.
+    fn repeat(&self, matcher: &Matcher) -> Option<Knock> {
         let before = matcher.runs.iter().rev().nth(1).map(|run| run.knock);
-        let repeat = before.filter(|&knock| self.tracks.iter().all(|track| track.tree.longest_run(knock) == 1));
-        Some(Almost { rule: matcher.rule.id.clone(), last, repeat, until })
+        before.filter(|&knock| self.tracks.iter().all(|track| track.tree.longest_run(knock) == 1))
+    }
+
+    /// The rules of which [`Engine::almost`] may speak, in their order.
+    pub fn last_knocks(&self) -> Vec<LastKnock> {
+        if self.tracks.len() > TRACKS_MAX {
+            return Vec::new();
+        }
+        let possible = self.matchers.iter().filter(|(_, matcher)| matcher.can_be_almost_complete());
+        let mut possible: Vec<(&u64, &Matcher)> = possible.collect();
+        possible.sort_unstable_by_key(|(number, _)| **number);
+        let last_knock = |(_, matcher): (&u64, &Matcher)| {
+            Some(LastKnock {
+                rule: matcher.rule.id.clone(),
+                last: *matcher.rule.sequence.last()?,
+                repeat: self.repeat(matcher),
+                after: u8::try_from(matcher.runs.len().saturating_sub(1)).unwrap_or(u8::MAX),
+                tcp_flags: matcher.rule.tcp_flags,
+                targets: matcher.rule.targets.clone(),
+            })
+        };
+        possible.into_iter().filter_map(last_knock).collect()
     }
 }
