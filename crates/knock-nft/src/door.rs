@@ -36,7 +36,7 @@ pub struct Doors {
     pub doors: Vec<Door>,
     /// Knock ports and tripwires: what disarms.
     pub watched: Vec<Knock>,
-    /// How many grants each set has room for: a set that packets add to has a limit.
+    /// How many grants each set has room for that a door adds to: a set that packets add to has a limit.
     pub grants: u32,
 }
 
@@ -44,9 +44,12 @@ impl Doors {
     /// How many doors a table may have: a packet of an armed source passes them one by one.
     pub const MAX: usize = 250;
     /// For how long a source is armed at most.
-    pub const LASTS: Duration = Duration::from_secs(60);
+    pub const LASTS: Duration = Duration::from_secs(10);
     /// How many sources may be armed at a time, of each IP version.
     pub const PLACES: u32 = 1024;
+    /// How many sources of each IP version are remembered that were armed or pending and then erred, each for twice
+    /// [`Doors::LASTS`]. Who arms no more than that in this time never finds the set full.
+    pub const SPOILED: u32 = 4 * Doors::PLACES;
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {

@@ -1,9 +1,10 @@
 //! The sets of the managed table.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 
 use crate::door::Doors;
-use crate::grant_set::Opening;
+use crate::grant_set::{GrantSet, Opening};
 use crate::ip_version::IpVersion;
 use crate::message::SetKind;
 use crate::spec::TableSpec;
@@ -31,6 +32,8 @@ pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
     // A hash table is faster, and has no intervals.
     let (flags, fields) = if spec.guards_intervals() { intervals } else { (0, &[][..]) };
     let guarded = SetKind { id: 1, flags, key_type: TYPE_PORT, key_length: 8, fields, size: 0, data_type: None };
+    let added_to: BTreeSet<GrantSet> =
+        spec.doors.doors.iter().flat_map(|door| &door.opens).flat_map(GrantSet::both).collect();
     let grants = (2..).zip(spec.grant_sets()).map(|(id, set)| {
         let (address_type, address_length) = set.version.key();
         let (key_type, key_length) = match set.opening {
@@ -38,8 +41,9 @@ pub(crate) fn sets(spec: &TableSpec) -> Vec<(CString, SetKind)> {
             Opening::Any | Opening::Range(_) => (address_type, address_length),
         };
         let flags = libc::NFT_SET_TIMEOUT.cast_unsigned();
-        // A set without a size gets one of 65,535 as soon as a rule adds to it (`nft_dynset_init`).
-        let size = if spec.doors.is_empty() { 0 } else { spec.doors.grants.max(1) };
+        // A set without a size gets one of 65,535 as soon as a rule adds to it (`nft_dynset_init`). One with a size has its
+        // hash table from the start, so only those have one that need it.
+        let size = if added_to.contains(&set) { spec.doors.grants.max(1) } else { 0 };
         (set.c_name(), SetKind { id, flags, key_type, key_length, fields: &[], size, data_type: None })
     });
     let mut sets: Vec<_> = std::iter::once((GUARDED.to_owned(), guarded)).chain(grants).collect();
@@ -60,7 +64,7 @@ fn door_sets() -> Vec<(&'static CStr, SetKind)> {
         let pending = SetKind { flags, key_type, key_length, size: Doors::PLACES, ..plain };
         let map = flags | libc::NFT_SET_MAP.cast_unsigned();
         sets.push((version.pending(), pending));
-        sets.push((version.spoiled(), SetKind { size: 4 * Doors::PLACES, ..pending }));
+        sets.push((version.spoiled(), SetKind { size: Doors::SPOILED, ..pending }));
         sets.push((version.armed(), SetKind { flags: map, data_type: Some(TYPE_CLASSID), ..pending }));
     }
     sets

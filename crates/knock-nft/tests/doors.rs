@@ -261,7 +261,7 @@ fn nft_lists_a_table_with_doors() {
             "map armed4 {",
             "type ipv4_addr : classid",
             "size 1024",
-            "198.18.0.1 timeout 1m expires",
+            "198.18.0.1 timeout 10s expires",
             "delete @pending6 { ip6 saddr }",
             "meta priority set ip saddr map @armed4 goto armed4",
             "@watched jump knock",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chain knock {                                    # what is sent to a knock port or a tripwire, prerouting
-//!     ip saddr @pending4 add @spoiled4 { ip saddr timeout 2m }
+//!     ip saddr @pending4 add @spoiled4 { ip saddr timeout 20s }
 //!     delete @pending4 { ip saddr }
 //!     meta priority set ip saddr map @armed4 goto armed4
 //!     delete @armed4 { ip saddr : meta priority }  # one that is just being armed, which a lookup does not find
@@ -12,7 +12,7 @@
 //!     meta priority 0:1 meta l4proto tcp th dport 9000 tcp flags & (fin | syn | rst | ack) == syn iifname "eth0"
 //!         fib daddr type local delete @armed4 { ip saddr : meta priority } add @grants4 { ip saddr . tcp . 22 timeout 1h } return
 //!     meta priority 0:1 meta l4proto tcp th dport 8000 return     # once more the knock before it
-//!     add @spoiled4 { ip saddr timeout 2m }
+//!     add @spoiled4 { ip saddr timeout 20s }
 //!     delete @armed4 { ip saddr : meta priority }
 //! }
 //! ```
