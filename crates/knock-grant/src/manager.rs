@@ -1,6 +1,7 @@
 //! Where grants begin and end.
 
 mod desired;
+mod doors;
 mod ends;
 mod reconcile;
 #[cfg(test)]

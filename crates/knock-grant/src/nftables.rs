@@ -42,6 +42,14 @@ impl Nftables {
         self.table.as_ref().map(ManagedTable::is_owned)
     }
 
+    pub(crate) fn table(&self) -> Option<&ManagedTable> {
+        self.table.as_ref()
+    }
+
+    pub(crate) fn table_mut(&mut self) -> Option<&mut ManagedTable> {
+        self.table.as_mut()
+    }
+
     /// The user sets of the policy.
     pub fn sets(&self) -> Vec<SetState> {
         self.sets.states()
