@@ -39,8 +39,8 @@ pub use fleet::{FLEET_NODES_MAX, FLEET_SERVERS_MAX, NODE_KEY};
 pub use fleet_cause::FleetCause;
 pub use format::{Format, format};
 pub use model::{
-    Allow, Command, Config, Fleet, FleetNode, FleetTls, Interfaces, Limits, Log, LogTarget, Nftables, OnOutage, OnStop,
-    Rule, Spa, Stop, StopOnShutdown, Trigger,
+    Allow, Command, Config, Fleet, FleetNode, FleetTls, Interfaces, LastKnock, Limits, Log, LogTarget, Nftables,
+    OnOutage, OnStop, Rule, Spa, Stop, StopOnShutdown, Trigger,
 };
 pub use nearest::nearest;
 pub use path::FieldPath;

@@ -251,6 +251,20 @@ pub struct Nftables {
     pub exempt_interfaces: Vec<InterfaceName>,
     /// Whether the daemon owns the table, if the kernel supports that.
     pub owner: bool,
+    /// What opens guarded ports at the last knock.
+    pub last_knock: LastKnock,
+}
+
+/// What opens guarded ports at the last knock of a sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "\"daemon\" or \"kernel\"")]
+#[schemars(rename = "last_knock")]
+pub enum LastKnock {
+    /// The daemon, as soon as it has read the packet.
+    #[default]
+    Daemon,
+    /// The kernel, in the path of the packet, where the daemon has followed all knocks before it.
+    Kernel,
 }
 
 /// The effect of a stop of the daemon on the managed table.

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{LogTarget, OnStop, StopOnShutdown};
+use crate::model::{LastKnock, LogTarget, OnStop, StopOnShutdown};
 
 mod fleet;
 
@@ -186,6 +186,10 @@ pub(crate) struct RawNftables {
     /// does not open the gate.
     #[schemars(extend("default" = true))]
     pub(crate) owner: Option<bool>,
+    /// What opens guarded ports at the last knock: "daemon", or "kernel", which is faster on a busy machine. The kernel does it
+    /// in an owned table only; for other sequences and sources the daemon does.
+    #[schemars(extend("default" = "daemon"))]
+    pub(crate) last_knock: Option<LastKnock>,
 }
 
 /// Limits for memory and work.

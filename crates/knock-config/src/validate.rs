@@ -113,6 +113,7 @@ fn nftables(raw: RawNftables, path: &FieldPath, checker: &mut Checker<'_>) -> Nf
         on_stop: raw.on_stop.unwrap_or_default(),
         exempt_interfaces: interface_names(exempt.iter().map(String::as_str), &path_of_exempt, checker),
         owner: raw.owner.unwrap_or(true),
+        last_knock: raw.last_knock.unwrap_or_default(),
     }
 }
 
