@@ -1,9 +1,11 @@
 //! The daemon: everything that it holds, and the loop that waits for the next thing to happen.
 
 pub(crate) mod args;
+mod arming;
 mod config_copies;
 mod config_source;
 mod dispatch;
+mod doors;
 mod ear;
 mod fleet;
 mod fleet_requests;
@@ -30,6 +32,7 @@ use knock_grant::{GrantManager, Nftables};
 use knock_proto::{Cooldowns, Time};
 
 use crate::control;
+use crate::daemon::arming::Arming;
 use crate::daemon::config_source::ConfigSource;
 use crate::daemon::ear::Ear;
 use crate::daemon::interfaces::Interfaces;
@@ -112,6 +115,7 @@ pub(crate) struct Daemon {
     /// `None` where the configuration has no `fleet`.
     pub(crate) fleet: Option<Fleet>,
     pub(crate) cooldowns: Cooldowns,
+    pub(crate) arming: Arming,
     pub(crate) ear: Ear,
     pub(crate) interfaces: Interfaces,
     pub(crate) grants: GrantManager<Nftables>,
@@ -205,6 +209,7 @@ impl Daemon {
             if sleep.is_over(slept()) {
                 // The timeouts of the kernel's elements stood still, those of the grants did not.
                 log::info!("the machine was suspended; knockd compares its grants with the elements in the kernel");
+                self.disarm_everybody(now());
                 self.grants.after_sleep(now());
                 self.observe_grants(now());
             }
@@ -222,8 +227,10 @@ impl Daemon {
             return;
         }
         let names = exempt.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let doors = table.map(|table| table.doors.clone()).unwrap_or_default();
         let (signers, vouchers) = (self.grants.policy().signers.clone(), self.grants.policy().vouchers.clone());
-        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt, signers, vouchers))) {
+        self.disarm_everybody(now());
+        match self.grants.apply(now(), Rc::new(policy(&self.config, exempt, signers, vouchers, doors))) {
             Ok(()) => log::info!("the exempt interfaces are now: {names}"),
             Err(error) => log::error!("cannot change the exempt interfaces to {names}: {error}"),
         }
@@ -258,6 +265,7 @@ impl Daemon {
     /// Does what is due.
     fn tick(&mut self, now: Time) -> io::Result<()> {
         self.grants.tick(now);
+        self.tick_arming(now);
         self.observe_grants(now);
         self.end_trial(now);
         self.tick_watchers(now);
@@ -277,6 +285,7 @@ impl Daemon {
             self.ear.questions.next_deadline(),
             self.reloads.next_deadline(),
             self.cooldowns.next_old(),
+            self.arming.next_end(),
             self.runner.as_ref().and_then(Runner::next_deadline),
             self.fleet.as_ref().and_then(Fleet::next_deadline),
             self.next_trial_end(),
@@ -307,6 +316,10 @@ impl Daemon {
             runner.stop(hand_over, time);
         }
         self.events.say_what_is_left_out();
+        if keep {
+            self.disarm_everybody(now());
+            self.observe_grants(now());
+        }
         if let Some(Err(error)) = self.signed.take().map(SignedPackets::close) {
             log::error!("signed packets will be refused for some time after the next start: {error}");
         }

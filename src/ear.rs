@@ -1,6 +1,7 @@
 //! The ear: the process that reads strangers' packets, and has no privilege. What it needs it is handed by the keeper, and
 //! what it has heard it can only ask the keeper for: a knock, or a packet that it cannot verify.
 
+mod last_knocks;
 pub(crate) mod listener;
 pub(crate) mod message;
 mod packet_source;
@@ -9,25 +10,29 @@ mod signed;
 mod tracing;
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use knock_capture::{LinkSockets, Links};
-use knock_proto::{Completion, Engine, Packet, Protocol, Rule, Settings, Time};
+use knock_proto::{Completion, Engine, Packet, Protocol, Rule, RuleId, Settings, Time};
 
 use crate::os::channel::{Channel, Sent, decode, is_end, of_parent, unseal};
 use crate::os::clock::{clock_reading, now, unix_time};
 use crate::os::poller::Poller;
 use crate::os::privileges::confine_ear;
 use crate::os::signals;
+use last_knocks::LastKnocks;
 use message::{State, ToEar, ToKeeper};
 use packet_source::{PacketSource, Wanted};
-use plan::{Plan, knocks};
+use plan::{Plan, RuleKey, knocks};
 use signed::{Look, SignedPackets};
 use tracing::Tracing;
 
 /// Packets that are taken from one socket before the others, and the keeper, have their turn.
 const PACKETS_IN_A_ROW: usize = 512;
+/// Packets that are taken from all sockets before a question is answered: where there are more, they are too many.
+const PACKETS_BEFORE_ANSWER: usize = 4096;
 /// The longest text in a message, in bytes.
 const TEXT_MAX: usize = 300;
 /// Messages that are taken before packets have their turn.
@@ -46,6 +51,7 @@ struct Prepared {
     rules: Vec<Rule>,
     settings: Settings,
     signed: Option<SignedPackets>,
+    doors: Vec<RuleId>,
     wanted: Wanted,
     sockets: Vec<u32>,
 }
@@ -61,6 +67,7 @@ struct Ear {
     settings: Settings,
     engine: Engine,
     signed: Option<SignedPackets>,
+    last_knocks: LastKnocks,
     prepared: Option<Prepared>,
     tracing: Tracing,
     completions: Vec<Completion>,
@@ -95,12 +102,14 @@ fn run() -> io::Result<std::convert::Infallible> {
     let confinement = confine_ear().map_err(io::Error::other)?;
     channel.send(&ToKeeper::Confined(confinement), None)?;
     let settings = Settings { sources: 1, tripwires: false, guarded: Vec::new() };
+    let engine = Engine::new(Vec::new(), &settings);
     let mut ear = Ear {
         channel,
         changes: None,
         packets: None,
         rules: Vec::new(),
-        engine: Engine::new(Vec::new(), &settings),
+        last_knocks: LastKnocks::new(Vec::new(), &engine),
+        engine,
         settings,
         signed: None,
         prepared: None,
@@ -119,7 +128,11 @@ fn run() -> io::Result<std::convert::Infallible> {
             match ready {
                 Ready::Keeper => ear.listen_to_keeper(&mut poller)?,
                 Ready::Links => ear.follow_links()?,
-                Ready::Socket(socket) => ear.drain(socket)?,
+                Ready::Socket(socket) => {
+                    if ear.drain(socket, PACKETS_IN_A_ROW)?.1 {
+                        ear.tell_who_is_near()?;
+                    }
+                }
             }
         }
         ear.tick(now())?;
@@ -216,6 +229,11 @@ impl Ear {
                 let state = self.state()?;
                 self.tell(&ToKeeper::State { token, state })?;
             }
+            (ToEar::AskAlmost { token, rule, source }, None) => {
+                let until = if self.drain_all()? { self.still_almost(rule, source) } else { None };
+                self.tell(&ToKeeper::StillAlmost { token, source, until: until.map(Time::as_nanos) })?;
+                self.tell_who_is_near()?;
+            }
             (ToEar::Explain { token, address }, None) => {
                 for meant in self.tracing.explain(address, &self.rules, &self.settings) {
                     self.tell(&ToKeeper::Explained { token, meant })?;
@@ -246,17 +264,20 @@ impl Ear {
         if let Err(error) = self.packets()?.prepare(&wanted) {
             return Ok(Err(error.to_string()));
         }
-        self.prepared = Some(Prepared { rules, settings, signed, wanted, sockets: plan.sockets });
+        let doors = plan.doors();
+        self.prepared = Some(Prepared { rules, settings, signed, doors, wanted, sockets: plan.sockets });
         Ok(Ok(()))
     }
 
     /// Follows the plan that was prepared. Progress is kept for rules that do not change.
     fn commit(&mut self) -> io::Result<()> {
-        let Prepared { rules, settings, mut signed, wanted, sockets } = self.prepared.take().ok_or_else(unexpected)?;
+        let prepared = self.prepared.take().ok_or_else(unexpected)?;
+        let Prepared { rules, settings, mut signed, doors, wanted, sockets } = prepared;
         if let (Some(signed), Some(before)) = (&mut signed, self.signed.take()) {
             signed.take_memory_of(before);
         }
         self.engine.reconfigure(now(), rules.clone(), &settings);
+        self.last_knocks = LastKnocks::new(doors, &self.engine);
         (self.rules, self.settings, self.signed) = (rules, settings, signed);
         self.tracing.rules_have_changed(&self.rules, &self.settings);
         let wanted = if self.tracing.is_active() { self.wanted() } else { wanted };
@@ -291,17 +312,21 @@ impl Ear {
         self.tell_problem(followed)
     }
 
-    /// Takes packets from a socket, and tells the keeper at once what follows.
-    fn drain(&mut self, socket: u32) -> io::Result<()> {
-        for _ in 0..PACKETS_IN_A_ROW {
+    /// Takes so many packets from a socket at most, and tells the keeper at once what follows. Returns how many there were, and
+    /// whether none are left.
+    fn drain(&mut self, socket: u32, most: usize) -> io::Result<(usize, bool)> {
+        for taken in 0..most {
             let next = match &mut self.packets {
                 Some(packets) => packets.next(socket),
-                None => return Ok(()),
+                None => return Ok((taken, true)),
             };
             let (bytes, links) = match next {
                 Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(()),
-                Err(error) => return self.tell_problem(Err(error)),
+                Ok(None) => return Ok((taken, true)),
+                Err(error) => {
+                    self.tell_problem(Err(error))?;
+                    return Ok((taken, false));
+                }
             };
             self.received += 1;
             let Ok(packet) = knock_proto::parse(bytes) else {
@@ -323,12 +348,46 @@ impl Ear {
             }
             self.hear(at, &packet, local)?;
         }
+        Ok((most, false))
+    }
+
+    /// Takes all packets that have come so far, from each socket. Returns whether it has.
+    fn drain_all(&mut self) -> io::Result<bool> {
+        let sockets: Vec<u32> = self.packets()?.sockets().iter().map(packet_source::PacketSocket::number).collect();
+        let mut room = PACKETS_BEFORE_ANSWER;
+        for socket in sockets {
+            let (taken, is_empty) = self.drain(socket, room)?;
+            if !is_empty {
+                return Ok(false);
+            }
+            room -= taken;
+        }
+        Ok(true)
+    }
+
+    /// Tells the keeper which sources lack one knock, of those that have knocked since.
+    fn tell_who_is_near(&mut self) -> io::Result<()> {
+        if !self.last_knocks.is_somebody_near() {
+            return Ok(());
+        }
+        for (source, almost) in self.last_knocks.take(now(), &self.engine) {
+            if let Some(rule) = self.tracing.key(&almost.rule) {
+                self.tell(&ToKeeper::Almost { rule, source, until: almost.until.as_nanos() })?;
+            }
+        }
         Ok(())
+    }
+
+    /// Until when a source lacks the last knock of that rule; `None`: it does not.
+    fn still_almost(&self, rule: RuleKey, source: IpAddr) -> Option<Time> {
+        let almost = self.last_knocks.almost(now(), &self.engine, source)?;
+        (self.tracing.key(&almost.rule) == Some(rule)).then_some(almost.until)
     }
 
     /// Follows the knocks of a source. Who watches sees the knock before what follows from it.
     fn hear(&mut self, at: Time, packet: &Packet, local: bool) -> io::Result<()> {
         let knocked = self.engine.handle(at, packet, local, &mut self.completions);
+        self.last_knocks.note(packet.source, knocked);
         if self.tracing.is_active() {
             self.show(at, packet, local, knocked)?;
             return self.tell_completions();

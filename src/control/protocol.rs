@@ -213,6 +213,9 @@ pub(crate) struct Status {
     pub(crate) processes: Vec<Process>,
     /// The managed table; `null` where no rule guards a port.
     pub(crate) table: Option<Table>,
+    /// Where the kernel opens at the last knock; `null` where the configuration does not ask for it.
+    #[serde(default)]
+    pub(crate) doors: Option<Doors>,
     /// The administrator's sets that rules add to.
     pub(crate) sets: Vec<Set>,
     /// The number of live grants.
@@ -305,6 +308,17 @@ impl Table {
     pub(crate) fn guards(&self, port: &str) -> bool {
         port.parse::<Port>().is_ok_and(|port| self.guarded_ranges().any(|range| range.contains(port)))
     }
+}
+
+/// Where the kernel opens at the last knock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Doors {
+    /// The rules that have a door.
+    pub(crate) rules: Vec<String>,
+    /// The sources that are armed now.
+    pub(crate) armed: usize,
+    /// Why there is no door, so that the daemon opens at every last knock.
+    pub(crate) problem: Option<String>,
 }
 
 /// A set of the administrator's.

@@ -123,6 +123,7 @@ pub(super) mod tests {
             by_rule: vec![rule("ssh", 7), rule("run", 0)],
             signed_packets: None,
             fleet: None,
+            doors: None,
             counters,
         }
     }

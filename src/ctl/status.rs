@@ -3,7 +3,8 @@
 use super::fleet;
 use super::spa::state;
 use super::table::{BAD, GOOD, count, duration, span, styled, table};
-use crate::control::protocol::{Interface, RuleState, Status};
+use crate::control::counters::Counters;
+use crate::control::protocol::{Doors, Interface, RuleState, Status};
 use crate::os::privileges::Protections;
 
 /// The state of the daemon, the verdict first. What is zero is left out, unless all is asked for.
@@ -95,6 +96,9 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
         format!("inet {}, {owner}, {end}; guards {}", table.name, table.guarded.join(", "))
     });
     row("table", managed);
+    if let Some(doors) = &status.doors {
+        row("last knock", last_knock(doors, &status.counters));
+    }
     for (number, set) in status.sets.iter().enumerate() {
         let state = set.problem.as_deref().unwrap_or("in use");
         row(if number == 0 { "user sets" } else { "" }, format!("{}: {state}", set.name));
@@ -113,6 +117,22 @@ fn rows(status: &Status, all: bool) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// What opens at the last knock.
+fn last_knock(doors: &Doors, counters: &Counters) -> String {
+    match &doors.problem {
+        Some(problem) => format!("opened by the daemon: {problem}"),
+        None => format!(
+            "opened by the kernel for {}; {} armed now; since the start {} armed, {} refused, {} confirmed, {} unconfirmed",
+            count(doors.rules.len(), "rule"),
+            doors.armed,
+            counters.armed,
+            counters.armed_refused,
+            counters.armed_confirmed,
+            counters.armed_unconfirmed
+        ),
+    }
 }
 
 /// The numbers of each row, and what they count.
@@ -228,6 +248,7 @@ pub(super) mod tests {
             protections: None,
             processes: Vec::new(),
             table: Some(managed(&["22/tcp", "51820/udp"])),
+            doors: None,
             sets: Vec::new(),
             grants: 2,
             sources: 0,

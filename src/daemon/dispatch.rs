@@ -70,6 +70,10 @@ impl Daemon {
         if rule.allow.is_some() {
             done &= self.grants.grant(now, &rule.name, address, timeout, cause.clone()).is_ok();
         }
+        if cause != Cause::Knock {
+            // In a cooldown that begins now, its last knock does nothing.
+            self.stop_waiting(now, address);
+        }
         self.observe_grants(now);
         done &= self.run_command(now, rule, address, &cause);
         if !done {

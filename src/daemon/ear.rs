@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use knock_capture::LinkSockets;
-use knock_proto::Budget;
+use knock_proto::{Budget, Time};
 use knock_spa::HANDED_OVER;
 use rustix::event::PollFlags;
 
@@ -51,6 +51,10 @@ pub(crate) struct Ear {
 pub(crate) enum Heard {
     /// A source has completed a rule.
     Completed { rule: RuleKey, source: IpAddr },
+    /// A source lacks the last knock of a rule, until that time.
+    Almost { rule: RuleKey, source: IpAddr, until: Time },
+    /// Whether it still does, where that was asked with this token.
+    StillAlmost { token: u64, source: IpAddr, until: Option<Time> },
     /// A source has sent a signed packet.
     Opened { source: IpAddr, packet: [u8; HANDED_OVER] },
     /// A plan can be committed, or why not.
@@ -196,6 +200,14 @@ impl Ear {
         Ok(())
     }
 
+    /// Asks whether a source still lacks the last knock of a rule, when all packets are read that have come so far.
+    /// [`Heard::StillAlmost`] is the answer, with the token that is returned.
+    pub(crate) fn ask_whether_almost(&mut self, rule: RuleKey, source: IpAddr) -> io::Result<u64> {
+        let token = self.questions.token();
+        self.tell(&ToEar::AskAlmost { token, rule, source }, None)?;
+        Ok(token)
+    }
+
     fn tell(&mut self, message: &ToEar<'_>, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         match self.child.channel.send(message, descriptor)? {
             Sent::Yes => Ok(()),
@@ -228,6 +240,10 @@ impl Ear {
                     log::error!("the ear asks for more than {REQUESTS} things at once; what is more is ignored");
                 }
                 Heard::Nothing
+            }
+            ToKeeper::Almost { rule, source, until } => Heard::Almost { rule, source, until: Time::from_nanos(until) },
+            ToKeeper::StillAlmost { token, source, until } => {
+                Heard::StillAlmost { token, source, until: until.map(Time::from_nanos) }
             }
             ToKeeper::Confined(Confinement { protections, missing }) => {
                 for missing in missing {

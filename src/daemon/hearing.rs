@@ -33,6 +33,8 @@ impl Daemon {
     fn on_heard(&mut self, now: Time, heard: Heard) -> io::Result<()> {
         match heard {
             Heard::Completed { rule, source } => return self.on_completion(now, rule, source),
+            Heard::Almost { rule, source, until } => self.on_almost(now, rule, source, until),
+            Heard::StillAlmost { token, source, until } => self.on_still_almost(now, token, source, until),
             Heard::Opened { source, packet } => {
                 let Some(signed) = &mut self.signed else { return Ok(()) };
                 if let Outcome::Signed(signed) = signed.take_over(clock_reading(), &packet, source) {
@@ -54,7 +56,9 @@ impl Daemon {
     /// A source has completed a rule. One that has changed meanwhile, or whose sequence was used, has another key.
     fn on_completion(&mut self, now: Time, key: RuleKey, source: IpAddr) -> io::Result<()> {
         let Some(rule) = self.sequences.rule(key).cloned() else { return Ok(()) };
-        self.carry_out(now, &rule, source)
+        self.carry_out(now, &rule, source)?;
+        self.confirm_armed(now, &rule, source);
+        Ok(())
     }
 
     fn on_answer(&mut self, now: Time, asker: Asker, explained: Explained) {

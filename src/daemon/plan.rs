@@ -9,6 +9,7 @@ use knock_grant::{Opens, Policy, Signers, Vouchers};
 use knock_nft::{Doors, GrantKind, TableSpec};
 use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
+use crate::daemon::doors::DoorPlan;
 use crate::fleet::plan::{FleetError, FleetPlan};
 use crate::os::clock::{clock_reading, unix_time};
 use crate::os::trusted::Owners;
@@ -58,7 +59,7 @@ fn guarded_ports(config: &Config) -> Vec<PortRange> {
 }
 
 /// What a grant of the rule opens.
-fn opens(rule: &Rule) -> Opens {
+pub(super) fn opens(rule: &Rule) -> Opens {
     match &rule.allow {
         None => Opens::Nothing,
         // One element is enough for every guarded port.
@@ -69,10 +70,10 @@ fn opens(rule: &Rule) -> Opens {
 }
 
 /// The prefix lengths of grants to single addresses.
-const WHOLE: (u8, u8) = (32, 128);
+pub(super) const WHOLE: (u8, u8) = (32, 128);
 
 /// The rule with the lengths of the prefixes that its grants are for; `None` where they are for single addresses.
-fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
+pub(super) fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
     match rule.allow {
         Some(Allow::Ports { prefix4, prefix6, .. }) if (prefix4, prefix6) != WHOLE => {
             Some((rule.name.clone(), (prefix4, prefix6)))
@@ -83,8 +84,14 @@ fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
 
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
 /// by an alternative name, which nftables does not know. `signers`: who may ask with signed packets. `vouchers`: the nodes of
-/// the fleet.
-pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signers, vouchers: Vouchers) -> Policy {
+/// the fleet. `doors`: where the kernel opens.
+pub(crate) fn policy(
+    config: &Config,
+    exempt: Vec<InterfaceName>,
+    signers: Signers,
+    vouchers: Vouchers,
+    doors: Doors,
+) -> Policy {
     let rules: HashMap<RuleId, Opens> = config.rules.iter().map(|rule| (rule.name.clone(), opens(rule))).collect();
     let prefixes: HashMap<RuleId, (u8, u8)> = config.rules.iter().filter_map(prefix).collect();
     let kinds = rules.iter().flat_map(|(rule, opens)| {
@@ -107,7 +114,7 @@ pub(crate) fn policy(config: &Config, exempt: Vec<InterfaceName>, signers: Signe
         grants: kinds.collect(),
         exempt_interfaces: exempt,
         owner: config.nftables.owner,
-        doors: Doors::default(),
+        doors,
     });
     Policy { table, limit: config.limits.grants as usize, rules, prefixes, signers, vouchers }
 }
@@ -120,6 +127,7 @@ pub(crate) struct Plans {
     /// Who may ask with signed packets.
     pub(crate) signers: Signers,
     pub(crate) fleet: Option<FleetPlan>,
+    pub(crate) doors: DoorPlan,
 }
 
 /// A file that the configuration names can't be used.
@@ -148,7 +156,8 @@ impl Plans {
         let signed = SignedPlan::load(config, owners, now)?;
         let signers = signed.as_ref().map(|plan| plan.signers(now)).unwrap_or_default();
         let fleet = FleetPlan::load(config, signed.as_ref(), owners)?;
-        Ok(Plans { sequences, signed, signers, fleet })
+        let doors = DoorPlan::new(config, &sequences);
+        Ok(Plans { sequences, signed, signers, fleet, doors })
     }
 
     /// The nodes of the fleet.
@@ -158,7 +167,7 @@ impl Plans {
 
     /// For the ear, which is to listen with these packet sockets.
     pub(crate) fn for_the_ear(&self, sockets: Vec<u32>) -> crate::ear::plan::Plan {
-        self.sequences.for_the_ear(self.signed.as_ref(), sockets)
+        self.sequences.for_the_ear(self.signed.as_ref(), &self.doors.rules, sockets)
     }
 }
 

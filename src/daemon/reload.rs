@@ -222,7 +222,8 @@ impl Daemon {
         let now = now();
         let exempt = self.interfaces.resolve(&config.nftables.exempt_interfaces);
         let vouchers = plans.vouchers();
-        let policy = policy(&config, exempt, plans.signers, vouchers);
+        let policy = policy(&config, exempt, plans.signers, vouchers, plans.doors.doors.clone());
+        self.disarm_everybody(now);
         if let Err(error) = self.grants.apply(now, Rc::new(policy)) {
             self.abort_ear();
             return Err(match error.is_configuration() {
@@ -237,6 +238,7 @@ impl Daemon {
         self.interfaces.listen(&config.interfaces, listeners);
         self.observe_grants(now);
         self.sequences = Sequences::new(plans.sequences);
+        self.arming.follow(plans.doors);
         self.apply_signed(&config, plans.signed);
         self.apply_fleet(now, &config, plans.fleet);
         self.cooldowns.reconfigure(cooldowns(&config), config.limits.sources);

@@ -14,6 +14,7 @@ use knock_proto::Cooldowns;
 
 use crate::control;
 use crate::daemon::args::Args;
+use crate::daemon::arming::Arming;
 use crate::daemon::config_source::{ConfigSource, Unusable, replay_place};
 use crate::daemon::ear::Ear;
 use crate::daemon::interfaces;
@@ -237,7 +238,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
     let sequences = Sequences::new(plans.sequences);
     let events = EventLog::default();
     let exempt = interfaces.resolve(&config.nftables.exempt_interfaces);
-    let policy = Rc::new(policy(&config, exempt, plans.signers, vouchers));
+    let policy = Rc::new(policy(&config, exempt, plans.signers, vouchers, plans.doors.doors.clone()));
     let grants = GrantManager::open(now(), policy, Nftables::default()).map_err(|error| match error {
         error if error.is_configuration() => Failure::Configuration(error.to_string()),
         error => Failure::new(error.is_permission(), error),
@@ -287,6 +288,7 @@ fn start(source: &ConfigSource, loaded: Loaded, file_problem: Option<String>) ->
         signed,
         fleet: None,
         cooldowns,
+        arming: Arming::new(plans.doors),
         ear,
         interfaces,
         grants,

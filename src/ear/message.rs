@@ -31,6 +31,9 @@ pub(crate) enum ToEar<'m> {
     Trace(bool),
     /// Say how things stand: [`ToKeeper::State`].
     Ask { token: u64 },
+    /// Read every packet that has come so far, and say whether the source still lacks the last knock of that rule:
+    /// [`ToKeeper::StillAlmost`].
+    AskAlmost { token: u64, rule: RuleKey, source: IpAddr },
     /// Say what the packets of a source meant: [`ToKeeper::Explained`] for each step, then [`ToKeeper::ExplainedAll`].
     Explain { token: u64, address: IpAddr },
 }
@@ -64,6 +67,10 @@ pub(crate) enum ToKeeper<'m> {
     ExplainedAll { token: u64, since: Option<Duration>, left_out: u64 },
     /// Something does not work.
     Problem(&'m str),
+    /// A source lacks the last knock of a rule with a door, until that time, in nanoseconds.
+    Almost { rule: RuleKey, source: IpAddr, until: u64 },
+    /// Until when it does; `None`: not any more, or there were too many packets to read.
+    StillAlmost { token: u64, source: IpAddr, until: Option<u64> },
 }
 
 /// How things stand with the ear.

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knock_proto::{Knock, PortRange, Protocol, Rule, Settings, TcpFlags};
+use knock_proto::{Knock, PortRange, Protocol, Rule, RuleId, Settings, TcpFlags};
 use serde::{Deserialize, Serialize};
 
 /// A rule as ear and keeper name it to each other: a digest of its name and of what triggers it. What was knocked for a rule
@@ -47,16 +47,26 @@ struct PlannedRule {
     /// Those that must be set, and those that must be clear.
     tcp_flags: (u8, u8),
     targets: Vec<IpAddr>,
+    /// Whether the keeper learns that a source lacks the last knock.
+    door: bool,
 }
 
 impl Plan {
-    pub(crate) fn new(rules: &[Rule], settings: &Settings, signed: Option<Signed>, sockets: Vec<u32>) -> Plan {
+    /// `doors`: the rules that have one.
+    pub(crate) fn new(
+        rules: &[Rule],
+        settings: &Settings,
+        signed: Option<Signed>,
+        doors: &[RuleId],
+        sockets: Vec<u32>,
+    ) -> Plan {
         let rule = |rule: &Rule| PlannedRule {
             name: rule.id.to_string(),
             sequence: ports(&rule.sequence),
             timeout: rule.timeout,
             tcp_flags: (rule.tcp_flags.set, rule.tcp_flags.clear),
             targets: rule.targets.clone(),
+            door: doors.contains(&rule.id),
         };
         let guarded = |range: &PortRange| (range.protocol.number(), range.first, range.last);
         Plan {
@@ -67,6 +77,11 @@ impl Plan {
             signed,
             sockets,
         }
+    }
+
+    /// The rules that have a door.
+    pub(crate) fn doors(&self) -> Vec<RuleId> {
+        self.rules.iter().filter(|rule| rule.door).map(|rule| rule.name.as_str().into()).collect()
     }
 
     /// The rules and the settings of the engine; `None` where the plan is not a keeper's.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use knock_config::{Config, Trigger};
-use knock_proto::{Knock, Port, PortRange, Rule, RuleId, Settings};
+use knock_proto::{Engine, Knock, Port, PortRange, Rule, RuleId, Settings};
 
 use crate::ear::plan::{Plan, RuleKey, key};
 use crate::os::trusted::Owners;
@@ -36,9 +36,19 @@ impl SequencePlan {
         Ok(SequencePlan { rules, settings, one_time })
     }
 
-    /// For the ear: what to listen for.
-    pub(crate) fn for_the_ear(&self, signed: Option<&SignedPlan>, sockets: Vec<u32>) -> Plan {
-        Plan::new(&self.rules, &self.settings, signed.map(SignedPlan::for_the_ear), sockets)
+    /// For the ear: what to listen for, and the rules of which it says that a source lacks the last knock.
+    pub(crate) fn for_the_ear(&self, signed: Option<&SignedPlan>, doors: &[RuleId], sockets: Vec<u32>) -> Plan {
+        Plan::new(&self.rules, &self.settings, signed.map(SignedPlan::for_the_ear), doors, sockets)
+    }
+
+    /// An engine as the ear has it, which nobody knocks at.
+    pub(crate) fn engine(&self) -> Engine {
+        Engine::new(self.rules.clone(), &Settings { sources: 1, ..self.settings.clone() })
+    }
+
+    /// Whether there are one-time sequences.
+    pub(crate) fn has_one_time(&self) -> bool {
+        !self.one_time.is_empty()
     }
 }
 

@@ -6,6 +6,7 @@
 mod strays;
 mod support;
 
+mod armed;
 mod client;
 mod command_floods;
 mod command_rules;

@@ -11,6 +11,15 @@ use crate::support::{Daemon, at, elements, knock, network, wait_for_grant, wire}
 
 #[test]
 fn no_order_of_a_full_scan_opens_anything() {
+    full_scans("daemon");
+}
+
+#[test]
+fn no_order_of_a_full_scan_opens_anything_in_the_kernel() {
+    full_scans("kernel");
+}
+
+fn full_scans(last_knock: &str) {
     let network = network(1);
     let server = &network.server;
     // No rule's port lies between those of another, so that it is the tripwires that stop the scans.
@@ -21,7 +30,8 @@ fn no_order_of_a_full_scan_opens_anything() {
         { "name": "udp", "sequence": ["10000/udp", "11000/udp", "12000/udp"], "allow": { "ports": [25], "timeout": "1h" } },
         { "name": "fence", "sequence": [60000, 50000], "allow": { "ports": [99], "timeout": "1h" } }
     ]);
-    let _daemon = Daemon::start(server, json!({ "timeout": 600, "rules": rules }));
+    let settings = json!({ "last_knock": last_knock });
+    let daemon = Daemon::start(server, json!({ "timeout": 600, "nftables": settings, "rules": rules }));
     let wire = wire(&network);
     // A permutation has the three knocks of a rule in a row now and then, as one of a few thousand; these do not.
     let orders = [Order::Ascending, Order::Descending, Order::Random(1), Order::Random(3)];
@@ -40,6 +50,9 @@ fn no_order_of_a_full_scan_opens_anything() {
         assert!(elements(server, "grants4").iter().all(|element| element.service.1 == 99), "{order:?}");
         assert_eq!(elements(server, "grants6"), [], "{order:?}");
     }
+    let counters = daemon.control_status()["counters"].take();
+    println!("armed {}, refused {}", counters["armed"], counters["armed_refused"]);
+    assert_eq!(counters["armed_unconfirmed"], 0);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knock_config::{
-    Allow, Command, Config, Interfaces, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop, StopOnShutdown,
-    Trigger, parse,
+    Allow, Command, Config, Interfaces, LastKnock, Limits, Log, LogTarget, Nftables, OnStop, Rule, Spa, Stop,
+    StopOnShutdown, Trigger, parse,
 };
 use knock_proto::{Knock, Port, PortRange, Protocol, SetName, TableName, TcpFlags};
 
@@ -45,6 +45,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             on_stop: OnStop::Remove,
             exempt_interfaces: vec!["lo".parse().expect("a name")],
             owner: true,
+            last_knock: LastKnock::default(),
         },
         spa: None,
         fleet: None,
@@ -80,7 +81,8 @@ fn every_setting_outside_the_rules_is_used() {
     assert_eq!(config.rules[0].timeout, Duration::from_millis(500));
     assert!(!config.tripwires);
     let table = "gate".parse().expect("a name");
-    let expected = Nftables { table, on_stop: OnStop::Keep, exempt_interfaces: Vec::new(), owner: false };
+    let (exempt_interfaces, last_knock) = (Vec::new(), LastKnock::default());
+    let expected = Nftables { table, on_stop: OnStop::Keep, exempt_interfaces, owner: false, last_knock };
     assert_eq!(config.nftables, expected);
     assert_eq!(config.limits, Limits { sources: 1, grants: 2, commands: 3, command_queue: 4 });
     assert_eq!(config.control_socket, Some(PathBuf::from("/run/k.sock")));
