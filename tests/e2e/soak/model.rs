@@ -23,6 +23,8 @@ pub(super) struct Setting {
     pub(super) rules: BTreeMap<&'static str, (Vec<u16>, Duration)>,
     pub(super) table: &'static str,
     pub(super) owner: bool,
+    /// Whether the kernel opens at the last knock.
+    pub(super) doors: bool,
     pub(super) keep: bool,
     pub(super) any_interface: bool,
 }
@@ -47,7 +49,8 @@ impl Setting {
         json!({
             "interface": if self.any_interface { json!("any") } else { json!(["eth0", "knock0"]) },
             "nftables": {
-                "table": self.table, "owner": self.owner, "on_stop": if self.keep { "keep" } else { "remove" }
+                "table": self.table, "owner": self.owner, "on_stop": if self.keep { "keep" } else { "remove" },
+                "last_knock": if self.doors { "kernel" } else { "daemon" }
             },
             "rules": rules
         })

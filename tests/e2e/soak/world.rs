@@ -601,6 +601,7 @@ fn random_setting(random: &mut fastrand::Rng) -> Setting {
         rules,
         table: ["knockd", "gate"][usize::from(random.usize(..4) == 0)],
         owner: random.usize(..2) == 0,
+        doors: random.usize(..2) == 0,
         keep: random.usize(..2) == 0,
         any_interface: random.usize(..2) == 0,
     }
