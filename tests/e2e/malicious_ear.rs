@@ -30,6 +30,10 @@ const AT_GUARDED_PORT: u8 = 8;
 const LEFT_OUT: u8 = 9;
 const EXPLAINED: u8 = 10;
 const PROBLEM: u8 = 12;
+const ALMOST: u8 = 13;
+const STILL_ALMOST: u8 = 14;
+/// What the keeper says, in the order of `ToEar`.
+const ASK_ALMOST: u8 = 9;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -62,10 +66,18 @@ fn rules() -> Value {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::with(json!({}))
+    }
+
+    /// With these settings of `nftables`.
+    fn with(nftables: Value) -> Scene {
         let (files, network) = (SpaFiles::new(""), network(1));
         let alice = Signer::new(1, &files.cover);
         files.write_keys(&alice.line("", "alice"));
-        let daemon = Daemon::start(&network.server, files.configuration(rules(), WINDOW));
+        let mut configuration = files.configuration(rules(), WINDOW);
+        configuration["nftables"] = nftables;
+        configuration["timeout"] = json!("60s");
+        let daemon = Daemon::start(&network.server, configuration);
         Scene { network, alice, daemon, _files: files }
     }
 
@@ -213,6 +225,61 @@ fn it_can_forge_no_signed_packet() {
     }
     settle(&scene, &ear, &knocked, client(4));
     assert!(!scene.granted().iter().any(|(_, port)| *port == 443), "replayed");
+    kill_process(ear.pid, Signal::CONT).expect("continued");
+}
+
+/// It has any source armed that it names, and so can do what it could do by a completion, for a shorter time.
+#[test]
+fn it_can_have_sources_armed_within_bounds_and_no_longer_than_a_while() {
+    let scene = Scene::with(json!({ "last_knock": "kernel" }));
+    let (wire, ear) = (wire(&scene.network), scene.ear());
+    let genuine = ear.overhear(ALMOST, || knock(&wire, client(1), &[7000, 9000]));
+    let completed = ear.overhear(COMPLETED, || knock(&wire, client(2), &[7000, 9000, 8000]));
+    ear.silence();
+    // The kind, the rule, an IPv4 source, and the time.
+    let rule_end = 1 + genuine[1..].iter().position(|byte| byte & 0x80 == 0).expect("the end of a number") + 1;
+    let rule = &genuine[1..rule_end];
+    let far = number(u64::MAX);
+    let almost = |rule: &[u8], source: u16| {
+        let [high, low] = source.to_be_bytes();
+        [&[ALMOST][..], rule, &[0, 198, 19, high, low], &far].concat()
+    };
+    // Rules without a door, answers to what nobody asked.
+    for source in 0..500 {
+        assert!(ear.say(&almost(&number(fastrand::u64(..)), source)));
+        assert!(ear.say(&[&[STILL_ALMOST][..], &number(source.into()), &[0, 198, 19, 0, 1, 1], &far].concat()));
+    }
+    // Sources without number, and a yes to each question.
+    let (mut asked, mut buffer) = (0, [0; 512]);
+    let mut answer = || {
+        while let Ok((length, _)) = recv(&ear.socket, &mut buffer, RecvFlags::DONTWAIT) {
+            if buffer[0] == ASK_ALMOST {
+                let token_end = 1 + buffer[1..length].iter().position(|byte| byte & 0x80 == 0).expect("a token") + 1;
+                let (token, source) = (&buffer[1..token_end], &buffer[length - 5..length]);
+                assert!(ear.say(&[&[STILL_ALMOST][..], token, source, &[1], &far].concat()));
+                asked += 1;
+            }
+        }
+    };
+    for source in 0..5000 {
+        assert!(ear.say(&almost(rule, source)));
+        answer();
+    }
+    settle(&scene, &ear, &completed, client(3));
+    answer();
+    settle(&scene, &ear, &completed, client(4));
+    println!("{asked} questions");
+    // Those of the pause and of the budget are not asked for.
+    assert!((1..2000).contains(&asked), "{asked}");
+    let armed = || scene.daemon.control_status()["doors"]["armed"].as_u64().expect("a number");
+    assert!((1..=1024).contains(&armed()), "{}", armed());
+    assert_eq!(scene.granted().len(), 2, "nothing is open but what it has completed");
+    // The last knock of one that it had armed opens to that one alone, and not for an hour.
+    let victim: IpAddr = [198, 19, 0, 0].into();
+    knock(&wire, victim, &[8000]);
+    wait_until("the kernel opens", || scene.granted().contains(&(victim, 22)).then_some(()));
+    wait_until("that ends", || (!scene.granted().contains(&(victim, 22)) && armed() == 0).then_some(()));
+    assert_eq!(scene.granted().len(), 2);
     kill_process(ear.pid, Signal::CONT).expect("continued");
 }
 
