@@ -19,6 +19,7 @@ mod doctor;
 mod ear;
 mod examples;
 mod fleet;
+mod fleet_commands;
 mod fragments;
 mod grants;
 mod guarding;
