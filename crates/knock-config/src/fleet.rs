@@ -56,23 +56,22 @@ impl Grants {
         let mut seen = HashSet::new();
         let mut rules = Vec::new();
         for (index, name) in raw.into_iter().enumerate() {
-            let path = path.index(index);
-            match by_name.get(&name) {
+            let grants = by_name.get(&name);
+            if grants == Some(&true) && !seen.contains(&name) {
                 // An invalid name is an error of the rule.
-                Some(true) => rules.extend(name.parse::<RuleName>()),
-                Some(false) => {
-                    checker.report(&path, FleetCause::RuleWithoutAllow { name: excerpt(&name) }.into());
+                rules.extend(name.parse::<RuleName>());
+                seen.insert(name);
+                continue;
+            }
+            let cause = || match grants {
+                Some(true) => FleetCause::RuleTwice { name: excerpt(&name) },
+                Some(false) => FleetCause::RuleWithoutAllow { name: excerpt(&name) },
+                None => {
+                    let suggestion = nearest(&name, self.rules.iter().map(RuleId::as_str)).map(excerpt);
+                    FleetCause::RuleUnknown { name: excerpt(&name), suggestion }
                 }
-                None => checker.report_with(&path, || {
-                    let granting = self.rules.iter().map(RuleId::as_str);
-                    let suggestion = nearest(&name, granting).map(excerpt);
-                    FleetCause::RuleUnknown { name: excerpt(&name), suggestion }.into()
-                }),
-            }
-            if seen.contains(&name) {
-                checker.report(&path, FleetCause::RuleTwice { name: excerpt(&name) }.into());
-            }
-            seen.insert(name);
+            };
+            checker.report_with(&path.index(index), || cause().into());
         }
         rules
     }

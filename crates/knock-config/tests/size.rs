@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use knock_config::{Concern, FILE_MAX, Loaded, PROBLEMS_MAX, RULES_MAX, WARNINGS_MAX, parse};
+use knock_config::{Concern, FILE_MAX, FLEET_NODES_MAX, Loaded, PROBLEMS_MAX, RULES_MAX, WARNINGS_MAX, parse};
+use knock_fleet::NodeKey;
 
 /// Far more than the check takes on an overloaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,4 +123,28 @@ fn rules_with_one_sequence_for_as_many_targets_are_compared_in_time() {
 fn warnings_about_rules_with_one_sequence_are_found_in_time() {
     let text = rules(|_| r#""sequence": [3, 1, 2], "command": "x""#.to_owned());
     assert_eq!(checked(text).expect("valid").warnings.len(), WARNINGS_MAX);
+}
+
+#[test]
+fn a_fleet_of_as_many_nodes_as_possible_is_read_in_time() {
+    let fleet = |vouch: &dyn Fn(usize) -> String| {
+        let node = |index: usize| {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&index.to_le_bytes());
+            let key = NodeKey::from_seed(seed).public();
+            format!(r#"{{"name": "n{index}", "key": "{key}", "vouch": [{}]}}"#, vouch(index))
+        };
+        let nodes: Vec<String> = (0..FLEET_NODES_MAX).map(node).collect();
+        format!(
+            r#"{{"fleet": {{"realm": "r", "servers": ["localhost:1"], "nodes": [{}]}},
+            "rules": [{{"name": "ssh", "sequence": [3, 1, 2], "allow": {{"ports": [22], "timeout": 60}}}}]}}"#,
+            nodes.join(",\n")
+        )
+    };
+    let config = checked(fleet(&|_| r#""ssh""#.to_owned())).expect("valid").config;
+    assert_eq!(config.fleet.expect("a fleet").nodes.len(), FLEET_NODES_MAX);
+    let unknown = 300;
+    let text = fleet(&|_| vec![r#""x""#; unknown].join(","));
+    let more = unknown * FLEET_NODES_MAX - PROBLEMS_MAX;
+    assert_eq!(checked(text).expect_err("wrong"), format!("c.json: {more} more errors are not shown"));
 }
