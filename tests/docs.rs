@@ -247,8 +247,13 @@ fn every_option_of_our_programs_in_a_document_is_in_the_help() {
         "spa submit",
         "fleet grants",
     ];
-    let helps = [("knockd", &[][..]), ("knockctl", &subcommands), ("knock-cli", &["list", "add"])]
-        .map(|(program, subcommands)| (program, help(program, subcommands)));
+    let helps = [
+        ("knockd", &[][..]),
+        ("knockctl", &subcommands),
+        ("knockd-fleet", &["check"]),
+        ("knock-cli", &["list", "add"]),
+    ]
+    .map(|(program, subcommands)| (program, help(program, subcommands)));
     let mut checked = 0;
     for document in documents() {
         let name = document.strip_prefix(root()).expect("it is below").display().to_string();

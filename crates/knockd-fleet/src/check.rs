@@ -113,7 +113,9 @@ fn become_user(report: &mut Report) {
 /// Whether there is a password.
 fn check_password_file(settings: &Settings, path: &Path, report: &mut Report) -> bool {
     if let Err(problem) = crate::connection::password(settings) {
-        report.fail(format_args!("{problem}; the user {USER} has to read it: chown root:{USER} FILE; chmod 640 FILE"));
+        report.fail(format_args!(
+            "{problem}; the user {USER} has to read it: put it into /etc/{USER}, and chmod 640 FILE"
+        ));
         return false;
     }
     let (mode, path) = (std::fs::metadata(path).map(|file| file.mode() & 0o777), path.display());

@@ -65,6 +65,26 @@ pub(crate) fn knockctl(program: Command) -> io::Result<String> {
     command(program, "8", &sections)
 }
 
+pub(crate) fn knockd_fleet(program: Command) -> io::Result<String> {
+    let files = [
+        (
+            "/run/knockd/fleet.sock",
+            "The local socket of `knockd`(8), which admits root, its own user and the user knockd-fleet.",
+        ),
+        (
+            "/etc/knockd-fleet",
+            "For the password of the store and the certificate of its authority: what root makes here can be read by the service. Their names are in the configuration of knockd.",
+        ),
+    ];
+    let examples = "knockctl fleet check\nknockctl fleet status\njournalctl -u knockd-fleet";
+    let sections = [
+        Section { heading: "FILES", parts: vec![Part::List(&files)] },
+        Section { heading: "EXAMPLES", parts: vec![Part::Example(examples)] },
+        see_also("`knockd`(8), `knockctl`(8), `knockd.json`(5); /usr/share/doc/knockd-fleet/fleet-protocol.md"),
+    ];
+    command(program, "8", &sections)
+}
+
 pub(crate) fn knock_cli(mut program: Command) -> io::Result<String> {
     // It is written for a terminal; the page has the same with headings.
     let after = program.get_after_help().map(ToString::to_string).unwrap_or_default();

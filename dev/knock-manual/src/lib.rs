@@ -32,11 +32,12 @@ pub fn documents() -> io::Result<Vec<Document>> {
     let mut documents = vec![
         Document { path: "man/knockd.8".into(), text: commands::knockd(knockd())? },
         Document { path: "man/knockctl.8".into(), text: commands::knockctl(knockctl())? },
+        Document { path: "man/knockd-fleet.8".into(), text: commands::knockd_fleet(knockd_fleet::command())? },
         Document { path: "man/knock-cli.1".into(), text: commands::knock_cli(knock_cli::command())? },
         Document { path: "man/knockd.json.5".into(), text: configuration::render(&knock_config::schema())? },
     ];
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        for command in [knockd(), knockctl(), knock_cli::command()] {
+        for command in [knockd(), knockctl(), knockd_fleet::command(), knock_cli::command()] {
             let name = command.get_name().to_owned();
             let path = PathBuf::from("completions").join(shell.to_string()).join(shell.file_name(&name));
             documents.push(Document { path, text: completions::completion(shell, command) });
