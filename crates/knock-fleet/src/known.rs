@@ -205,6 +205,8 @@ impl Known {
             if all.len() >= HELD_MAX {
                 all.remove(0);
             }
+            // Nearly always the only one.
+            all.reserve_exact(1);
             all.push(held);
         }
     }
