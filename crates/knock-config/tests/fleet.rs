@@ -148,8 +148,8 @@ fn nodes_can_be_told_apart() {
     let nodes = |nodes: &[String]| errors(&with(&format!("\"nodes\": [{}]", nodes.join(", "))));
     let [a, b] = [node("a", 1, ""), node("b", 2, "")];
     assert_eq!(
-        nodes(&[a.clone(), b.clone(), node("a", 3, "")]),
-        ["fleet.nodes[2].name: duplicate node name `a`, first in fleet.nodes[0]; write a unique name"]
+        nodes(&[a.clone(), b.clone(), node("b", 3, "")]),
+        ["fleet.nodes[2].name: duplicate node name `b`, first in fleet.nodes[1]; write a unique name"]
     );
     assert_eq!(
         nodes(&[a.clone(), b, node("c", 2, "")]),
