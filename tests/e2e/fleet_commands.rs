@@ -1,4 +1,4 @@
-//! `knockctl fleet`: the key of a node, and the answers where the configuration has no fleet.
+//! `knockctl fleet`: the key of a node, a fleet that runs, and the answers where the configuration has none.
 
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
@@ -6,9 +6,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output};
 
 use knock_fleet::{NodeKey, NodePublicKey};
+use knock_testkit::{Store, store_engines};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, network};
+use crate::support::fleet::Fleet;
+use crate::support::{Daemon, network, program, wait_until};
 
 fn knockctl(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_knockctl")).args(arguments).output().expect("knockctl runs")
@@ -73,4 +75,43 @@ fn without_a_fleet_the_answer_says_how_to_begin() {
     let status: Value = serde_json::from_str(&daemon.knockctl(&["status", "--json"])).expect("JSON");
     assert_eq!(status["fleet"], Value::Null);
     assert!(!daemon.knockctl(&["status", "--prometheus"]).contains("fleet"));
+}
+
+#[test]
+fn a_fleet_that_runs_is_shown_checked_and_revoked() {
+    let fleet = Fleet::new(2);
+    let _store = Store::start(store_engines()[0], &fleet.network.server.namespace, "");
+    let nodes = fleet.start_all();
+    let client = IpAddr::from([198, 18, 0, 1]);
+    nodes[0].knock(client);
+    wait_until("web2 follows", || nodes[1].is_open(client));
+    let web2 = &nodes[1].knockd;
+    let ask = |arguments: &[&str]| {
+        let output = web2.knockctl(&[&["fleet"], arguments, &["--json"]].concat());
+        serde_json::from_str::<Value>(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
+    };
+    let status = ask(&["status"]);
+    assert_eq!((&status["node"], &status["connected"], &status["granted"]), (&json!("web2"), &json!(true), &json!(1)));
+    wait_until("both have been seen", || {
+        let nodes = ask(&["nodes"]);
+        let of = |index: usize| (nodes["nodes"][index]["name"].clone(), nodes["nodes"][index]["same_rules"].clone());
+        of(0) == (json!("web1"), json!(true)) && of(1) == (json!("web2"), json!(true))
+    });
+    let grants = ask(&["grants"]);
+    let grant = &grants["grants"][0];
+    assert_eq!((&grant["node"], &grant["address"]), (&json!("web1"), &json!("198.18.0.1")));
+    assert_eq!(ask(&["grants", "198.18.0.2"])["grants"], json!([]));
+    let text = web2.knockctl(&["status"]);
+    assert!(text.contains("web2 in web.example.com, 2 nodes"), "{text}");
+    let metrics = web2.knockctl(&["status", "--prometheus"]);
+    assert!(metrics.lines().any(|line| line.starts_with("knockd_fleet_") && line.ends_with(" 1")), "{metrics}");
+
+    let socket = web2.path("control.sock");
+    let mut check = program("knockctl", &["--socket", socket.to_str().expect("UTF-8"), "fleet", "check"]);
+    let checked = nodes[1].host().namespace.output(&mut check, "").unwrap_or_else(|error| panic!("{error}"));
+    assert!(checked.contains("ok: ") && !checked.contains("error: "), "{checked}");
+
+    let revoked = ask(&["revoke", "198.18.0.1"]);
+    assert_eq!(revoked, json!({ "revoked": 1, "strays": 0, "connected": true, "writes": true }));
+    wait_until("web1 follows", || !nodes[0].is_open(client));
 }
