@@ -89,10 +89,19 @@ struct Noted {
     until: UnixTime,
 }
 
+/// A grant whose record was here.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    /// Until when it has to be known.
+    until: UnixTime,
+    /// Keys or rules have changed since: what its record is worth is to be decided again.
+    undecided: bool,
+}
+
 /// The grants and revocations that are known.
 #[derive(Clone, Debug)]
 pub struct Known {
-    identities: HashMap<Identity, UnixTime>,
+    identities: HashMap<Identity, Met>,
     /// Those of each subject of which none is both later and longer than another one.
     grants: BTreeMap<Subject, Vec<Held>>,
     /// The latest of each subject.
@@ -118,7 +127,11 @@ impl Known {
 
     /// Whether the grant of a record is known. It need not be verified then: nothing would follow from it.
     pub fn has(&self, record: &Record) -> bool {
-        Identity::of(record).is_some_and(|identity| self.identities.contains_key(&identity))
+        Identity::of(record).is_some_and(|identity| self.is_decided(&identity))
+    }
+
+    fn is_decided(&self, identity: &Identity) -> bool {
+        self.identities.get(identity).is_some_and(|met| !met.undecided)
     }
 
     /// Whether a node has accepted the packet with that nonce.
@@ -136,7 +149,7 @@ impl Known {
         let Verified { node, voucher, user, address, wide, time, act } = verified;
         match act {
             Act::Grant { identity, subject, rule, end, forget } => {
-                if self.identities.contains_key(&identity) {
+                if self.is_decided(&identity) {
                     return Err(Refused::Known);
                 }
                 if let Identity::Packet(nonce) = identity
@@ -149,11 +162,11 @@ impl Known {
                     return Err(Refused::Revoked);
                 }
                 let lifetime = remainder(end, now, rule.lifetime).ok_or(Refused::Ended)?;
-                let is_noted = self.identities.contains_key(&identity);
-                if (!is_noted && self.identities.len() >= self.room) || self.grants.len() >= self.room {
+                let has_room = self.identities.len() < self.room || self.identities.contains_key(&identity);
+                if !has_room || self.grants.len() >= self.room {
                     return Err(Refused::Full);
                 }
-                self.identities.insert(identity, forget);
+                self.identities.insert(identity, Met { until: forget, undecided: false });
                 let name = subject.rule().clone();
                 let held = Held { node: node.clone(), voucher, user: user.clone(), address, wide, time, end };
                 self.granted(subject, held);
@@ -224,10 +237,10 @@ impl Known {
     }
 
     fn identify(&mut self, identity: Identity, until: UnixTime) {
-        if let Some(known) = self.identities.get_mut(&identity) {
-            *known = until.max(*known);
+        if let Some(met) = self.identities.get_mut(&identity) {
+            met.until = until.max(met.until);
         } else if self.identities.len() < self.room {
-            self.identities.insert(identity, until);
+            self.identities.insert(identity, Met { until, undecided: false });
         }
     }
 
@@ -281,7 +294,7 @@ impl Known {
             return;
         }
         self.forgotten = now;
-        self.identities.retain(|_, until| *until > now);
+        self.identities.retain(|_, met| met.until > now);
         self.grants.retain(|_, all| {
             all.retain(|held| held.end > now);
             !all.is_empty()
@@ -295,10 +308,10 @@ impl Known {
         overlapping.iter().flat_map(|subject| &self.grants[subject]).map(|held| held.time).max()
     }
 
-    /// Forgets the grants that are not permitted any more, so that none of them begins again. What nodes vouch for is decided anew
-    /// when it comes again, since it may be permitted now; no packet is.
+    /// Forgets the grants that are not permitted any more, so that none of them begins again. Records that come again are decided
+    /// again: what was refused or ended may be permitted now.
     pub fn keep_only(&mut self, is_permitted: impl Fn(&Subject, &Held) -> bool) {
-        self.identities.retain(|identity, _| matches!(identity, Identity::Packet(_)));
+        self.identities.values_mut().for_each(|met| met.undecided = true);
         self.grants.retain(|subject, all| {
             all.retain(|held| is_permitted(subject, held));
             !all.is_empty()

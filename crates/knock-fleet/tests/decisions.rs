@@ -119,11 +119,28 @@ fn grants_of_a_node_that_is_removed_do_not_begin_again() {
     assert_eq!((known.grants().count(), known.latest(&subject, ssh)), (2, Some(later(2.0))));
     known.keep_only(|_, held| held.voucher.is_none());
     assert_eq!(known.grants().count(), 1, "the client's own signature is enough");
-    // It is a node again.
-    let mut admit =
-        |record: &Record| known.admit(peer.verify(&record.sign(&web1(), &realm()), later(2.0))?, later(2.0));
-    assert_eq!(admit(&short), Err(Refused::Known));
-    admit(&long).expect("granted again");
+}
+
+#[test]
+fn after_a_change_of_keys_or_rules_a_record_is_decided_again() {
+    let (peer, mut known) = (peer(), Known::default());
+    let mut admit = |known: &mut Known, record: &Record| {
+        known.admit(peer.verify(&record.sign(&web1(), &realm()), NOW).expect("valid"), NOW)
+    };
+    let records = [sequence(1, NOW), packet(2, &request())];
+    for record in &records {
+        grant(admit(&mut known, record));
+        assert_eq!(admit(&mut known, record), Err(Refused::Known));
+    }
+    known.keep_only(|_, _| false);
+    for record in &records {
+        assert!(!known.has(record), "its signature is to be verified");
+        grant(admit(&mut known, record));
+        assert!(known.has(record));
+    }
+    let What::Packet(proof) = &records[1].what else { panic!("a packet") };
+    known.keep_only(|_, _| false);
+    assert!(known.has_packet(&proof.request.nonce), "nobody else can use it");
 }
 
 #[test]
