@@ -127,8 +127,6 @@ impl Fleet {
         (self.name, self.nodes, self.peer, self.publish) = (name, nodes, peer, publish);
         (self.on_outage, self.window) = (on_outage, window);
         self.author = Author::new(key, realm, counter());
-        let peer = Arc::clone(&self.peer);
-        self.known.keep_only(|subject, held| is_permitted(&peer, subject, held));
         self.seen.clear();
         if path != self.listener.path() {
             (self.listener, self.has_changed) = (Listener::new(now, path), true);
@@ -137,6 +135,12 @@ impl Fleet {
         if settings == self.settings {
             return Vec::new();
         }
+        if (&settings.realm, &settings.node) != (&self.settings.realm, &self.settings.node) {
+            // What was signed for the one fleet is nothing to the other.
+            self.outbox = Outbox::default();
+        }
+        let peer = Arc::clone(&self.peer);
+        self.known.keep_only(|subject, held| is_permitted(&peer, subject, held));
         // It gets the new ones when it connects, and reads what was not permitted before.
         self.settings = settings;
         self.disconnect()
@@ -187,7 +191,7 @@ impl Fleet {
     }
 
     /// Ends the connection. Returns the packets that wait for an answer.
-    fn disconnect(&mut self) -> Vec<Claimed> {
+    pub(crate) fn disconnect(&mut self) -> Vec<Claimed> {
         (self.connection, self.state, self.has_changed) = (None, State::default(), true);
         self.claims.take_all().into_iter().map(|claimant| (claimant, Claim::Unknown)).collect()
     }
