@@ -134,7 +134,9 @@ impl Daemon {
     pub(super) fn apply_fleet(&mut self, now: Time, config: &Config, plan: Option<FleetPlan>) {
         let path = control::fleet_place(config);
         match (plan, self.fleet.take()) {
-            (None, _) => {}
+            (None, None) => {}
+            // There is no other node that could have used the packets which wait.
+            (None, Some(mut fleet)) => self.follow_claims(now, fleet.disconnect()),
             (Some(plan), None) => {
                 let mut fleet = Fleet::new(now, plan, path);
                 fleet.adopt(now, self.grants.ledger());
