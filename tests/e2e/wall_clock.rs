@@ -15,14 +15,14 @@ use serde_json::json;
 use crate::support::{Daemon, Options, element, knock, network, wait_for_grant, wait_until, wire};
 
 /// The library, which Debian has in a directory of the architecture's.
-fn faketime() -> PathBuf {
+pub(crate) fn faketime() -> PathBuf {
     let directories = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let libraries = directories.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
     libraries.into_iter().find(|library| library.exists()).expect("libfaketime (package libfaketime) is installed")
 }
 
 /// Sets the wall clock of the daemon under test that many seconds off.
-fn step(file: &Path, seconds: i64) {
+pub(crate) fn step(file: &Path, seconds: i64) {
     fs::write(file, format!("{seconds:+}\n")).expect("the offset is written");
 }
 

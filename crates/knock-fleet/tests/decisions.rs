@@ -124,7 +124,7 @@ fn grants_of_a_node_that_is_removed_do_not_begin_again() {
 #[test]
 fn after_a_change_of_keys_or_rules_a_record_is_decided_again() {
     let (peer, mut known) = (peer(), Known::default());
-    let mut admit = |known: &mut Known, record: &Record| {
+    let admit = |known: &mut Known, record: &Record| {
         known.admit(peer.verify(&record.sign(&web1(), &realm()), NOW).expect("valid"), NOW)
     };
     let records = [sequence(1, NOW), packet(2, &request())];

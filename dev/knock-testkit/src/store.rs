@@ -1,5 +1,7 @@
 //! A real Redis or Valkey server in a namespace.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -58,6 +60,30 @@ impl<'n> Store<'n> {
             .args(command)
             .output();
         String::from_utf8_lossy(&output.expect("the client of the store").stdout).trim().to_owned()
+    }
+
+    /// Puts any bytes into the store, where knockd-fleet puts the records of that realm which end at that time, in milliseconds
+    /// since 1970.
+    pub fn put(&self, realm: &str, record: &[u8], end: u64) {
+        let (live, log, end) = (format!("knock:{{{realm}}}:live"), format!("knock:{{{realm}}}:log"), end.to_string());
+        let commands: [&[&[u8]]; 3] = [
+            &[b"AUTH", b"admin", b"x"],
+            &[b"ZADD", live.as_bytes(), end.as_bytes(), record],
+            &[b"XADD", log.as_bytes(), b"*", b"r", record],
+        ];
+        let mut stream = UnixStream::connect(self.directory.path().join("admin.sock")).expect("the store listens");
+        for command in commands {
+            let mut request = format!("*{}\r\n", command.len()).into_bytes();
+            for word in command {
+                request.extend(format!("${}\r\n", word.len()).bytes());
+                request.extend(*word);
+                request.extend(b"\r\n");
+            }
+            stream.write_all(&request).expect("the store reads");
+            let mut answer = [0; 512];
+            let length = stream.read(&mut answer).expect("the store answers");
+            assert!(matches!(answer[0], b'+' | b':' | b'$'), "{}", String::from_utf8_lossy(&answer[..length]));
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -240,8 +240,14 @@ impl Daemon {
 
     /// What it answers on its control socket when it is asked for its status.
     pub(crate) fn control_status(&self) -> Value {
+        self.ask("status")
+    }
+
+    /// What it answers on its control socket to a command without arguments.
+    pub(crate) fn ask(&self, command: &str) -> Value {
         let mut stream = UnixStream::connect(self.path("control.sock")).expect("the daemon listens");
-        stream.write_all(b"{\"version\": 1, \"command\": \"status\"}\n").expect("the request is taken");
+        let request = json!({ "version": 1, "command": command });
+        stream.write_all(format!("{request}\n").as_bytes()).expect("the request is taken");
         let mut answer: Value = serde_json::from_reader(stream).expect("an answer");
         answer["result"].take()
     }

@@ -5,6 +5,7 @@ mod client;
 mod daemon;
 mod docker;
 pub(crate) mod fleet;
+pub(crate) mod impostor;
 mod nft;
 mod siege;
 pub(crate) mod spa;
