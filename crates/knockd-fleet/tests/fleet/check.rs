@@ -52,16 +52,20 @@ fn expect(host: &Host, settings: &Settings, kind: &str, words: &[&str]) {
     }
 }
 
+/// Lets the user knockd-fleet read a file. Where the package is installed, the command becomes this user as root.
+fn share(directory: &tempfile::TempDir, file: &Path) {
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o640)).expect("its owner");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("its owner");
+    let _ = Command::new("chgrp").arg("knockd-fleet").arg(file).stderr(Stdio::null()).status();
+}
+
 /// A server with the user of the document, and the settings for it.
 fn with_user<'n>(network: &'n Network, commands: &str, directory: &tempfile::TempDir) -> (Store<'n>, Settings) {
     let lines =
         format!("user default off\nuser web on >example-password ~knock:{{web.example.com}}:* -@all {commands}");
     let server = Store::start(store_engines()[0], &network.server.namespace, &lines);
     let password = file(directory, "password", "example-password\n");
-    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o640)).expect("its owner");
-    // Where the package is installed: as root the command becomes this user.
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("its owner");
-    let _ = Command::new("chgrp").arg("knockd-fleet").arg(&password).stderr(Stdio::null()).status();
+    share(directory, &password);
     let user = Some("web".to_owned());
     (server, Settings { user, password_file: Some(password), ..settings(&servers()) })
 }
@@ -178,6 +182,34 @@ fn a_certificate_that_is_not_the_servers_is_named() {
     network.server.namespace.ip("addr add 10.77.0.99/24 dev eth0").expect("an address");
     let other = Settings { servers: vec!["10.77.0.99:6379".to_owned()], ..with(Some("ours.pem")) };
     expect(network.client(), &other, "error: ", &["10.77.0.99", "not valid for name"]);
+}
+
+/// The first block of a document behind that text.
+fn block<'d>(document: &'d str, text: &str) -> &'d str {
+    let (_, rest) = document.split_once(text).unwrap_or_else(|| panic!("the document has no {text}"));
+    rest.split("```").nth(1).and_then(|block| block.split_once('\n')).expect("a block").1
+}
+
+#[test]
+fn a_store_that_is_set_up_as_the_document_says_is_well() {
+    let (network, directory) = (network(1), tempfile::tempdir().expect("a directory"));
+    let document = include_str!("../../../../docs/fleet.md");
+    let path = directory.path().to_str().expect("UTF-8");
+    let script = block(document, "**1. The store: a certificate.**").replace("DNS:store.example.com", "IP:10.77.0.1");
+    let output = Command::new("sh").args(["-ec", &script]).current_dir(path).output().expect("sh");
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines = block(document, "Append to `/etc/redis/redis.conf`");
+    let lines = lines.replace("/etc/redis/", &format!("{path}/")).replace("bind 192.0.2.1\n", "bind 10.77.0.1\n");
+    let user = block(include_str!("../../../../docs/fleet-protocol.md"), "`knockd-fleet` uses what this line");
+    let _server = Store::start(store_engines()[0], &network.server.namespace, &(lines + user));
+    let password = file(&directory, "password", "example-password\n");
+    share(&directory, &password);
+    let (user, ca) = (Some("web".to_owned()), Some(directory.path().join("ca.pem")));
+    share(&directory, ca.as_ref().expect("a path"));
+    let settings = Settings { user, password_file: Some(password), tls: Some(Tls { ca }), ..settings(&servers()) };
+    let (text, well) = run(network.client(), &settings);
+    let warnings = text.lines().filter(|line| line.starts_with("warning: ") && !line.contains("there is no user"));
+    assert!(well && warnings.count() == 0, "{text}");
 }
 
 #[test]
