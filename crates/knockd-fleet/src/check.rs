@@ -93,15 +93,18 @@ fn check(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// What root can read, the service perhaps can't.
+/// What somebody else can read, the service perhaps can't.
 fn become_user(report: &mut Report) {
-    if !geteuid().is_root() {
+    let Ok(Some(user)) = User::from_name(USER) else {
+        return report.warn(format_args!("there is no user {USER}, so this checks what the user who runs it can read"));
+    };
+    if geteuid() == user.uid {
         return;
     }
-    let Ok(Some(user)) = User::from_name(USER) else {
-        report.warn(format_args!("there is no user {USER}: files are checked as root, who can read all of them"));
-        return;
-    };
+    if !geteuid().is_root() {
+        let what = "this checks what the user who runs it can read; as root it checks what the service can";
+        return report.warn(format_args!("{what}, which runs as {USER}"));
+    }
     let name = CString::new(USER).expect("a name without zeros");
     let became = initgroups(&name, user.gid).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
     match became {
