@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use knock_fleet::link::{Claim, Settings, ToFleet};
 use knock_testkit::{Namespace, wait_until};
 
-use crate::knockd::{Node, settings};
+use crate::knockd::{Node, file, settings};
 
 /// The most memory that the program may take, in MiB: it reads answers of 4 MiB in two threads.
 const MEMORY: u64 = 64;
@@ -196,7 +196,7 @@ fn a_store_that_has_nothing_new_at_once_is_not_asked_without_end() {
 #[test]
 fn a_store_that_ends_each_connection_is_not_stormed() {
     let ends = |_: &[Vec<u8>], _: &mut TcpStream| Err(std::io::ErrorKind::Other.into());
-    let (settings, connections) = store("ZRANGE", Arc::new(ends));
+    let (settings, connections) = store("XREAD", Arc::new(ends));
     let node = start(settings);
     let began = Instant::now();
     wait_until("some seconds are over", || began.elapsed() > Duration::from_secs(6));
@@ -231,5 +231,46 @@ fn a_knockd_that_does_not_read_costs_no_memory() {
     wait_until("some seconds are over", || began.elapsed() > Duration::from_secs(2));
     assert!(memory(&node) < MEMORY, "{} MiB", memory(&node));
     node.pause(false);
-    assert_eq!(node.claim(251), Claim::Ours);
+    // Those that waited come first.
+    wait_until("it answers again", || node.claim(251) == Claim::Ours);
+}
+
+#[test]
+fn a_password_is_in_no_message_and_in_nothing_that_others_can_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let password_file = Some(file(&directory, "password", "example-password\n"));
+    // As servers do with a command that they do not know.
+    let echo = |words: &[Vec<u8>], to: &mut TcpStream| {
+        let words = words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
+        write!(to, "-ERR unknown command, with args beginning with: {words}\r\n")
+    };
+    let (settings, _) = store("AUTH", Arc::new(echo));
+    let node = start(Settings { user: Some("web".to_owned()), password_file, ..settings });
+    let state = node.wait_for_state("a problem", |state| state.problem.contains("authentication failed"));
+    let of_process = |name: &str| std::fs::read(format!("/proc/{}/{name}", node.pid())).expect("it runs");
+    let all = [state.problem.into_bytes(), node.log().into_bytes(), of_process("cmdline"), of_process("environ")];
+    for text in all {
+        assert!(!text.is_empty());
+        assert!(!String::from_utf8_lossy(&text).contains("example-password"));
+    }
+}
+
+#[test]
+fn a_knockd_that_ends_each_connection_at_once_starts_no_threads_without_end() {
+    // Packets to there are lost, so each attempt to connect takes its whole time.
+    let namespace = Namespace::new().expect("a namespace");
+    let link = "link add nowhere type veth peer name away\nlink set away up\naddr add 192.0.2.1/24 dev nowhere\n\
+        link set nowhere up\nneigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev nowhere";
+    namespace.ip(link).expect("a link");
+    let mut node = Node::start(&namespace, 1, settings(&["192.0.2.9:6379".to_owned()]));
+    let began = Instant::now();
+    let mut connections = 0;
+    while began.elapsed() < Duration::from_secs(4) {
+        node.reconnect();
+        connections += 1;
+    }
+    assert!((2..=10).contains(&connections), "{connections}");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs").count();
+    assert!(threads < 40, "{threads}");
+    assert!(node.log().lines().count() < 40, "{}", node.log());
 }
