@@ -91,6 +91,11 @@ impl<'n> Store<'n> {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.id()
+    }
+
     /// Nothing is answered until [`Store::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

@@ -4,6 +4,7 @@ mod check;
 mod failover;
 mod hostile;
 mod knockd;
+mod readers;
 mod scale;
 mod security;
 
