@@ -24,8 +24,9 @@ const PENDING: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(50);
 /// So long after its end a completion may be on its way.
 const GRACE: Duration = Duration::from_millis(500);
-/// After the kernel has refused, which takes it 16 ms, nobody is armed for so long.
-const PAUSE: Duration = Duration::from_secs(1);
+/// After the kernel has refused, which takes it 16 ms, nobody is armed for so long. (With the feature of that name, evidence is
+/// gathered: each try counts.)
+const PAUSE: Duration = Duration::from_millis(if cfg!(feature = "evidence") { 0 } else { 1000 });
 /// How many sources of each IP version are made pending at once, and the time for one more: fewer than [`Doors::SPOILED`] in twice
 /// [`Doors::LASTS`], and in the two seconds after which the kernel has cleared away what has ended.
 const BURST: u32 = 1000;

@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, recv, sockopt::socket_domain};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
+use crate::support::spa::{self, Signer, SpaFiles};
 use crate::support::{Daemon, at, element, elements, knock, network, process, syns, wait_until, wire};
 
 const SEQUENCE: [u16; 3] = [7000, 9000, 8000];
@@ -112,6 +113,10 @@ impl Scene {
 
     fn doors(&self) -> Value {
         self.daemon.control_status()["doors"].take()
+    }
+
+    fn wait_until_granted(&self, source: IpAddr) {
+        wait_until(&format!("{source} has a grant"), || element(&self.network.server, source, ("tcp", 22)));
     }
 
     fn wait_for_confirmed_grant(&self, source: IpAddr) {
@@ -385,17 +390,12 @@ fn nobody_is_armed_where_the_kernel_could_open_wrongly() {
     assert!(none.contains("no rule opens guarded ports by a sequence that the kernel can complete"), "{none}");
 
     // With one door, the others are none.
-    let cooldown = json!({ "name": "slow", "sequence": [100, 200], "cooldown": "1h", "allow": { "ports": [23], "timeout": "1h" } });
-    let scene = Scene::new(configuration(&json!([single, back, acks, ssh(), cooldown])));
-    assert_eq!(scene.doors()["rules"], json!(["ssh", "slow"]));
-    scene.knock(v4(1), &[100, 200]);
-    wait_until("it is granted", || element(&scene.network.server, v4(1), ("tcp", 23)));
-    let armed = scene.counter("armed");
-    scene.knock(v4(1), &[100]);
+    let scene = Scene::new(configuration(&json!([single, back, acks, ssh()])));
+    assert_eq!(scene.doors()["rules"], json!(["ssh"]));
     scene.knock(v4(2), &[7000, 8000]);
     scene.arm(v4(3));
-    assert!(!scene.is_armed(v4(1)) && !scene.is_armed(v4(2)));
-    assert_eq!(scene.counter("armed"), armed + 1);
+    assert!(!scene.is_armed(v4(2)));
+    assert_eq!(scene.counter("armed"), 1);
 }
 
 #[test]
@@ -438,4 +438,32 @@ fn where_there_is_no_room_for_a_grant_the_kernel_opens_nothing() {
     scene.knock(v4(2), &SEQUENCE[2..]);
     scene.daemon.wait_for_log("198.18.0.2");
     assert!(!scene.is_open(v4(2)));
+}
+
+#[test]
+fn in_a_cooldown_the_kernel_opens_nothing_either() {
+    let files = SpaFiles::new("");
+    let alice = Signer::new(1, &files.cover);
+    files.write_keys(&alice.line("", "alice"));
+    let mut rule = ssh();
+    (rule["spa"], rule["cooldown"]) = (json!(true), json!("1h"));
+    let mut configuration = files.configuration(json!([rule]), Duration::from_secs(60));
+    (configuration["timeout"], configuration["nftables"]) = (json!("60s"), json!({ "last_knock": "kernel" }));
+    let scene = Scene::new(configuration);
+    // The cooldown begins while the source is armed, and while it is not.
+    let (armed, other) = (v4(1), v4(2));
+    scene.arm(armed);
+    for source in [armed, other] {
+        spa::send(&scene.wire, source, &alice.payload(&spa::open("ssh")));
+        scene.wait_until_granted(source);
+        scene.daemon.knockctl(&["revoke", &source.to_string()]);
+    }
+    scene.knock(other, &SEQUENCE[..2]);
+    scene.arm(v4(3));
+    for source in [armed, other] {
+        assert!(!scene.is_armed(source), "{source}");
+        scene.knock(source, &SEQUENCE[2..]);
+        assert!(!scene.is_open(source), "{source}");
+    }
+    wait_until("the daemon has ignored both", || (scene.counter("in_cooldown") == 2).then_some(()));
 }

@@ -7,6 +7,7 @@ mod strays;
 mod support;
 
 mod armed;
+mod armed_evidence;
 mod client;
 mod command_floods;
 mod command_rules;

@@ -507,3 +507,32 @@ fn a_node_whose_word_is_not_enough_any_more_loses_its_grants_and_no_others() {
     assert_eq!(live(&manager), ["both 192.0.2.1"]);
     assert_eq!(keys(&mut manager).len(), 2);
 }
+
+#[test]
+fn what_the_kernel_opened_goes_where_no_grant_explains_it() {
+    let mut manager = manager();
+    let opened = |key: Key| Element { key, comment: String::new(), lifetime: Some(Lifetime::whole(HOUR)) };
+    for key in [port(1, 22), port(1, 80), port(2, 22), port(3, 22)] {
+        manager.parts().1.elements.insert(key.clone(), opened(key));
+    }
+    // The completion of one, and a grant of another rule for one of the ports.
+    grant(&mut manager, "ssh", 2, HOUR).expect("granted");
+    grant(&mut manager, "ssh", 1, HOUR).expect("granted");
+    events(&mut manager);
+    let all = [("both", 1), ("ssh", 2)].map(|(rule, number)| (rule.into(), client(number)));
+    assert_eq!(manager.delete_unconfirmed(START, &all), Ok(1));
+    assert_eq!(keys(&mut manager), [port(1, 22), port(2, 22), port(3, 22)], "not of those that were not asked for");
+    assert_eq!(
+        events(&mut manager),
+        ["deleted a stray element of rule both, which belongs to no grant: 192.0.2.1, 80/tcp in table inet knockd"]
+    );
+    assert!(
+        manager.is_granted(START, &"ssh".into(), client(2)) && !manager.is_granted(START, &"both".into(), client(1))
+    );
+    assert!(!manager.is_granted(START.after(HOUR), &"ssh".into(), client(2)));
+    // A live grant has its room, another one has none.
+    let mut full = policy();
+    full.limit = 2;
+    manager.apply(START, Rc::new(full)).expect("applied");
+    assert!(manager.has_room(&"ssh".into(), client(2)) && !manager.has_room(&"ssh".into(), client(4)));
+}
