@@ -8,6 +8,7 @@ mod signed;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use knock_testkit::{Echo, Network, Opening, Packet, SERVER_V4, Wire, opening};
@@ -55,6 +56,8 @@ pub(crate) struct Candidate {
     /// The service behind the guarded port.
     _service: Echo,
     knocks: Knocks,
+    /// The pause between two knocks.
+    pub(crate) pause: Duration,
     /// The control socket, where this is our daemon.
     pub(crate) control: Option<PathBuf>,
     used_sources: u32,
@@ -82,6 +85,7 @@ impl Candidate {
             network,
             daemon: None,
             knocks: Knocks::Nothing,
+            pause: Duration::ZERO,
             control: None,
             used_sources: 0,
         })
@@ -113,6 +117,13 @@ impl Candidate {
         self.knock_from(source, guarded, patience)
     }
 
+    /// Knocks from an address that never did, and connects right behind the last knock. Returns whether the first SYN is
+    /// answered within `patience`; a client sends the next one after a second.
+    pub(crate) fn knock_and_connect(&mut self, patience: Duration) -> Result<bool> {
+        let (source, guarded) = (self.next_source(), SocketAddr::new(SERVER_V4.into(), GUARDED));
+        Ok(self.knock_and_probe(source, guarded, patience, patience)?.is_some())
+    }
+
     /// Knocks once without measuring, so that the first measured knock meets what every later one does.
     pub(crate) fn warm_up(&mut self) -> Result<()> {
         match self.knock_when_closed(Duration::from_secs(5))? {
@@ -137,6 +148,16 @@ impl Candidate {
     }
 
     fn knock_from(&mut self, source: SocketAddr, guarded: SocketAddr, patience: Duration) -> Result<Option<Opening>> {
+        self.knock_and_probe(source, guarded, INTERVAL, patience)
+    }
+
+    fn knock_and_probe(
+        &mut self,
+        source: SocketAddr,
+        guarded: SocketAddr,
+        interval: Duration,
+        patience: Duration,
+    ) -> Result<Option<Opening>> {
         let packets: Vec<Packet> = match &mut self.knocks {
             Knocks::Sequence(ports) => {
                 ports.iter().map(|port| Packet::syn(source, SocketAddr::new(guarded.ip(), *port), 1)).collect()
@@ -153,7 +174,12 @@ impl Candidate {
             }
             Knocks::Nothing => Vec::new(),
         };
-        Ok(opening(&self.wire, &packets, source, guarded, INTERVAL, patience)?)
+        let first = if self.pause.is_zero() { 0 } else { packets.len().saturating_sub(1) };
+        for packet in &packets[..first] {
+            self.wire.send(packet)?;
+            thread::sleep(self.pause);
+        }
+        Ok(opening(&self.wire, &packets[first..], source, guarded, interval, patience)?)
     }
 
     fn next_source(&mut self) -> SocketAddr {

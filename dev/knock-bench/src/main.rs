@@ -3,6 +3,7 @@
 //! Everything happens in namespaces that this made; the script puts it into a process namespace of its own, which takes
 //! every daemon with it when it ends.
 
+mod armed;
 mod candidate;
 mod client;
 mod error;
@@ -49,6 +50,9 @@ struct Arguments {
     /// Measure what a higher priority of the daemon brings on a busy machine in place of everything else; about 12 minutes
     #[arg(long, conflicts_with_all = ["client", "signed"])]
     priority: bool,
+    /// Measure what the kernel brings that opens at the last knock in place of everything else; about 3 minutes
+    #[arg(long, conflicts_with_all = ["client", "signed", "priority"])]
+    armed: bool,
     /// Where the figures go as JSON; default: target/bench/DATE.json
     #[arg(long)]
     output: Option<PathBuf>,
@@ -151,6 +155,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         );
     }
 
+    if arguments.armed {
+        return run_armed(arguments, &machine, &knockd);
+    }
     if arguments.priority {
         return run_priority(arguments, &machine, &knockd);
     }
@@ -239,6 +246,15 @@ fn run_signed(arguments: &Arguments, machine: &Machine, knockd: &Path, fwknop: O
     let figures = signed::measure(knockd, fwknop, scratch.path(), arguments.quick)?;
     print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
     write(arguments.output.as_deref(), &format!("{}-signed", machine.date), &figures)
+}
+
+/// `--armed`.
+fn run_armed(arguments: &Arguments, machine: &Machine, knockd: &Path) -> Result<()> {
+    let scratch =
+        tempfile::Builder::new().prefix("knock-bench.").tempdir().attempt(|| "make a directory".to_owned())?;
+    let figures = armed::measure(knockd, scratch.path(), arguments.quick)?;
+    print!("{}{}\nload at the end: {}\n", machine.lines(), figures.tables(), load());
+    write(arguments.output.as_deref(), &format!("{}-armed", machine.date), &figures)
 }
 
 /// `--priority`.

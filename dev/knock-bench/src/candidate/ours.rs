@@ -42,6 +42,18 @@ impl Candidate {
         Ok(candidate)
     }
 
+    /// Our daemon where the kernel opens at the last knock.
+    pub(crate) fn armed(program: &Path, scratch: &Path) -> Result<Candidate> {
+        let mut candidate = Candidate::new("ours, last knock by the kernel")?;
+        let directory = directory(scratch, "armed")?;
+        let configuration = json!({
+            "rules": rules(1), "limits": { "grants": GRANTS_MAX }, "nftables": { "last_knock": "kernel" }
+        });
+        candidate.start_ours(program, &directory, configuration)?;
+        candidate.knocks = Knocks::Sequence(SEQUENCE);
+        Ok(candidate)
+    }
+
     /// Starts our daemon in that directory, with what every configuration here has.
     pub(super) fn start_ours(&mut self, program: &Path, directory: &Path, mut configuration: Value) -> Result<()> {
         let (path, log, control) =

@@ -1,0 +1,137 @@
+//! `--armed`: what the kernel brings that opens at the last knock, beside the daemon and the knock in the kernel.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::candidate::{Candidate, Preparation};
+use crate::error::Result;
+use crate::report::{fixed, table};
+use crate::{flood, latency, said};
+
+/// How often each condition is measured.
+const ROUNDS: usize = 3;
+/// Between two knocks of a client: knock-cli waits longer.
+const PAUSE: Duration = Duration::from_millis(2);
+/// A connection that takes longer has lost its first SYN.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// What a run found out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    openings: Vec<Openings>,
+    connections: Vec<Connections>,
+}
+
+/// Knocks under one condition.
+#[derive(Debug, Serialize)]
+struct Openings {
+    condition: &'static str,
+    rows: Vec<latency::Row>,
+    /// Sources that were armed, and completions of them.
+    armed: u64,
+    confirmed: u64,
+}
+
+/// Connections right behind the last knock.
+#[derive(Debug, Serialize)]
+struct Connections {
+    candidate: String,
+    connections: u32,
+    late: u32,
+}
+
+/// Measures everything.
+pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figures> {
+    let mut candidates = vec![
+        Candidate::kernel()?,
+        Candidate::ours(knockd, scratch, "ours", Preparation { rules: 1, grants: 0 })?,
+        Candidate::armed(knockd, scratch)?,
+    ];
+    for candidate in &mut candidates {
+        candidate.pause = PAUSE;
+    }
+    let knocks = if quick { 20 } else { 100 };
+    let mut openings = Vec::new();
+    for (condition, rate) in [("idle", None), ("flood of 30,000/s", Some(30_000))] {
+        for _ in 0..if quick { 1 } else { ROUNDS } {
+            said(condition);
+            let before = armed(&candidates)?;
+            let mut all: Vec<&mut Candidate> = candidates.iter_mut().collect();
+            let rows = match rate {
+                None => latency::measure(&mut all, knocks)?,
+                Some(_) => flood::measure(&mut all, plan(rate, quick))?
+                    .into_iter()
+                    .map(|row| latency::Row { candidate: row.candidate, summary: row.summary })
+                    .collect(),
+            };
+            let after = armed(&candidates)?;
+            openings.push(Openings { condition, rows, armed: after.0 - before.0, confirmed: after.1 - before.1 });
+        }
+    }
+    said("connections");
+    let count = if quick { 20 } else { 200 };
+    let mut late = vec![0; candidates.len()];
+    for _ in 0..count {
+        for (candidate, late) in candidates.iter_mut().zip(&mut late) {
+            *late += u32::from(!candidate.knock_and_connect(AT_ONCE)?);
+        }
+    }
+    let connections = candidates.iter().zip(late);
+    let connections = connections.map(|(candidate, late)| Connections {
+        candidate: candidate.name.clone(),
+        connections: count,
+        late,
+    });
+    Ok(Figures { openings, connections: connections.collect() })
+}
+
+fn armed(candidates: &[Candidate]) -> Result<(u64, u64)> {
+    let Some(candidate) = candidates.last() else { return Ok((0, 0)) };
+    Ok((candidate.counter("armed")?.unwrap_or(0), candidate.counter("armed_confirmed")?.unwrap_or(0)))
+}
+
+fn plan(rate: Option<u32>, quick: bool) -> flood::Plan {
+    flood::Plan {
+        rate,
+        passes: 1,
+        lead: Duration::from_millis(500),
+        time: Duration::from_secs(if quick { 2 } else { 5 }),
+        knocks: if quick { 20 } else { 100 },
+        slow_knocks: 1,
+    }
+}
+
+impl Figures {
+    /// As aligned tables.
+    pub(crate) fn tables(&self) -> String {
+        let mut text = String::new();
+        for Openings { condition, rows, armed, confirmed } in &self.openings {
+            let kernel = rows.first().and_then(|row| row.summary.median_us);
+            let rows = rows.iter().map(|row| {
+                let s = &row.summary;
+                let ratio = |of: Option<f64>| s.median_us.zip(of).map(|(median, of)| median / of);
+                let tail = s.p90_us.zip(s.median_us).map(|(p90, median)| p90 / median);
+                vec![
+                    row.candidate.clone(),
+                    s.knocks.to_string(),
+                    s.lost.to_string(),
+                    fixed(s.median_us, 0),
+                    fixed(s.p90_us, 0),
+                    fixed(ratio(kernel), 2),
+                    fixed(tail, 1),
+                ]
+            });
+            let head = [*condition, "knocks", "lost", "median µs", "p90 µs", "of in-kernel", "p90/median"];
+            text.push_str(&table(&head, rows));
+            text.push_str(&format!("armed {armed}, confirmed {confirmed}\n\n"));
+        }
+        let rows = self
+            .connections
+            .iter()
+            .map(|row| vec![row.candidate.clone(), row.connections.to_string(), row.late.to_string()]);
+        text.push_str(&table(&["right behind the last knock", "connections", "over 500 ms"], rows));
+        text
+    }
+}
