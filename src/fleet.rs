@@ -22,7 +22,7 @@ use knock_config::OnOutage;
 use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, ToFleet};
 use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Subject};
 use knock_proto::{Budget, Time};
-use knock_spa::{NONCE_LENGTH, RuleName};
+use knock_spa::{NONCE_LENGTH, RuleName, UnixTime};
 
 pub(crate) use claims::Claimant;
 use claims::Claims;
@@ -71,6 +71,8 @@ pub(crate) struct Fleet {
     author: Author,
     listener: Listener,
     connection: Option<Connection>,
+    /// When it was made.
+    connected: UnixTime,
     /// The connection is not read until the thread has verified some of what is there.
     is_paused: bool,
     outbox: Outbox,
@@ -105,6 +107,7 @@ impl Fleet {
             author: Author::new(key, realm, counter()),
             listener: Listener::new(now, path),
             connection: None,
+            connected: UnixTime::from_millis(0),
             is_paused: false,
             outbox: Outbox::default(),
             outbox_due: None,
@@ -184,6 +187,7 @@ impl Fleet {
         // A socket that was just made has room.
         if matches!(connection.send(&ToFleet::Settings(Box::new(self.settings.clone()))), Ok(true)) {
             log::info!("knockd-fleet is connected");
+            self.connected = unix_time(clock_reading().wall);
             (self.connection, self.is_paused, self.has_changed) = (Some(connection), false, true);
             self.outbox.rewind();
             self.hand_over(now);
@@ -234,8 +238,8 @@ impl Fleet {
     fn on_record(&mut self, now: Time, bytes: Box<RecordBytes>) {
         // Most of what is read after a connection was made is known: that costs no signature.
         match Record::decode(&bytes[..]) {
-            Err(error) => self.refuse(now, &Refused::Damaged(error)),
-            Ok(record) if self.known.has(&record) => self.refuse(now, &Refused::Known),
+            Err(error) => self.refuse(now, None, &Refused::Damaged(error)),
+            Ok(record) if self.known.has(&record) => self.refuse(now, Some(record.node), &Refused::Known),
             Ok(_) => {
                 let peer = Arc::clone(&self.peer);
                 self.worker.as_mut().map(|worker| worker.verify(bytes, peer));
@@ -250,10 +254,11 @@ impl Fleet {
         }
     }
 
-    fn refuse(&mut self, now: Time, refused: &Refused) {
+    fn refuse(&mut self, now: Time, node: Option<NodeId>, refused: &Refused) {
         *self.counters.refused.entry(refused.label()).or_default() += 1;
         if !refused.is_expected() && self.lines.admit(now, LINES, LINE) {
-            log::warn!("a record from the store of the fleet is refused: {refused}");
+            let of = node.map_or_else(|| "from the store".to_owned(), |node| format!("of {}", self.name_of(node)));
+            log::warn!("a record {of} is refused: {refused}");
         }
     }
 
@@ -293,7 +298,10 @@ impl Fleet {
                     }
                     actions.push(action);
                 }
-                Err(refused) => self.refuse(now, &refused),
+                Err(refused) => {
+                    let node = Record::decode(&result.record[..]).ok().map(|record| record.node);
+                    self.refuse(now, node, &refused);
+                }
             }
         }
         if let Some(worker) = &self.worker {

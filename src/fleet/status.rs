@@ -21,7 +21,7 @@ impl Fleet {
         let (known_grants, known_revocations) = self.known.len();
         let others = || self.nodes.iter().filter(|node| node.key.id() != self.author.id());
         let seen = || others().map(|node| self.seen.get(&node.key.id()));
-        let is_silent = |seen: Option<&Seen>| seen.is_none_or(|seen| self.age(seen, wall) > SILENT);
+        let silence = |seen: Option<&Seen>| seen.map_or(wall.since(self.connected), |seen| self.age(seen, wall));
         let problem = self.listener.problem().map(str::to_owned);
         FleetStatus {
             realm: self.settings.realm.clone(),
@@ -49,7 +49,7 @@ impl Fleet {
             claims_pending: self.claims.len(),
             nodes: self.nodes.len(),
             nodes_differing: seen().flatten().filter(|seen| !self.has_same_rules(seen)).count(),
-            nodes_silent: seen().filter(|seen| is_silent(*seen)).count(),
+            nodes_silent: seen().filter(|seen| silence(*seen) > SILENT).count(),
             publish: self.publish.iter().map(ToString::to_string).collect(),
             on_outage: if self.grants_on_outage() { "grant" } else { "refuse" }.to_owned(),
         }

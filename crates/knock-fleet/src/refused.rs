@@ -27,7 +27,7 @@ pub enum Refused {
         node: Arc<str>,
     },
     /// Its time is not yet.
-    #[error("the clock of the node is {} s ahead; set it, for example with NTP", .by.as_secs())]
+    #[error("its time is {:.1} s ahead of the clock here; set the clocks of both, for example with NTP", .by.as_secs_f64())]
     Ahead {
         /// By how much.
         by: Duration,

@@ -294,12 +294,16 @@ impl fmt::Display for GrantEvent {
         fn by(cause: &Cause) -> String {
             if matches!(cause, Cause::Knock | Cause::OneTime) { String::new() } else { format!(" ({cause})") }
         }
+        /// To a tenth: of a grant of another node, some milliseconds are over.
+        fn seconds(timeout: Duration) -> f64 {
+            (timeout.as_secs_f64() * 10.0).round() / 10.0
+        }
         match self {
             GrantEvent::Granted { grant: Grant { rule, prefix, timeout, .. }, cause } => {
-                write!(f, "rule {rule}: granted to {prefix}, {} s{}", timeout.as_secs_f64(), by(cause))
+                write!(f, "rule {rule}: granted to {prefix}, {} s{}", seconds(*timeout), by(cause))
             }
             GrantEvent::Extended { grant: Grant { rule, prefix, timeout, .. }, cause } => {
-                write!(f, "rule {rule}: extended for {prefix}, {} s{}", timeout.as_secs_f64(), by(cause))
+                write!(f, "rule {rule}: extended for {prefix}, {} s{}", seconds(*timeout), by(cause))
             }
             GrantEvent::NotGranted { rule, address, cause, error } => {
                 write!(f, "rule {rule}: not granted to {address}{}: {error}", by(cause))

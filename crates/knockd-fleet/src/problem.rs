@@ -32,12 +32,16 @@ pub(crate) enum Problem {
     #[error("cannot connect: {0}; check that the server runs and listens there, and the firewalls in between")]
     Connect(io::Error),
     #[error(
-        "TLS: {0}; check that the port is the one for TLS, that `fleet.tls.ca` is the authority of the server's certificate, and that the name in `fleet.servers` is in the certificate"
+        "TLS: {}; check that the port is the one for TLS, that `fleet.tls.ca` is the authority of the server's certificate, and that the name in `fleet.servers` is in the certificate",
+        in_short(.0)
     )]
     Tls(io::Error),
     #[error("this host has no certificates of authorities; install ca-certificates, or set `fleet.tls.ca`")]
     NoAuthority,
-    #[error("the connection broke: {0}; if this comes at once, check whether the server takes TLS only: `fleet.tls`")]
+    #[error(
+        "the connection broke: {}; if this comes at once, check whether the server takes TLS only: `fleet.tls`",
+        in_short(.0)
+    )]
     Broken(io::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -66,6 +70,14 @@ impl StoreError {
 pub(crate) fn shown(text: &str) -> String {
     let printable = |character: char| if character.is_ascii_graphic() || character == ' ' { character } else { '?' };
     text.chars().take(SAID_MAX).map(printable).collect()
+}
+
+/// The error. That of TLS for a server that just ends is long.
+fn in_short(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the server has closed it".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// What to do.

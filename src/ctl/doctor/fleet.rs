@@ -32,7 +32,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             Finding::warning(SUBJECT, text).fix("shorten outages of the store; the nodes publish live grants again"),
         );
     }
-    nodes(&facts.nodes, &mut findings);
+    nodes(fleet, &facts.nodes, &mut findings);
     let refused = fleet.refused.iter().filter(|&(_, &number)| number > 0);
     findings.extend(refused.filter_map(|(reason, &number)| refusal(reason, number)));
     if findings.is_empty() {
@@ -60,9 +60,11 @@ fn store(fleet: &FleetStatus, findings: &mut Vec<Finding>) {
     }
 }
 
-fn nodes(nodes: &[FleetNode], findings: &mut Vec<Finding>) {
+fn nodes(fleet: &FleetStatus, nodes: &[FleetNode], findings: &mut Vec<Finding>) {
     let others = || nodes.iter().filter(|node| !node.this && node.name.is_some());
-    let never: Vec<&FleetNode> = others().filter(|node| node.seen_seconds.is_none()).collect();
+    // Just after a start, nobody is silent.
+    let never = others().filter(|node| fleet.nodes_silent > 0 && node.seen_seconds.is_none());
+    let never: Vec<&FleetNode> = never.collect();
     let silent: Vec<&FleetNode> =
         others().filter(|node| node.seen_seconds.is_some_and(|seconds| seconds > SILENT)).collect();
     let differing: Vec<&FleetNode> = others().filter(|node| node.same_rules == Some(false)).collect();
@@ -215,15 +217,16 @@ mod tests {
         let this = FleetNode { this: true, ..never.clone() };
         let unknown = FleetNode { name: None, ..silent.clone() };
         assert_eq!(
-            texts(fleet(), vec![this, never.clone(), silent, differs, unknown]),
+            texts(FleetStatus { nodes_silent: 2, ..fleet() }, vec![this, never.clone(), silent, differs, unknown]),
             [
                 (Severity::Warning, "nodes that were never seen: web2".to_owned()),
                 (Severity::Warning, "nodes that were not seen for two minutes: web3".to_owned()),
                 (Severity::Warning, "nodes with other keys or rules than this one: web4".to_owned()),
             ]
         );
-        let many = texts(fleet(), vec![never; 8]);
+        let many = texts(FleetStatus { nodes_silent: 8, ..fleet() }, vec![never.clone(); 8]);
         assert!(many[0].1.ends_with("web2, web2, web2, web2, web2 and 3 more"), "{many:?}");
+        assert_eq!(texts(fleet(), vec![never])[0].0, Severity::Ok, "just after a start");
     }
 
     #[test]

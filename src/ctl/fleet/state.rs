@@ -95,7 +95,7 @@ fn numbers(fleet: &FleetStatus) -> [(&'static str, Vec<(u64, &'static str)>); 2]
                 (fleet.granted, "of other nodes made"),
                 (fleet.revoked, "ended by other nodes"),
                 (now(fleet.known_grants), "remembered"),
-                (now(fleet.known_revocations), "revocations remembered"),
+                (now(fleet.known_revocations), "remembered as revoked"),
                 (now(fleet.claims_pending), "signed packets waiting for the store"),
             ],
         ),
