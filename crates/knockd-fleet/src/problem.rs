@@ -60,6 +60,11 @@ pub(crate) enum Problem {
 }
 
 impl StoreError {
+    /// Whether the answer was too long to be read.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self.problem, Problem::Foreign(RespError::Long))
+    }
+
     /// Whether the server can't be written to, but another server of the list may.
     pub(crate) fn is_of_replica(&self) -> bool {
         matches!(&self.problem, Problem::Refused { text, .. } if text.starts_with("READONLY"))

@@ -62,6 +62,8 @@ pub(crate) struct Session {
     place: Mutex<Option<Place>>,
     /// A server that is earlier in the list than the one that is written to, and can be written to again.
     better: Mutex<Option<usize>>,
+    /// Whether the table of nodes is too long to be read.
+    pub(crate) nodes_left_out: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -69,8 +71,21 @@ impl Session {
     /// `None`: the settings are not valid.
     pub(crate) fn new(settings: Settings, socket: Arc<Socket>, own: Arc<Mutex<Own>>) -> Option<Session> {
         let (_, node) = settings.names().filter(|_| !settings.servers.is_empty())?;
-        let (claims, work, state, problems, place, better, stopped) = Default::default();
-        Some(Session { settings, node, socket, own, claims, work, state, problems, place, better, stopped })
+        let (claims, work, state, problems, place, better, nodes_left_out, stopped) = Default::default();
+        Some(Session {
+            settings,
+            node,
+            socket,
+            own,
+            claims,
+            work,
+            state,
+            problems,
+            place,
+            better,
+            nodes_left_out,
+            stopped,
+        })
     }
 
     pub(crate) fn stop(&self) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -116,15 +117,35 @@ impl Writing<'_> {
         if greet {
             let digest = session.settings.digest().unwrap_or_default();
             store.greet(session.node, &digest, &session.settings.version)?;
-            for seen in store.nodes()? {
-                session.send(&FromFleet::Seen(Box::new(seen)));
-            }
+            self.read_nodes(store)?;
             if self.index > 0 {
                 look_back(session, self.index);
             }
         }
         let ahead = i32::try_from(ahead).unwrap_or(if ahead < 0 { i32::MIN } else { i32::MAX });
         session.report(|state| state.clock = ahead);
+        Ok(())
+    }
+}
+
+impl Writing<'_> {
+    /// Reports the nodes that were there. A table that is too long, of which this node alone may not delete anything, costs one
+    /// connection, and is left out from then on.
+    fn read_nodes(&self, store: &mut Store) -> Result<(), StoreError> {
+        let session = self.session;
+        if session.nodes_left_out.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let nodes = store.nodes().inspect_err(|error| {
+            if error.is_long() {
+                session.nodes_left_out.store(true, Ordering::Relaxed);
+                let realm = &session.settings.realm;
+                log::warn!("the table of nodes is too long and is not read any more; delete knock:{{{realm}}}:nodes");
+            }
+        });
+        for seen in nodes? {
+            session.send(&FromFleet::Seen(Box::new(seen)));
+        }
         Ok(())
     }
 }

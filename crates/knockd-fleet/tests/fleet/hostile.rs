@@ -194,6 +194,26 @@ fn a_store_that_has_nothing_new_at_once_is_not_asked_without_end() {
 }
 
 #[test]
+fn a_store_whose_records_have_no_end_is_named() {
+    let up = AtomicUsize::new(0);
+    let pages = move |_: &[Vec<u8>], to: &mut TcpStream| {
+        let score = up.fetch_add(1, Ordering::Relaxed).to_string();
+        let member = format!("$1\r\nx\r\n${}\r\n{score}\r\n", score.len());
+        write!(to, "*2000\r\n{}", member.repeat(1000))
+    };
+    let node = start(store("ZRANGE", Arc::new(pages)).0);
+    node.wait_for_state("the problem", |state| state.problem.contains("answer to ZRANGE"));
+}
+
+#[test]
+fn a_table_of_nodes_that_is_too_long_stops_no_claim() {
+    let long = |_: &[Vec<u8>], to: &mut TcpStream| write!(to, "*100000\r\n{}", "$1\r\nx\r\n".repeat(100_000));
+    let node = start(store("HGETALL", Arc::new(long)).0);
+    wait_until("it claims", || node.claim(1) == Claim::Ours);
+    assert!(node.log().contains("delete knock:{web.example.com}:nodes"), "{}", node.log());
+}
+
+#[test]
 fn a_store_that_ends_each_connection_is_not_stormed() {
     let ends = |_: &[Vec<u8>], _: &mut TcpStream| Err(std::io::ErrorKind::Other.into());
     let (settings, connections) = store("XREAD", Arc::new(ends));

@@ -260,3 +260,25 @@ fn knockd_may_start_again() {
         wait_until("both are there again", || server.admin(&["ZCARD", "knock:{web.example.com}:live"]) == "2");
     });
 }
+
+#[test]
+fn a_reading_that_is_broken_off_has_nothing_written_again() {
+    with_each(1, |_, server, mut nodes| {
+        let log = "knock:{web.example.com}:log";
+        for _ in 0..5 {
+            let records: Vec<RecordBytes> = (0..1000).map(|_| nodes[0].publish()).collect();
+            records.iter().for_each(|record| nodes[0].wait_for_record(record));
+        }
+        assert_eq!(server.admin(&["XLEN", log]), "5000");
+        // It waits for this knockd in the middle of the first pages.
+        nodes[0].reconnect();
+        nodes[0].pause(true);
+        let paused = Instant::now();
+        wait_until("it reads", || paused.elapsed() > Duration::from_millis(500));
+        nodes[0].reconnect();
+        nodes[0].wait_until_ready();
+        let last = nodes[0].publish();
+        nodes[0].wait_for_record(&last);
+        assert_eq!(server.admin(&["XLEN", log]), "5001");
+    });
+}
