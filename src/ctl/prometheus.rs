@@ -115,6 +115,7 @@ pub(super) mod tests {
                 guarded: vec!["22/tcp".to_owned()],
                 exempt_interfaces: Vec::new(),
             }),
+            doors: None,
             sets: vec![Set { name: "inet filter ssh".to_owned(), problem: None }],
             grants: 2,
             sources: 7,
@@ -123,7 +124,6 @@ pub(super) mod tests {
             by_rule: vec![rule("ssh", 7), rule("run", 0)],
             signed_packets: None,
             fleet: None,
-            doors: None,
             counters,
         }
     }

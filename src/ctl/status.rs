@@ -222,7 +222,6 @@ fn rule_row(rule: &RuleState, all: bool) -> Vec<String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::counters::Counters;
     use crate::control::protocol::{FleetStatus, Set, Trial};
     use crate::ctl::doctor::table as managed;
 
@@ -348,6 +347,27 @@ pub(super) mod tests {
         assert!(text.contains("\nfleet          web1 in web.example.com, 3 nodes\n"), "{text}");
         let alone = FleetStatus { connected: false, ..fleet };
         assert_eq!(problems(&Status { fleet: Some(alone), ..status() }).len(), 1);
+    }
+
+    #[test]
+    fn it_says_who_opens_at_the_last_knock_where_that_was_asked_for() {
+        let line = |doors| {
+            let counters =
+                Counters { armed: 7, armed_refused: 1, armed_confirmed: 5, armed_unconfirmed: 1, ..status().counters };
+            let text = plain(&Status { doors: Some(doors), counters, ..status() }, false);
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let doors = Doors { rules: vec!["ssh".to_owned()], armed: 2, problem: None };
+        let opened = "last knock opened by the kernel for 1 rule; 2 armed now; since the start 7 armed, 1 refused, 5 confirmed, 1 \
+                      unconfirmed";
+        assert!(line(doors.clone()).contains(opened), "{}", line(doors));
+        let none = Doors { problem: Some("the managed table is not owned".to_owned()), ..Doors::default() };
+        assert!(
+            line(none.clone()).contains("last knock opened by the daemon: the managed table is not owned"),
+            "{}",
+            line(none)
+        );
+        assert!(!plain(&status(), true).contains("last knock"));
     }
 
     #[test]

@@ -490,6 +490,10 @@ fn settings_outside_rules_are_checked() {
             "nftables.on_stop: `delete` is not a valid value; write `remove` or `keep`",
         ),
         (
+            r#""nftables": {"last_knock": "both"}"#,
+            "nftables.last_knock: `both` is not a valid value; write `daemon` or `kernel`",
+        ),
+        (
             r#""nftables": {"owner": "yes"}"#,
             r#"nftables.owner: string "yes" is not a boolean; write a boolean, true or false"#,
         ),

@@ -45,7 +45,7 @@ fn a_rule_alone_has_the_documented_defaults() {
             on_stop: OnStop::Remove,
             exempt_interfaces: vec!["lo".parse().expect("a name")],
             owner: true,
-            last_knock: LastKnock::default(),
+            last_knock: LastKnock::Daemon,
         },
         spa: None,
         fleet: None,
@@ -69,7 +69,8 @@ fn null_means_the_default() {
 fn every_setting_outside_the_rules_is_used() {
     let config = config(
         r#"{"$schema": "config.schema.json", "interface": ["eth0", "wg0"], "timeout": "500ms", "tripwires": false,
-            "nftables": {"table": "gate", "on_stop": "keep", "exempt_interfaces": [], "owner": false},
+            "nftables": {"table": "gate", "on_stop": "keep", "exempt_interfaces": [], "owner": false,
+                "last_knock": "kernel"},
             "limits": {"sources": 1, "grants": 2, "commands": 3, "command_queue": 4},
             "control_socket": "/run/k.sock", "state_dir": "/var/lib/k", "log": {"target": "syslog", "level": "trace"},
             "rules": [{"name": "a", "command": "x", "sequence": [3, 1, 2]}]}"#,
@@ -81,8 +82,13 @@ fn every_setting_outside_the_rules_is_used() {
     assert_eq!(config.rules[0].timeout, Duration::from_millis(500));
     assert!(!config.tripwires);
     let table = "gate".parse().expect("a name");
-    let (exempt_interfaces, last_knock) = (Vec::new(), LastKnock::default());
-    let expected = Nftables { table, on_stop: OnStop::Keep, exempt_interfaces, owner: false, last_knock };
+    let expected = Nftables {
+        table,
+        on_stop: OnStop::Keep,
+        exempt_interfaces: Vec::new(),
+        owner: false,
+        last_knock: LastKnock::Kernel,
+    };
     assert_eq!(config.nftables, expected);
     assert_eq!(config.limits, Limits { sources: 1, grants: 2, commands: 3, command_queue: 4 });
     assert_eq!(config.control_socket, Some(PathBuf::from("/run/k.sock")));

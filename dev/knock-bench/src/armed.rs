@@ -12,8 +12,10 @@ use crate::{flood, latency, said};
 
 /// How often each condition is measured.
 const ROUNDS: usize = 3;
-/// Between two knocks of a client: knock-cli waits longer.
+/// Between two knocks of a fast client.
 const PAUSE: Duration = Duration::from_millis(2);
+/// The same of knock-cli, unless it is told otherwise.
+const USUAL_PAUSE: Duration = Duration::from_millis(40);
 /// A connection that takes longer has lost its first SYN.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -38,6 +40,7 @@ struct Openings {
 #[derive(Debug, Serialize)]
 struct Connections {
     candidate: String,
+    pause_ms: u128,
     connections: u32,
     late: u32,
 }
@@ -70,21 +73,25 @@ pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figu
             openings.push(Openings { condition, rows, armed: after.0 - before.0, confirmed: after.1 - before.1 });
         }
     }
-    said("connections");
     let count = if quick { 20 } else { 200 };
-    let mut late = vec![0; candidates.len()];
-    for _ in 0..count {
-        for (candidate, late) in candidates.iter_mut().zip(&mut late) {
-            *late += u32::from(!candidate.knock_and_connect(AT_ONCE)?);
+    let mut connections = Vec::new();
+    for pause in [PAUSE, USUAL_PAUSE] {
+        said("connections");
+        let mut late = vec![0; candidates.len()];
+        for _ in 0..count {
+            for (candidate, late) in candidates.iter_mut().zip(&mut late) {
+                candidate.pause = pause;
+                *late += u32::from(!candidate.knock_and_connect(AT_ONCE)?);
+            }
         }
+        connections.extend(candidates.iter().zip(late).map(|(candidate, late)| Connections {
+            candidate: candidate.name.clone(),
+            pause_ms: pause.as_millis(),
+            connections: count,
+            late,
+        }));
     }
-    let connections = candidates.iter().zip(late);
-    let connections = connections.map(|(candidate, late)| Connections {
-        candidate: candidate.name.clone(),
-        connections: count,
-        late,
-    });
-    Ok(Figures { openings, connections: connections.collect() })
+    Ok(Figures { openings, connections })
 }
 
 fn armed(candidates: &[Candidate]) -> Result<(u64, u64)> {
@@ -127,11 +134,12 @@ impl Figures {
             text.push_str(&table(&head, rows));
             text.push_str(&format!("armed {armed}, confirmed {confirmed}\n\n"));
         }
-        let rows = self
-            .connections
-            .iter()
-            .map(|row| vec![row.candidate.clone(), row.connections.to_string(), row.late.to_string()]);
-        text.push_str(&table(&["right behind the last knock", "connections", "over 500 ms"], rows));
+        let rows = self.connections.iter().map(|row| {
+            let (pause, count) = (row.pause_ms.to_string(), row.connections.to_string());
+            vec![row.candidate.clone(), pause, count, row.late.to_string()]
+        });
+        let head = ["right behind the last knock", "ms between knocks", "connections", "over 500 ms"];
+        text.push_str(&table(&head, rows));
         text
     }
 }
