@@ -64,6 +64,25 @@ impl Ledger {
         }
     }
 
+    /// The same for a grant that rests on the word of another node.
+    ///
+    /// # Errors
+    ///
+    /// What is full.
+    pub(crate) fn check_vouched_room(
+        &self,
+        limit: usize,
+        rule: &RuleId,
+        prefix: Prefix,
+        elements: usize,
+    ) -> Result<(), Full> {
+        self.check_room(limit, rule, prefix, elements)?;
+        match self.get(rule, prefix) {
+            Some(_) => Ok(()),
+            None => self.usage.check_vouched(limit, prefix.address(), elements),
+        }
+    }
+
     /// Takes out the grants that have no room under `limit` any more, those that end first in front.
     pub(crate) fn shed(&mut self, limit: usize) -> Vec<Grant> {
         let mut shed = Vec::new();

@@ -112,7 +112,12 @@ impl<E: Enforcer> GrantManager<E> {
         let since = before.as_ref().map_or(now, |grant| grant.since);
         let grant =
             Grant { rule: rule.clone(), prefix, address, since, expires: now.after(timeout), timeout, basis, elements };
-        let room = self.ledger.check_room(self.policy.limit, rule, prefix, elements).map_err(Error::from);
+        let limit = self.policy.limit;
+        let room = match voucher {
+            None => self.ledger.check_room(limit, rule, prefix, elements),
+            Some(_) => self.ledger.check_vouched_room(limit, rule, prefix, elements),
+        };
+        let room = room.map_err(Error::from);
         let result = room.and_then(|()| {
             self.ledger.insert(grant.clone());
             self.carry_out(now, rule, prefix).inspect_err(|_| match before.clone() {

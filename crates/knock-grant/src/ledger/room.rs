@@ -38,6 +38,18 @@ pub enum Full {
         /// `limits.grants`.
         limit: usize,
     },
+    /// They take so much that what is left is for grants that were made here.
+    #[error(
+        "the grants to {} addresses have the {most} elements beyond which `limits.grants` is for knocks at this node; raise it, or \
+         end grants with `knockctl revoke`",
+        if *.v4 { "IPv4" } else { "IPv6" }
+    )]
+    Vouched {
+        /// Whether it is IPv4.
+        v4: bool,
+        /// Three quarters of `limits.grants`.
+        most: usize,
+    },
     /// The grants to the network do.
     #[error(
         "the grants to addresses of {network} have the {share} elements that one network may have where `limits.grants` \
@@ -98,6 +110,14 @@ impl Usage {
         let v4 = address.is_ipv4();
         let used = if v4 { self.v4 } else { self.v6 };
         if used + elements > limit { Err(Full::Version { v4, limit }) } else { Ok(()) }
+    }
+
+    /// Whether a grant that rests on the word of another node has room. It leaves a quarter for what is knocked here: a node that was
+    /// broken into must lock nobody out elsewhere.
+    pub(super) fn check_vouched(&self, limit: usize, address: IpAddr, elements: usize) -> Result<(), Full> {
+        let v4 = address.is_ipv4();
+        let most = limit - limit / 4;
+        self.check_version(most, address, elements).map_err(|_| Full::Vouched { v4, most })
     }
 
     /// The same, as to the network.

@@ -536,3 +536,25 @@ fn what_the_kernel_opened_goes_where_no_grant_explains_it() {
     manager.apply(START, Rc::new(full)).expect("applied");
     assert!(manager.has_room(&"ssh".into(), client(2)) && !manager.has_room(&"ssh".into(), client(4)));
 }
+
+#[test]
+fn a_node_that_grants_without_end_leaves_room_for_who_knocks_here() {
+    let limited = Policy { limit: 8, ..(*fleet(&["ssh"])).clone() };
+    let mut manager = GrantManager::open(START, Rc::new(limited), Memory::default()).expect("opened");
+    let (mut granted, mut refused) = (0, String::new());
+    // Each in a network of its own: one network gets a share only.
+    for number in 0..20 {
+        let cause = Cause::Node { node: "web1".into(), voucher: Some(WEB1), user: None, wide: false };
+        match manager.grant(START, &"ssh".into(), IpAddr::from([198, 18, number, 1]), HOUR, cause) {
+            Ok(()) => granted += 1,
+            Err(error) => refused = error.to_string(),
+        }
+    }
+    assert_eq!(granted, 6);
+    assert!(refused.contains("the 6 elements beyond which `limits.grants` is for knocks at this node"), "{refused}");
+    grant(&mut manager, "ssh", 1, HOUR).expect("there is room");
+    // A user of another node has signed: as if it was here.
+    let user = Some(User { name: "alice".into(), key: key(1) });
+    let cause = Cause::Node { node: "web1".into(), voucher: None, user, wide: false };
+    manager.grant(START, &"ssh".into(), IpAddr::from([198, 18, 99, 1]), HOUR, cause).expect("there is room");
+}
