@@ -180,7 +180,62 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The bytes of an answer, as a server writes them.
+    fn encode(answer: &Answer) -> Vec<u8> {
+        match answer {
+            Answer::Text(text) => [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
+            Answer::Number(number) => format!(":{number}\r\n").into_bytes(),
+            Answer::Nothing => b"$-1\r\n".to_vec(),
+            Answer::Error(text) => format!("-{text}\r\n").into_bytes(),
+            Answer::List(list) => {
+                let members: Vec<u8> = list.iter().flat_map(encode).collect();
+                [format!("*{}\r\n", list.len()).as_bytes(), &members].concat()
+            }
+        }
+    }
+
+    fn answers() -> impl Strategy<Value = Answer> {
+        let one = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40).prop_map(Answer::Text),
+            any::<i64>().prop_map(Answer::Number),
+            Just(Answer::Nothing),
+            "[A-Z]{3,8}( [a-z ]{0,20})?".prop_map(Answer::Error),
+        ];
+        one.prop_recursive(4, 64, 6, |inner| proptest::collection::vec(inner, 0..6).prop_map(Answer::List))
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_as_it_was_written_and_not_before_its_end(answer in answers(), cut in any::<u16>()) {
+            let bytes = encode(&answer);
+            prop_assert_eq!(of(&bytes).expect("an answer"), answer);
+            let cut = usize::from(cut) % bytes.len();
+            prop_assert!(matches!(of(&bytes[..cut]), Err(RespError::Io(_))));
+        }
+
+        #[test]
+        fn whatever_comes_is_read_or_refused(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    "[-+:$*%_][-0-9]{0,22}(\r\n|\n|\r)",
+                    "[ -~]{0,9}(\r\n)?",
+                ],
+                0..40,
+            ),
+            noise in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let bytes = [parts.concat().as_bytes(), &noise].concat();
+            let mut rest = &bytes[..];
+            // To the end, or to what is no answer.
+            while let Ok(answer) = read(&mut rest) {
+                let _ = (answer.clone().pairs(), answer.parse::<f64>());
+            }
+        }
+    }
 
     fn of(bytes: &[u8]) -> Result<Answer, RespError> {
         read(&mut &bytes[..])
