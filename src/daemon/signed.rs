@@ -28,14 +28,13 @@ impl Daemon {
             Ok(accepted) if accepted.proof.observed && accepted.opens() && self.fleet.is_some() => {
                 self.claim(now, Claimant { source, user, accepted });
             }
+            // Whoever recorded it could prolong what it opened, or open again what was closed since.
             Ok(accepted) if accepted.opens() && self.has_been_used(&accepted) => {
-                // The client has sent it to several nodes; or it was caught, and its grant may have been revoked.
-                let rule = accepted.decision.rule.as_str();
-                let message =
-                    format_args!("a signed packet of {} from {source} was already used at another node", user.name);
-                self.events.line(now, Level::Debug, rule, message);
-                let text = format!("{}: the packet was already used at another node", user.name);
-                self.note_outcome(now, source, Some(rule), What::Refused, text);
+                let rule = accepted.decision.rule.to_string();
+                let reason = "the packet was already used at another node".to_owned();
+                let Some(signed) = &mut self.signed else { return };
+                let denied = signed.denied(now, &user, Some(rule), reason);
+                self.deny(now, source, &user, denied);
             }
             Ok(accepted) => self.follow_accepted(now, user, accepted),
         }
@@ -66,10 +65,12 @@ impl Daemon {
     /// Ends what a rule did for an address.
     fn close_for(&mut self, now: Time, rule: &Rule, address: IpAddr, cause: Cause) {
         self.cooldowns.end(&rule.name, address);
+        let mut is_new = true;
         if let (Some(fleet), Cause::Packet { wide, proof, .. }) = (&mut self.fleet, &cause) {
-            fleet.closed(now, &rule.name, address, *wide, proof);
+            is_new = fleet.closed(now, &rule.name, address, *wide, proof);
         }
-        if rule.allow.is_some() {
+        // What another node has closed by the same packet may have been opened since.
+        if rule.allow.is_some() && is_new {
             // An error is in the log.
             let _ = self.grants.revoke(now, &rule.name, address, cause);
             self.observe_grants(now);

@@ -70,14 +70,18 @@ impl Fleet {
         }
     }
 
-    /// A packet has closed a rule for an address.
-    pub(crate) fn closed(&mut self, now: Time, rule: &RuleId, address: IpAddr, wide: bool, proof: &Proof) {
-        let Some((rule, terms)) = self.rule(rule) else { return };
+    /// A packet has closed a rule for an address. Returns whether it is new: no other node has accepted it.
+    pub(crate) fn closed(&mut self, now: Time, rule: &RuleId, address: IpAddr, wide: bool, proof: &Proof) -> bool {
+        if self.known.has_packet(&proof.request.nonce) {
+            return false;
+        }
+        let Some((rule, terms)) = self.rule(rule) else { return true };
         let time = self.note_revoked(&rule, terms, address, wide, unix_time(clock_reading().wall));
         let Proof { fingerprint, request, observed } = proof.clone();
         let statement = Statement { rule, address, wide, time, lifetime: terms.lifetime };
         let record = self.author.closing_packet(statement, fingerprint, request, !observed);
         self.send(now, record);
+        true
     }
 
     /// A user revokes what any node has granted to an address: a rule, or all of them.

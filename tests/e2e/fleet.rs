@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::fleet::{Fleet, Node, source, source6, wait_until_exactly, wait_until_open};
 use crate::support::spa::open;
-use crate::support::{Options, element, user_set, wait_until};
+use crate::support::{Daemon, Options, element, user_set, wait_until};
 
 fn wait_until_closed(nodes: &[Node<'_>], source: IpAddr) {
     for node in nodes {
@@ -200,5 +200,49 @@ fn a_node_that_is_full_or_whose_table_is_flushed_is_as_full_and_as_whole_as_with
         }
         nodes[0].knockd.knockctl(&["revoke", "198.18.2.1"]);
         wait_until_exactly(&nodes, &[of(3)], &[of(1), of(2)]);
+    }
+}
+
+/// Whoever has recorded the packets of a user sends them to the node that they were not sent to.
+#[test]
+fn packets_of_before_undo_at_no_node_what_came_after_them() {
+    let fleet = Fleet::new(2);
+    let packet = |operation| fleet.alice.payload(&Request { operation, address: Some(source(1)), ..open("ssh") });
+    for engine in store_engines() {
+        let _store = Store::start(engine, &fleet.network.server.namespace, "");
+        let [first, mut second] = <[Node<'_>; 2]>::try_from(fleet.start_all()).ok().expect("two nodes");
+        for is_away in [false, true] {
+            let opens = packet(Operation::Open);
+            if is_away {
+                let Node { fleet, number, knockd, program } = second;
+                let directory = knockd.kill();
+                first.send(source(1), &opens);
+                first.wait_until_exactly(&[source(1)], &[]);
+                first.knockd.knockctl(&["revoke", "198.18.0.1"]);
+                let knockd = Daemon::start_again(fleet.host(number), directory);
+                second = Node { fleet, number, knockd, program };
+                second.wait_until_in_step();
+            } else {
+                first.send(source(1), &opens);
+                second.wait_until_exactly(&[source(1)], &[]);
+                first.knockd.knockctl(&["revoke", "198.18.0.1"]);
+                second.wait_until_exactly(&[], &[source(1)]);
+            }
+            let mark = second.knockd.log_mark();
+            second.send(source(1), &opens);
+            second.knockd.wait_for_log_after(mark, "the packet was already used at another node");
+            second.wait_until_exactly(&[], &[source(1)]);
+            first.wait_until_exactly(&[], &[source(1)]);
+        }
+        // Closed, opened again, and the packet that closed is sent again.
+        let [opens, closes, opens_again] = [Operation::Open, Operation::Close, Operation::Open].map(packet);
+        for (payload, is_open) in [(&opens, true), (&closes, false), (&opens_again, true)] {
+            first.send(source(1), payload);
+            let open: &[IpAddr] = if is_open { &[source(1)] } else { &[] };
+            [&first, &second].into_iter().for_each(|node| node.wait_until_exactly(open, &[source(1)]));
+        }
+        second.send(source(1), &closes);
+        second.knock(source(2));
+        [&first, &second].into_iter().for_each(|node| node.wait_until_exactly(&[source(1), source(2)], &[]));
     }
 }

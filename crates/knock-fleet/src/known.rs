@@ -134,7 +134,7 @@ impl Known {
         self.identities.get(identity).is_some_and(|met| !met.undecided)
     }
 
-    /// Whether a node has accepted the packet with that nonce.
+    /// Whether a node has accepted the packet with that nonce, whatever became of it since.
     pub fn has_packet(&self, nonce: &[u8; NONCE_LENGTH]) -> bool {
         self.identities.contains_key(&Identity::Packet(*nonce))
     }
@@ -172,7 +172,12 @@ impl Known {
                 self.granted(subject, held);
                 Ok(Action::Grant(PeerGrant { node, voucher, user, rule: name, address, wide, lifetime }))
             }
-            Act::Revoke(revoked) => self.admit_revocation(node, user, time, revoked, now).map(Action::Revoke),
+            Act::Revoke { revoked, packet } => {
+                if let Some((identity, forget)) = packet {
+                    self.identify(identity, forget);
+                }
+                self.admit_revocation(node, user, time, revoked, now).map(Action::Revoke)
+            }
         }
     }
 
@@ -238,7 +243,7 @@ impl Known {
 
     fn identify(&mut self, identity: Identity, until: UnixTime) {
         if let Some(met) = self.identities.get_mut(&identity) {
-            met.until = until.max(met.until);
+            *met = Met { until: until.max(met.until), undecided: false };
         } else if self.identities.len() < self.room {
             self.identities.insert(identity, Met { until, undecided: false });
         }

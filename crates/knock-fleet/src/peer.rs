@@ -97,8 +97,12 @@ pub(crate) enum Act {
         /// From when on it need not be remembered.
         forget: UnixTime,
     },
-    /// With the rules whose grants it ends.
-    Revoke(Vec<(Subject, PeerRule)>),
+    Revoke {
+        /// With the rules whose grants it ends.
+        revoked: Vec<(Subject, PeerRule)>,
+        /// Where a packet closed it: what it is known by, and from when on it need not be remembered.
+        packet: Option<(Identity, UnixTime)>,
+    },
 }
 
 impl PeerRule {
@@ -161,14 +165,15 @@ impl Peer {
         let user = Some(PeerUser { name: key.user.clone(), key: fingerprint });
         let rule = self.rule(&decision.rule)?;
         let subject = self.subject(record, &decision.rule, rule)?;
+        let identity = Identity::Packet(proof.request.nonce);
+        // As long as the packet itself could be sent again, and longer.
+        let forget = after(request.time, terms.window.saturating_mul(2));
         let act = match decision.action {
-            Action::Close => Act::Revoke(vec![(subject, rule)]),
+            Action::Close => Act::Revoke { revoked: vec![(subject, rule)], packet: Some((identity, forget)) },
             Action::Open { lifetime } => {
                 let end = end(record, lifetime.min(rule.lifetime));
                 let end = key.options.expires.map_or(end, |expires| end.min(expires));
-                // As long as the packet itself could be sent again, and longer.
-                let forget = end.max(after(request.time, terms.window.saturating_mul(2)));
-                let identity = Identity::Packet(proof.request.nonce);
+                let forget = end.max(forget);
                 Act::Grant { identity, subject, rule, end, forget }
             }
         };
@@ -201,7 +206,7 @@ impl Peer {
                 self.rules.iter().map(subject).collect()
             }
         };
-        Ok(verified(record, node, None, Act::Revoke(revoked)))
+        Ok(verified(record, node, None, Act::Revoke { revoked, packet: None }))
     }
 
     fn rule(&self, name: &RuleName) -> Result<PeerRule, Refused> {

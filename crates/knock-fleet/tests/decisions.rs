@@ -144,6 +144,25 @@ fn after_a_change_of_keys_or_rules_a_record_is_decided_again() {
 }
 
 #[test]
+fn a_packet_is_used_up_by_a_record_that_changes_nothing() {
+    let (peer, mut known) = (peer(), Known::default());
+    let admit = |known: &mut Known, record: &Record| {
+        known.admit(peer.verify(&record.sign(&web1(), &realm()), later(2.0)).expect("valid"), later(2.0))
+    };
+    let nonce = |record: &Record| match &record.what {
+        What::Packet(proof) => proof.request.nonce,
+        _ => panic!("a packet"),
+    };
+    let opens = packet(1, &request());
+    let closes = packet(2, &Request { operation: Operation::Close, time: later(1.0), ..request() });
+    assert!(matches!(admit(&mut known, &closes), Ok(Action::Revoke(_))));
+    // The store has what ends it in front of it.
+    assert_eq!(admit(&mut known, &opens), Err(Refused::Revoked));
+    assert!(known.has_packet(&nonce(&opens)) && known.has_packet(&nonce(&closes)));
+    assert!(known.has(&opens) && known.has(&closes), "neither has to be verified again");
+}
+
+#[test]
 fn what_the_key_may_not_ask_for_here_is_refused() {
     let refused = |options: &str, request: &Request| {
         let bytes = packet(1, request).sign(&web1(), &realm());
