@@ -102,6 +102,8 @@ struct Met {
 #[derive(Clone, Debug)]
 pub struct Known {
     identities: HashMap<Identity, Met>,
+    /// How many of these each node alone has vouched for.
+    vouched: HashMap<NodeId, usize>,
     /// Those of each subject of which none is both later and longer than another one.
     grants: BTreeMap<Subject, Vec<Held>>,
     /// The latest of each subject.
@@ -121,8 +123,8 @@ impl Default for Known {
 impl Known {
     /// Remembers that many grants and as many revocations.
     pub fn with_room(room: usize) -> Known {
-        let (identities, grants, revocations) = Default::default();
-        Known { identities, grants, revocations, floor: None, forgotten: UnixTime::from_millis(0), room }
+        let (identities, vouched, grants, revocations) = Default::default();
+        Known { identities, vouched, grants, revocations, floor: None, forgotten: UnixTime::from_millis(0), room }
     }
 
     /// Whether the grant of a record is known. It need not be verified then: nothing would follow from it.
@@ -162,9 +164,13 @@ impl Known {
                     return Err(Refused::Revoked);
                 }
                 let lifetime = remainder(end, now, rule.lifetime).ok_or(Refused::Ended)?;
-                let has_room = self.identities.len() < self.room || self.identities.contains_key(&identity);
+                let is_new = !self.identities.contains_key(&identity);
+                let has_room = !is_new || (self.identities.len() < self.room && !self.has_its_share(&identity));
                 if !has_room || self.grants.len() >= self.room {
                     return Err(Refused::Full);
+                }
+                if let (true, Identity::OfNode(node, _)) = (is_new, &identity) {
+                    *self.vouched.entry(*node).or_default() += 1;
                 }
                 self.identities.insert(identity, Met { until: forget, undecided: false });
                 let name = subject.rule().clone();
@@ -293,6 +299,15 @@ impl Known {
             || overlapping(&self.revocations, subject, rule).into_iter().any(later)
     }
 
+    /// Whether a node has vouched for as much as one node may: half of the room. One that was broken into leaves the rest to the
+    /// others.
+    fn has_its_share(&self, identity: &Identity) -> bool {
+        match identity {
+            Identity::OfNode(node, _) => self.vouched.get(node).is_some_and(|count| *count >= self.room.div_ceil(2)),
+            Identity::Packet(_) => false,
+        }
+    }
+
     /// Forgets from time to time what is over.
     fn forget(&mut self, now: UnixTime) {
         if now.since(self.forgotten).max(self.forgotten.since(now)) < FORGET_EVERY {
@@ -300,6 +315,12 @@ impl Known {
         }
         self.forgotten = now;
         self.identities.retain(|_, met| met.until > now);
+        self.vouched.clear();
+        for identity in self.identities.keys() {
+            if let Identity::OfNode(node, _) = identity {
+                *self.vouched.entry(*node).or_default() += 1;
+            }
+        }
         self.grants.retain(|_, all| {
             all.retain(|held| held.end > now);
             !all.is_empty()

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use knock_fleet::{Action, Known, PeerGrant, Record, Refused, Subject, What};
+use knock_fleet::{Action, Known, Node, PeerGrant, Record, Refused, Subject, Trust, What};
 use knock_spa::{Denial, Operation, Request, UnixTime};
 use proptest::prelude::*;
 use support::{NOW, address, later, name, packet, peer, peer_with, realm, request, revocation, sequence, web1, web2};
@@ -291,21 +291,40 @@ fn an_old_revocation_ends_nothing() {
 #[test]
 fn memory_is_bounded_and_lack_of_it_grants_nothing() {
     let peer = peer();
-    let mut known = Known::with_room(2);
+    let mut known = Known::with_room(4);
     let mut admit = |record: Record| {
         known.admit(peer.verify(&record.sign(&web1(), &realm()), later(3.0)).expect("valid"), later(3.0))
     };
     let at = |host: u8, record: Record| Record { address: address(&format!("192.0.2.{host}")), ..record };
-    for host in 1..=3 {
+    for host in 1..=5 {
         let revoked = admit(at(host, revocation(later(1.0))));
         assert!(matches!(revoked, Ok(Action::Revoke(_))), "{revoked:?}");
     }
-    // The first two were forgotten, and still nothing is granted that they end.
+    // Those before the last were forgotten, and still nothing is granted that they end.
     assert_eq!(admit(at(1, sequence(1, later(1.0)))), Err(Refused::Revoked));
     grant(admit(at(1, sequence(2, later(1.1)))));
     grant(admit(at(2, sequence(3, later(1.1)))));
     assert_eq!(admit(at(4, sequence(4, later(1.1)))), Err(Refused::Full));
-    assert!(known.len() <= (2, 2));
+    assert!(known.len() <= (4, 4));
+}
+
+#[test]
+fn a_node_that_vouches_without_end_leaves_room_for_the_others() {
+    let mut peer = peer();
+    let vouch: std::collections::BTreeSet<_> = [name("ssh")].into();
+    let nodes = [("web1", web1()), ("web2", web2())];
+    let nodes = nodes.map(|(name, key)| Node { name: name.into(), key: key.public(), vouch: vouch.clone() });
+    peer.trust = Trust::new(&realm(), nodes.into()).expect("two keys");
+    let mut known = Known::with_room(8);
+    let mut admit = |number: u8, key: &knock_fleet::NodeKey, at: f64| {
+        let record = Record { address: address(&format!("192.0.2.{number}")), ..sequence(number, later(at)) };
+        known.admit(peer.verify(&record.sign(key, &realm()), later(at)).expect("valid"), later(at))
+    };
+    let granted = (0..20).filter(|&number| admit(number, &web1(), 0.0).is_ok()).count();
+    assert_eq!(granted, 4);
+    grant(admit(100, &web2(), 0.0));
+    // They end, and are forgotten.
+    grant(admit(101, &web1(), 700.0));
 }
 
 #[test]
