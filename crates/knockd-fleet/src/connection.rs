@@ -126,6 +126,9 @@ impl Connection {
         let command = Command::new("AUTH").arg(user).arg(password.as_bytes());
         match self.ask_all(&[&command], TIMEOUT)?.pop() {
             Some(Answer::Text(_)) => Ok(()),
+            Some(Answer::Error(text)) if is_before_login(&text) => {
+                Err(self.error(Problem::Refused { command: command.name, text }))
+            }
             // Not what the server says: it may be the password.
             Some(Answer::Error(text)) => Err(self.error(Problem::Login(code(&text)))),
             _ => Err(self.error(Problem::Answer("AUTH"))),
@@ -246,6 +249,11 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+/// Whether a server says that to everybody, whatever the password.
+fn is_before_login(text: &str) -> bool {
+    ["ERR max number of clients", "DENIED ", "LOADING "].iter().any(|start| text.starts_with(start))
 }
 
 /// The first word of an error of the server, which names its kind.

@@ -92,6 +92,8 @@ fn hint(text: &str) -> &'static str {
         "NOAUTH" => "; set `fleet.user` and `fleet.password_file`",
         "READONLY" => "; it is a replica: write the primary first in `fleet.servers`",
         "MOVED" | "CROSSSLOT" => "; it is a node of a cluster, which is not supported: use a single server",
+        "DENIED" => "; it accepts nobody from other hosts: give it users, and `protected-mode no`",
+        "ERR" if text.contains("max number of clients") => "; raise `maxclients` there: a node has two connections",
         "MISCONF" | "OOM" => "; the server cannot take more: look at its log",
         "WRONGTYPE" => "; something else has written to the keys of the realm",
         _ => "",

@@ -157,6 +157,17 @@ fn a_way_to_the_server_that_does_not_work_is_named() {
 }
 
 #[test]
+fn a_server_that_lets_nobody_in_is_not_a_wrong_password() {
+    let (network, directory) = (network(1), tempfile::tempdir().expect("a directory"));
+    let (server, settings) = with_user(&network, ALL, &directory);
+    let connect = || std::net::TcpStream::connect("127.0.0.1:6379").expect("it listens");
+    let held = network.server.namespace.run(|| [connect(), connect()]).expect("a namespace");
+    assert_eq!(server.admin(&["CONFIG", "SET", "maxclients", "2"]), "OK");
+    expect(network.client(), &settings, "error: ", &["max number of clients", "raise `maxclients`"]);
+    drop(held);
+}
+
+#[test]
 fn a_certificate_that_is_not_the_servers_is_named() {
     let (network, directory) = (network(1), tempfile::tempdir().expect("a directory"));
     certificates(directory.path(), "ours");
