@@ -90,6 +90,8 @@ fn a_server_as_the_document_has_it_is_well_and_nothing_is_left_in_it() {
     assert!(warnings.collect::<Vec<_>>().join("|").contains("nothing is encrypted"), "{text}");
     wait_until("nothing is left", || server.admin(&["DBSIZE"]) == "0");
     assert!(!text.contains("example-password"));
+    let (text, well) = run(network.client(), &Settings { servers: vec!["[fd77::1]:6379".to_owned()], ..settings });
+    assert!(well && text.contains("ok: [fd77::1]:6379: the user may write and read records"), "{text}");
 }
 
 #[test]
