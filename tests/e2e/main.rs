@@ -21,6 +21,7 @@ mod ear;
 mod examples;
 mod fleet;
 mod fleet_commands;
+mod fleet_figures;
 mod fleet_outages;
 mod fleet_reload;
 mod fleet_trust;
