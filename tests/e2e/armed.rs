@@ -134,7 +134,7 @@ pub(crate) fn listing(server: &Host) -> String {
 }
 
 /// Whether a set for sources of an IP version has that one.
-fn in_set(server: &Host, set: &str, source: IpAddr) -> bool {
+pub(crate) fn in_set(server: &Host, set: &str, source: IpAddr) -> bool {
     let (kind, version) = (if set == "armed" { "map" } else { "set" }, if source.is_ipv4() { 4 } else { 6 });
     let mut command = Command::new("nft");
     command.args(["list", kind, "inet", "knockd", &format!("{set}{version}")]);

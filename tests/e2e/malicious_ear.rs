@@ -9,12 +9,13 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use knock_testkit::Network;
+use knock_testkit::{Network, Wire};
 use rustix::net::sockopt::socket_type;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, recv, send, sendmsg};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
+use crate::armed::in_set;
 use crate::spa_commands::submit;
 use crate::support::spa::{Signer, SpaFiles, datagram, open};
 use crate::support::{
@@ -228,59 +229,143 @@ fn it_can_forge_no_signed_packet() {
     kill_process(ear.pid, Signal::CONT).expect("continued");
 }
 
-/// It has any source armed that it names, and so can do what it could do by a completion, for a shorter time.
-#[test]
-fn it_can_have_sources_armed_within_bounds_and_no_longer_than_a_while() {
-    let scene = Scene::with(json!({ "last_knock": "kernel" }));
-    let (wire, ear) = (wire(&scene.network), scene.ear());
-    let genuine = ear.overhear(ALMOST, || knock(&wire, client(1), &[7000, 9000]));
-    let completed = ear.overhear(COMPLETED, || knock(&wire, client(2), &[7000, 9000, 8000]));
-    ear.silence();
-    // The kind, the rule, an IPv4 source, and the time.
-    let rule_end = 1 + genuine[1..].iter().position(|byte| byte & 0x80 == 0).expect("the end of a number") + 1;
-    let rule = &genuine[1..rule_end];
-    let far = number(u64::MAX);
-    let almost = |rule: &[u8], source: u16| {
-        let [high, low] = source.to_be_bytes();
-        [&[ALMOST][..], rule, &[0, 198, 19, high, low], &far].concat()
-    };
-    // Rules without a door, answers to what nobody asked.
-    for source in 0..500 {
-        assert!(ear.say(&almost(&number(fastrand::u64(..)), source)));
-        assert!(ear.say(&[&[STILL_ALMOST][..], &number(source.into()), &[0, 198, 19, 0, 1, 1], &far].concat()));
+/// Where the number ends that follows the kind of a message.
+fn number_end(message: &[u8]) -> usize {
+    2 + message[1..].iter().position(|byte| byte & 0x80 == 0).expect("the end of a number")
+}
+
+/// An ear that speaks of sources that lack one knock.
+struct Doorkeeper {
+    scene: Scene,
+    wire: Wire,
+    ear: Ear,
+    /// The number of the rule `knock`.
+    rule: Vec<u8>,
+    completed: Vec<u8>,
+}
+
+impl Doorkeeper {
+    fn new() -> Doorkeeper {
+        let scene = Scene::with(json!({ "last_knock": "kernel" }));
+        let (wire, ear) = (wire(&scene.network), scene.ear());
+        let almost = ear.overhear(ALMOST, || knock(&wire, client(1), &[7000, 9000]));
+        let completed = ear.overhear(COMPLETED, || knock(&wire, client(2), &[7000, 9000, 8000]));
+        ear.silence();
+        let rule = almost[1..number_end(&almost)].to_vec();
+        Doorkeeper { scene, wire, ear, rule, completed }
     }
-    // Sources without number, and a yes to each question.
-    let (mut asked, mut buffer) = (0, [0; 512]);
-    let mut answer = || {
-        while let Ok((length, _)) = recv(&ear.socket, &mut buffer, RecvFlags::DONTWAIT) {
+
+    /// Says that a source lacks the last knock of a rule, for ever.
+    fn claim(&self, rule: &[u8], source: IpAddr) {
+        let message = [&[ALMOST][..], rule, &[0, 0, 0, 0, 0]].concat();
+        assert!(self.ear.say(&[from(&message, source), number(u64::MAX)].concat()));
+    }
+
+    /// Says yes to each question that has come. Returns how many there were.
+    fn say_yes(&self) -> usize {
+        let (mut asked, mut buffer) = (0, [0; 512]);
+        while let Ok((length, _)) = recv(&self.ear.socket, &mut buffer, RecvFlags::DONTWAIT) {
             if buffer[0] == ASK_ALMOST {
-                let token_end = 1 + buffer[1..length].iter().position(|byte| byte & 0x80 == 0).expect("a token") + 1;
-                let (token, source) = (&buffer[1..token_end], &buffer[length - 5..length]);
-                assert!(ear.say(&[&[STILL_ALMOST][..], token, source, &[1], &far].concat()));
+                let (token, source) = (&buffer[1..number_end(&buffer)], &buffer[length - 5..length]);
+                assert!(self.ear.say(&[&[STILL_ALMOST][..], token, source, &[1], &number(u64::MAX)].concat()));
                 asked += 1;
             }
         }
-    };
-    for source in 0..5000 {
-        assert!(ear.say(&almost(rule, source)));
-        answer();
+        asked
     }
-    settle(&scene, &ear, &completed, client(3));
-    answer();
-    settle(&scene, &ear, &completed, client(4));
-    println!("{asked} questions");
-    // Those of the pause and of the budget are not asked for.
-    assert!((1..2000).contains(&asked), "{asked}");
-    let armed = || scene.daemon.control_status()["doors"]["armed"].as_u64().expect("a number");
-    assert!((1..=1024).contains(&armed()), "{}", armed());
-    assert_eq!(scene.granted().len(), 2, "nothing is open but what it has completed");
-    // The last knock of one that it had armed opens to that one alone, and not for an hour.
-    let victim: IpAddr = [198, 19, 0, 0].into();
-    knock(&wire, victim, &[8000]);
-    wait_until("the kernel opens", || scene.granted().contains(&(victim, 22)).then_some(()));
-    wait_until("that ends", || (!scene.granted().contains(&(victim, 22)) && armed() == 0).then_some(()));
-    assert_eq!(scene.granted().len(), 2);
-    kill_process(ear.pid, Signal::CONT).expect("continued");
+
+    fn settle(&self, last: u8) {
+        settle(&self.scene, &self.ear, &self.completed, client(last));
+    }
+
+    fn status(&self, part: &str, name: &str) -> u64 {
+        self.scene.daemon.control_status()[part][name].as_u64().expect("a number")
+    }
+}
+
+/// It has any source armed that it names, and so can do what it could do by a completion, for a shorter time.
+#[test]
+fn it_can_have_sources_armed_within_bounds_and_no_longer_than_a_while() {
+    let keeper = Doorkeeper::new();
+    let source = |number: u16| IpAddr::from([198, 19, number.to_be_bytes()[0], number.to_be_bytes()[1]]);
+    // Rules without a door, answers to what nobody asked.
+    for number in 0..500 {
+        keeper.claim(&self::number(fastrand::u64(..)), source(number));
+        let token = self::number(number.into());
+        let answer = [&[STILL_ALMOST][..], &token, &[0, 198, 19, 0, 1, 1], &self::number(u64::MAX)].concat();
+        assert!(keeper.ear.say(&answer));
+    }
+    // Sources without number, and a yes to each question.
+    let mut asked = 0;
+    for number in 0..5000 {
+        keeper.claim(&keeper.rule, source(number));
+        asked += keeper.say_yes();
+    }
+    keeper.settle(3);
+    asked += keeper.say_yes();
+    keeper.settle(4);
+    // Those over the budget are not asked for.
+    assert!((1..2500).contains(&asked), "{asked}");
+    assert!((1..=1024).contains(&keeper.status("doors", "armed")), "{}", keeper.status("doors", "armed"));
+    assert_eq!(keeper.scene.granted().len(), 2, "nothing is open but what it has completed");
+    // The last knock of one that it has armed opens to that one alone, and not for an hour.
+    let victim = source(6000);
+    wait_until("it is armed", || {
+        keeper.claim(&keeper.rule, victim);
+        keeper.say_yes();
+        in_set(&keeper.scene.network.server, "armed", victim).then_some(())
+    });
+    knock(&keeper.wire, victim, &[8000]);
+    wait_until("the kernel opens", || keeper.scene.granted().contains(&(victim, 22)).then_some(()));
+    wait_until("that ends", || {
+        (keeper.scene.granted().len() == 2 && keeper.status("doors", "armed") == 0).then_some(())
+    });
+    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
+}
+
+#[test]
+fn between_the_two_stages_a_tripwire_has_the_kernel_refuse_whatever_it_says() {
+    let keeper = Doorkeeper::new();
+    let server = &keeper.scene.network.server;
+    for (count, source) in (1..).zip([[198, 19, 0, 1], [198, 19, 0, 2]].map(IpAddr::from)) {
+        keeper.claim(&keeper.rule, source);
+        wait_until("it is pending", || in_set(server, "pending", source).then_some(()));
+        knock(&keeper.wire, source, &[7001]);
+        wait_until("the kernel has seen the tripwire", || in_set(server, "spoiled", source).then_some(()));
+        wait_until("the question has come", || (keeper.say_yes() > 0).then_some(()));
+        wait_until("it is refused", || (keeper.status("counters", "armed_refused") == count).then_some(()));
+        assert!(!in_set(server, "armed", source));
+        knock(&keeper.wire, source, &[8000]);
+        keeper.settle(10 + u8::try_from(count).expect("few"));
+        assert!(!keeper.scene.granted().contains(&(source, 22)));
+        // For a second nobody is made pending.
+        let paused = IpAddr::from([198, 19, 1, u8::try_from(count).expect("few")]);
+        keeper.claim(&keeper.rule, paused);
+        keeper.settle(20 + u8::try_from(count).expect("few"));
+        wait_until("it waits for others again", || {
+            keeper.claim(&keeper.rule, paused);
+            (keeper.say_yes() > 0).then_some(())
+        });
+    }
+    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
+}
+
+#[test]
+fn a_kill_between_the_two_stages_leaves_nobody_pending() {
+    let mut keeper = Doorkeeper::new();
+    let source = IpAddr::from([198, 19, 0, 1]);
+    keeper.claim(&keeper.rule, source);
+    let server = &keeper.scene.network.server;
+    wait_until("it is pending", || in_set(server, "pending", source).then_some(()));
+    let placeholder = Daemon::start(&network(1).server, json!({ "rules": [] }));
+    keeper.scene.daemon.signal(Signal::KILL);
+    // It ends too, as soon as it runs.
+    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
+    let directory = std::mem::replace(&mut keeper.scene.daemon, placeholder).kill();
+    knock(&keeper.wire, source, &[8000]);
+    let _daemon = Daemon::start_again(server, directory);
+    assert!(!in_set(server, "pending", source) && !in_set(server, "armed", source));
+    assert_eq!(keeper.scene.granted(), []);
 }
 
 /// Numbers that no ear counts to, while somebody watches and asks.
