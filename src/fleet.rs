@@ -12,7 +12,7 @@ mod status;
 mod worker;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use knock_config::OnOutage;
 use knock_fleet::link::{Claim, FromFleet, RecordBytes, Seen, Settings, State, ToFleet};
-use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Subject};
+use knock_fleet::{Action, Author, Held, Known, Node, NodeId, Peer, PeerUser, Record, Refused, Statement, Subject};
 use knock_proto::{Budget, Time};
 use knock_spa::{NONCE_LENGTH, RuleName, UnixTime};
 
@@ -75,8 +75,10 @@ pub(crate) struct Fleet {
     connected: UnixTime,
     /// The connection is not read until the thread has verified some of what is there.
     is_paused: bool,
+    /// Revocations that are to be written down.
+    revoked: VecDeque<Statement>,
     outbox: Outbox,
-    /// When it is tried again to hand records over.
+    /// When the next records are written down and handed over.
     outbox_due: Option<Time>,
     known: Known,
     worker: Option<Worker>,
@@ -109,6 +111,7 @@ impl Fleet {
             connection: None,
             connected: UnixTime::from_millis(0),
             is_paused: false,
+            revoked: VecDeque::new(),
             outbox: Outbox::default(),
             outbox_due: None,
             known: Known::default(),
@@ -354,7 +357,7 @@ impl Fleet {
 
     /// Hands records over to knockd-fleet, as long as it takes them.
     fn hand_over(&mut self, now: Time) {
-        self.outbox_due = None;
+        self.outbox_due = (!self.revoked.is_empty()).then_some(now);
         let wall = unix_time(clock_reading().wall);
         let Some(connection) = &self.connection else { return };
         for _ in 0..MESSAGES_IN_A_ROW {
@@ -378,6 +381,7 @@ impl Fleet {
         self.has_changed |= self.listener.tick(now);
         if self.outbox_due.is_some_and(|due| due <= now) {
             self.hand_over(now);
+            self.write_revocations(now);
         }
         let mut claimed = Vec::new();
         while let Some(claimant) = self.claims.take_overdue(now) {

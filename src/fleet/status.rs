@@ -32,7 +32,7 @@ impl Fleet {
             reads: self.state.reads,
             in_step: self.state.in_step,
             queue: self.state.queue,
-            waiting: self.outbox.waiting(),
+            waiting: self.outbox.waiting() + self.revoked.len(),
             lost: self.state.lost + self.outbox.dropped(),
             published: self.state.published,
             received: self.state.received,

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knock_fleet::link::RecordBytes;
-use knock_fleet::{GrantId, Held, PeerRule, PeerUser, Proof, Record, Statement, Subject};
+use knock_fleet::{GrantId, Held, KNOWN_MAX, PeerRule, PeerUser, Proof, Record, Statement, Subject};
 use knock_grant::{Cause, Grant, GrantEvent, Ledger, User};
 use knock_proto::{Prefix, RuleId, Time};
 use knock_spa::{RuleName, UnixTime};
 
 use super::Fleet;
 use crate::os::clock::{clock_reading, unix_time};
+
+/// Revocations that are written down in one turn of the loop, each of which takes as long as a signature.
+const WRITTEN_IN_A_ROW: usize = 16;
 
 impl Fleet {
     /// Takes note of what has happened to a grant here, and writes it down if it is to be shared.
@@ -27,7 +30,7 @@ impl Fleet {
             // With the packet that closes a rule, `closed` is called.
             GrantEvent::Revoked { grant, cause: Cause::Operator { .. } | Cause::Rule(_) } => {
                 let is_wide = grant.prefix != Prefix::from(grant.address);
-                self.write_revocation(now, wall, &grant.rule, grant.address, is_wide);
+                self.revoke_rule(now, wall, &grant.rule, grant.address, is_wide);
             }
             _ => {}
         }
@@ -88,7 +91,7 @@ impl Fleet {
     pub(crate) fn revoke(&mut self, now: Time, rule: Option<&RuleId>, address: IpAddr) {
         let wall = unix_time(clock_reading().wall);
         if let Some(rule) = rule {
-            return self.write_revocation(now, wall, rule, address, false);
+            return self.revoke_rule(now, wall, rule, address, false);
         }
         let peer = Arc::clone(&self.peer);
         let revoked = peer.rules.iter().map(|(rule, &terms)| self.note_revoked(rule, terms, address, false, wall));
@@ -98,12 +101,24 @@ impl Fleet {
         self.send(now, record);
     }
 
-    fn write_revocation(&mut self, now: Time, wall: UnixTime, rule: &RuleId, address: IpAddr, wide: bool) {
+    fn revoke_rule(&mut self, now: Time, wall: UnixTime, rule: &RuleId, address: IpAddr, wide: bool) {
         let Some((rule, terms)) = self.rule(rule) else { return };
         let time = self.note_revoked(&rule, terms, address, wide, wall);
-        let statement = Statement { rule, address, wide, time, lifetime: terms.lifetime };
-        let record = self.author.revocation(statement);
-        self.send(now, record);
+        if self.revoked.len() < KNOWN_MAX {
+            self.revoked.push_back(Statement { rule, address, wide, time, lifetime: terms.lifetime });
+        }
+        // All grants may be revoked at once: the loop does not wait until all of it is signed.
+        self.outbox_due = Some(now);
+    }
+
+    /// Writes some of the revocations down.
+    pub(super) fn write_revocations(&mut self, now: Time) {
+        for _ in 0..WRITTEN_IN_A_ROW {
+            let Some(statement) = self.revoked.pop_front() else { return };
+            let record = self.author.revocation(statement);
+            self.send(now, record);
+        }
+        self.outbox_due = Some(now);
     }
 
     /// Notes a revocation. Returns its time, which is not before any grant that is known: the clock of the node that made it
