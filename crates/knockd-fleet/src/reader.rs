@@ -58,7 +58,7 @@ fn choose(session: &Session, index: usize) -> String {
 /// Until the session ends, or records are written to another server.
 fn serve(session: &Session, store: &mut Store, server: &str, since: &mut Option<Instant>) -> Result<(), StoreError> {
     while !session.is_stopped() && !is_left(session, server) {
-        let connection = session.place().map(|place| place.connection);
+        let connection = connection(session);
         let epoch = store.epoch()?;
         // Before the rest is read, so that nothing is missed in between.
         let position = store.newest()?;
@@ -119,8 +119,7 @@ fn everything(session: &Session, store: &mut Store) -> Result<u64, StoreError> {
 /// How things were when everything was read.
 struct Began {
     epoch: Option<Vec<u8>>,
-    /// The connection of the writer.
-    connection: Option<u64>,
+    connection: u64,
 }
 
 /// Hands on what is new, until everything has to be read again.
@@ -129,13 +128,13 @@ fn follow(
     store: &mut Store,
     server: &str,
     mut position: String,
-    mut began: Began,
+    began: Began,
 ) -> Result<(), StoreError> {
     let (mut rate, mut second, mut due) = (0, (Instant::now(), 0), Instant::now());
     while !session.is_stopped() && !is_left(session, server) {
         if due <= Instant::now() {
             due = Instant::now() + TICK;
-            if !is_same(session, store, &mut began)? {
+            if !is_same(session, store, &began)? {
                 return Ok(());
             }
         }
@@ -166,22 +165,26 @@ fn follow(
 }
 
 /// Whether the store has what was read, and the one that is written to has what this node wrote.
-fn is_same(session: &Session, store: &mut Store, began: &mut Began) -> Result<bool, StoreError> {
+fn is_same(session: &Session, store: &mut Store, began: &Began) -> Result<bool, StoreError> {
     let (epoch, place) = (store.epoch()?, session.place());
     let written_to = place.as_ref().map(|place| &place.epoch).filter(|_| session.writes());
     if !session.settings.read_from.is_empty() && written_to.is_some_and(|there| epoch.as_ref() != Some(there)) {
         return Err(store.error(Problem::Stranger));
     }
-    // The writer gives a store its first epoch, perhaps after everything was read.
-    began.epoch = began.epoch.take().or_else(|| epoch.clone());
     if began.epoch != epoch {
-        log::warn!("the store was emptied or is another one; reading everything again");
+        // A store without an epoch had nothing; it may have been emptied again since.
+        if began.epoch.is_some() {
+            log::warn!("the store was emptied or is another one; reading everything again");
+        }
         return Ok(false);
     }
     // A server that comes back may have lost what it had not written to its disk, or to its replica.
-    let connection = place.map(|place| place.connection);
-    began.connection = began.connection.or(connection);
-    Ok(began.connection == connection)
+    Ok(began.connection == connection(session))
+}
+
+/// The number of the writer's connection; the first one makes no difference.
+fn connection(session: &Session) -> u64 {
+    session.place().map_or(1, |place| place.connection)
 }
 
 /// Sends a member or an entry to knockd, if it may be a record.

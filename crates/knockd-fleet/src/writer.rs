@@ -27,15 +27,15 @@ pub(crate) fn spawn(session: Arc<Session>) -> io::Result<()> {
 }
 
 fn run(session: &Arc<Session>) {
-    let (mut backoff, mut connections) = (Backoff::default(), 0);
+    let (mut backoff, mut connection) = (Backoff::default(), 1);
     let servers = &session.settings.servers;
     // Which server is tried.
     let mut index = 0;
     while !session.is_stopped() {
         let mut since = None;
-        connections += 1;
         let served = Store::connect(&session.settings, &servers[index])
-            .and_then(|mut store| Writing { session, index, connections }.serve(&mut store, &mut since));
+            .and_then(|mut store| Writing { session, index, connection }.serve(&mut store, &mut since));
+        connection += u64::from(since.is_some());
         let error = match served {
             Ok(better) => {
                 index = better;
@@ -58,8 +58,8 @@ struct Writing<'s> {
     session: &'s Arc<Session>,
     /// Which server of the list.
     index: usize,
-    /// The number of the connection.
-    connections: u64,
+    /// The number of the connection, of those that worked.
+    connection: u64,
 }
 
 impl Writing<'_> {
@@ -111,7 +111,7 @@ impl Writing<'_> {
             None => store.make_epoch(&random::<16>())?,
         };
         if let Some(epoch) = epoch {
-            session.set_place(Place { server: self.server().to_owned(), epoch, connection: self.connections });
+            session.set_place(Place { server: self.server().to_owned(), epoch, connection: self.connection });
         }
         let ahead = store.measure_clock()?;
         if greet {
