@@ -24,6 +24,8 @@ pub(crate) struct Own {
     live: HashMap<RecordBytes, Entry>,
     queue: VecDeque<RecordBytes>,
     sweep: u64,
+    /// Whether everything in the store has been read once.
+    swept: bool,
     /// How many were dropped, because the queue was full.
     pub(crate) lost: u64,
 }
@@ -39,6 +41,19 @@ impl Own {
             }
         }
         self.push(record);
+    }
+
+    /// A record from some time ago, which knockd hands over again: it may be in the store. Until everything there has been read,
+    /// it waits for that; what is known needs nothing.
+    pub(crate) fn add_again(&mut self, record: RecordBytes, end: u64) {
+        if self.live.contains_key(&record) {
+            return;
+        }
+        if self.swept || self.live.len() >= LIVE_MAX {
+            return self.add(record, end);
+        }
+        let seen = self.sweep.saturating_sub(1);
+        self.live.insert(record, Entry { end, seen, queued: false });
     }
 
     fn push(&mut self, record: RecordBytes) {
@@ -94,6 +109,7 @@ impl Own {
 
     /// Everything has been read. What the store does not have gets into the queue; returns how many these are.
     pub(crate) fn end_sweep(&mut self) -> usize {
+        self.swept = true;
         let sweep = self.sweep;
         let missing = |entry: &Entry| entry.seen < sweep && !entry.queued;
         let mut missing: Vec<(u64, RecordBytes)> =

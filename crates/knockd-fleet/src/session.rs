@@ -15,6 +15,9 @@ use crate::socket::Socket;
 /// The most claims that wait. knockd asks for one for each signed packet that names no address.
 const CLAIMS_MAX: usize = 1000;
 
+/// A record that is older, in milliseconds, is handed over again, or was waiting for a long time.
+const AGAIN: u64 = 5000;
+
 /// A claim that waits for the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claiming {
@@ -43,7 +46,7 @@ pub(crate) struct Place {
     pub(crate) server: String,
     /// The epoch of the store.
     pub(crate) epoch: Vec<u8>,
-    /// The number of the writer's connection.
+    /// The number of the writer's connection, from 1 on, of those that worked.
     pub(crate) connection: u64,
 }
 
@@ -106,7 +109,11 @@ impl Session {
     pub(crate) fn publish(&self, bytes: RecordBytes) {
         // It comes from knockd; if it is none, nobody would accept it.
         let Ok(record) = Record::decode(&bytes) else { return };
-        self.own().add(bytes, record.end().as_millis());
+        let end = record.end().as_millis();
+        match record.time.as_millis().saturating_add(AGAIN) < now() {
+            true => self.own().add_again(bytes, end),
+            false => self.own().add(bytes, end),
+        }
         self.wake();
     }
 

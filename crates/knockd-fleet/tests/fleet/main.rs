@@ -11,7 +11,7 @@ mod security;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use knock_fleet::link::{Claim, RecordBytes};
+use knock_fleet::link::{Claim, RecordBytes, ToFleet};
 use knock_spa::UnixTime;
 use knock_testkit::{Network, Store, store_engines, wait_until};
 
@@ -280,5 +280,28 @@ fn a_reading_that_is_broken_off_has_nothing_written_again() {
         let last = nodes[0].publish();
         nodes[0].wait_for_record(&last);
         assert_eq!(server.admin(&["XLEN", log]), "5001");
+    });
+}
+
+#[test]
+fn what_knockd_hands_over_again_is_written_only_if_the_store_lacks_it() {
+    with_each(2, |network, server, mut nodes| {
+        let minutes_ago = UnixTime::from_millis(now().as_millis() + 3_000_000);
+        let records: Vec<RecordBytes> = (0..200).map(|_| nodes[0].publish_until(minutes_ago)).collect();
+        records.iter().for_each(|record| nodes[1].wait_for_record(record));
+        assert_eq!(server.admin(&["XLEN", "knock:{web.example.com}:log"]), "200");
+        // The program is started again, and knockd hands over all that it has, and one that was waiting.
+        drop(nodes.remove(0));
+        let mut node = Node::start(&network.clients[0].namespace, 1, settings(&servers()));
+        for record in &records {
+            node.tell(&ToFleet::Publish(Box::new(*record)));
+        }
+        let waited = node.publish_until(UnixTime::from_millis(minutes_ago.as_millis() + 1));
+        nodes[0].wait_for_record(&waited);
+        let last = node.publish();
+        nodes[0].wait_for_record(&last);
+        assert_eq!(server.admin(&["XLEN", "knock:{web.example.com}:log"]), "202");
+        server.admin(&["FLUSHALL"]);
+        wait_until("all are there again", || server.admin(&["ZCARD", "knock:{web.example.com}:live"]) == "202");
     });
 }
