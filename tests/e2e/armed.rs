@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, recv, sockopt::socket_domain};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
+use crate::doctor::knockctl;
 use crate::support::spa::{self, Signer, SpaFiles};
 use crate::support::{Daemon, at, element, elements, knock, network, process, syns, wait_until, wire};
 
@@ -406,6 +407,15 @@ fn nft_lists_the_table_of_a_daemon_that_arms() {
     for part in ["map armed4 {", "198.18.0.1 timeout", "chain armed6 { # handle", "@watched jump knock", "size 66560"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
+    // And nothing of it looks wrong to the doctor.
+    let plain = Scene::new(json!({ "timeout": "60s", "rules": [ssh()] }));
+    let found = [&scene, &plain].map(|scene| knockctl(&scene.network.server, &scene.daemon, &["doctor", "--json"]));
+    let [with, without] = found.map(|output| {
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let findings = report["findings"].as_array().expect("a list").clone();
+        findings.into_iter().map(|of| format!("{} {}", of["subject"], of["severity"])).collect::<Vec<_>>()
+    });
+    assert_eq!(with, without);
 }
 
 #[test]
