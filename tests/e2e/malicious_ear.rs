@@ -235,7 +235,7 @@ fn number_end(message: &[u8]) -> usize {
 }
 
 /// An ear that speaks of sources that lack one knock.
-struct Doorkeeper {
+struct FalseEar {
     scene: Scene,
     wire: Wire,
     ear: Ear,
@@ -244,15 +244,15 @@ struct Doorkeeper {
     completed: Vec<u8>,
 }
 
-impl Doorkeeper {
-    fn new() -> Doorkeeper {
+impl FalseEar {
+    fn new() -> FalseEar {
         let scene = Scene::with(json!({ "last_knock": "kernel" }));
         let (wire, ear) = (wire(&scene.network), scene.ear());
         let almost = ear.overhear(ALMOST, || knock(&wire, client(1), &[7000, 9000]));
         let completed = ear.overhear(COMPLETED, || knock(&wire, client(2), &[7000, 9000, 8000]));
         ear.silence();
         let rule = almost[1..number_end(&almost)].to_vec();
-        Doorkeeper { scene, wire, ear, rule, completed }
+        FalseEar { scene, wire, ear, rule, completed }
     }
 
     /// Says that a source lacks the last knock of a rule, for ever.
@@ -286,86 +286,86 @@ impl Doorkeeper {
 /// It has any source armed that it names, and so can do what it could do by a completion, for a shorter time.
 #[test]
 fn it_can_have_sources_armed_within_bounds_and_no_longer_than_a_while() {
-    let keeper = Doorkeeper::new();
+    let false_ear = FalseEar::new();
     let source = |number: u16| IpAddr::from([198, 19, number.to_be_bytes()[0], number.to_be_bytes()[1]]);
     // Rules without a door, answers to what nobody asked.
     for number in 0..500 {
-        keeper.claim(&self::number(fastrand::u64(..)), source(number));
+        false_ear.claim(&self::number(fastrand::u64(..)), source(number));
         let token = self::number(number.into());
         let answer = [&[STILL_ALMOST][..], &token, &[0, 198, 19, 0, 1, 1], &self::number(u64::MAX)].concat();
-        assert!(keeper.ear.say(&answer));
+        assert!(false_ear.ear.say(&answer));
     }
     // Sources without number, and a yes to each question.
     let mut asked = 0;
     for number in 0..5000 {
-        keeper.claim(&keeper.rule, source(number));
-        asked += keeper.say_yes();
+        false_ear.claim(&false_ear.rule, source(number));
+        asked += false_ear.say_yes();
     }
-    keeper.settle(3);
-    asked += keeper.say_yes();
-    keeper.settle(4);
+    false_ear.settle(3);
+    asked += false_ear.say_yes();
+    false_ear.settle(4);
     // Those over the budget are not asked for.
     assert!((1..2500).contains(&asked), "{asked}");
-    assert!((1..=1024).contains(&keeper.status("doors", "armed")), "{}", keeper.status("doors", "armed"));
-    assert_eq!(keeper.scene.granted().len(), 2, "nothing is open but what it has completed");
+    assert!((1..=1024).contains(&false_ear.status("doors", "armed")), "{}", false_ear.status("doors", "armed"));
+    assert_eq!(false_ear.scene.granted().len(), 2, "nothing is open but what it has completed");
     // The last knock of one that it has armed opens to that one alone, and not for an hour.
     let victim = source(6000);
     wait_until("it is armed", || {
-        keeper.claim(&keeper.rule, victim);
-        keeper.say_yes();
-        in_set(&keeper.scene.network.server, "armed", victim).then_some(())
+        false_ear.claim(&false_ear.rule, victim);
+        false_ear.say_yes();
+        in_set(&false_ear.scene.network.server, "armed", victim).then_some(())
     });
-    knock(&keeper.wire, victim, &[8000]);
-    wait_until("the kernel opens", || keeper.scene.granted().contains(&(victim, 22)).then_some(()));
+    knock(&false_ear.wire, victim, &[8000]);
+    wait_until("the kernel opens", || false_ear.scene.granted().contains(&(victim, 22)).then_some(()));
     wait_until("that ends", || {
-        (keeper.scene.granted().len() == 2 && keeper.status("doors", "armed") == 0).then_some(())
+        (false_ear.scene.granted().len() == 2 && false_ear.status("doors", "armed") == 0).then_some(())
     });
-    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
+    kill_process(false_ear.ear.pid, Signal::CONT).expect("continued");
 }
 
 #[test]
 fn between_the_two_stages_a_tripwire_has_the_kernel_refuse_whatever_it_says() {
-    let keeper = Doorkeeper::new();
-    let server = &keeper.scene.network.server;
+    let false_ear = FalseEar::new();
+    let server = &false_ear.scene.network.server;
     for (count, source) in (1..).zip([[198, 19, 0, 1], [198, 19, 0, 2]].map(IpAddr::from)) {
-        keeper.claim(&keeper.rule, source);
+        false_ear.claim(&false_ear.rule, source);
         wait_until("it is pending", || in_set(server, "pending", source).then_some(()));
-        knock(&keeper.wire, source, &[7001]);
+        knock(&false_ear.wire, source, &[7001]);
         wait_until("the kernel has seen the tripwire", || in_set(server, "spoiled", source).then_some(()));
-        wait_until("the question has come", || (keeper.say_yes() > 0).then_some(()));
-        wait_until("it is refused", || (keeper.status("counters", "armed_refused") == count).then_some(()));
+        wait_until("the question has come", || (false_ear.say_yes() > 0).then_some(()));
+        wait_until("it is refused", || (false_ear.status("counters", "armed_refused") == count).then_some(()));
         assert!(!in_set(server, "armed", source));
-        knock(&keeper.wire, source, &[8000]);
-        keeper.settle(10 + u8::try_from(count).expect("few"));
-        assert!(!keeper.scene.granted().contains(&(source, 22)));
+        knock(&false_ear.wire, source, &[8000]);
+        false_ear.settle(10 + u8::try_from(count).expect("few"));
+        assert!(!false_ear.scene.granted().contains(&(source, 22)));
         // For a second nobody is made pending.
         let paused = IpAddr::from([198, 19, 1, u8::try_from(count).expect("few")]);
-        keeper.claim(&keeper.rule, paused);
-        keeper.settle(20 + u8::try_from(count).expect("few"));
+        false_ear.claim(&false_ear.rule, paused);
+        false_ear.settle(20 + u8::try_from(count).expect("few"));
         wait_until("it waits for others again", || {
-            keeper.claim(&keeper.rule, paused);
-            (keeper.say_yes() > 0).then_some(())
+            false_ear.claim(&false_ear.rule, paused);
+            (false_ear.say_yes() > 0).then_some(())
         });
     }
-    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
+    kill_process(false_ear.ear.pid, Signal::CONT).expect("continued");
 }
 
 #[test]
 fn a_kill_between_the_two_stages_leaves_nobody_pending() {
-    let mut keeper = Doorkeeper::new();
+    let mut false_ear = FalseEar::new();
     let source = IpAddr::from([198, 19, 0, 1]);
-    keeper.claim(&keeper.rule, source);
-    let server = &keeper.scene.network.server;
+    false_ear.claim(&false_ear.rule, source);
+    let server = &false_ear.scene.network.server;
     wait_until("it is pending", || in_set(server, "pending", source).then_some(()));
     let placeholder = Daemon::start(&network(1).server, json!({ "rules": [] }));
-    keeper.scene.daemon.signal(Signal::KILL);
+    false_ear.scene.daemon.signal(Signal::KILL);
     // It ends too, as soon as it runs.
-    kill_process(keeper.ear.pid, Signal::CONT).expect("continued");
-    let directory = std::mem::replace(&mut keeper.scene.daemon, placeholder).kill();
-    knock(&keeper.wire, source, &[8000]);
+    kill_process(false_ear.ear.pid, Signal::CONT).expect("continued");
+    let directory = std::mem::replace(&mut false_ear.scene.daemon, placeholder).kill();
+    knock(&false_ear.wire, source, &[8000]);
     let _daemon = Daemon::start_again(server, directory);
     assert!(!in_set(server, "pending", source) && !in_set(server, "armed", source));
-    assert_eq!(keeper.scene.granted(), []);
+    assert_eq!(false_ear.scene.granted(), []);
 }
 
 /// Numbers that no ear counts to, while somebody watches and asks.
