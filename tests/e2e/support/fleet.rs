@@ -224,7 +224,7 @@ impl Node<'_> {
     pub(crate) fn wait_until_in_step(&self) {
         wait_until("the node has read the store", || {
             let status = self.status();
-            status["in_step"] == json!(true) && status["writes"] == json!(true)
+            status["in_step"] == json!(true) && status["writes"] == json!(true) && status["verifying"] == json!(0)
         });
     }
 
