@@ -87,6 +87,8 @@ pub(crate) struct Fleet {
     seen: BTreeMap<NodeId, Seen>,
     counters: Counters,
     lines: Budget,
+    /// Lines about those who connect, whom no flood of records is to hide.
+    callers: Budget,
     /// Other descriptors than before are to be watched.
     has_changed: bool,
 }
@@ -121,6 +123,7 @@ impl Fleet {
             seen: BTreeMap::new(),
             counters: Counters::default(),
             lines: Budget::default(),
+            callers: Budget::default(),
             has_changed: true,
         };
         fleet.say_whether_it_listens();
@@ -175,7 +178,7 @@ impl Fleet {
     }
 
     fn refuse_caller(&mut self, now: Time, reason: &str) {
-        if self.lines.admit(now, LINES, LINE) {
+        if self.callers.admit(now, LINES, LINE) {
             log::warn!("{}: refused: {reason}", self.listener.path().display());
         }
     }
