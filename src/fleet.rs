@@ -136,7 +136,6 @@ impl Fleet {
         (self.name, self.nodes, self.peer, self.publish) = (name, nodes, peer, publish);
         (self.on_outage, self.window) = (on_outage, window);
         self.author = Author::new(key, realm, counter());
-        self.seen.clear();
         if path != self.listener.path() {
             (self.listener, self.has_changed) = (Listener::new(now, path), true);
             self.say_whether_it_listens();
@@ -152,6 +151,7 @@ impl Fleet {
         self.known.keep_only(|subject, held| is_permitted(&peer, subject, held));
         // It gets the new ones when it connects, and reads what was not permitted before.
         self.settings = settings;
+        self.seen.clear();
         self.disconnect()
     }
 
