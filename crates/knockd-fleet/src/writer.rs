@@ -126,9 +126,7 @@ impl Writing<'_> {
         session.report(|state| state.clock = ahead);
         Ok(())
     }
-}
 
-impl Writing<'_> {
     /// Reports the nodes that were there. A table that is too long, of which this node alone may not delete anything, costs one
     /// connection, and is left out from then on.
     fn read_nodes(&self, store: &mut Store) -> Result<(), StoreError> {
