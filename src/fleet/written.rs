@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use knock_fleet::link::RecordBytes;
 use knock_fleet::{GrantId, Held, KNOWN_MAX, PeerRule, PeerUser, Proof, Record, Statement, Subject};
@@ -47,12 +46,12 @@ impl Fleet {
         // Written down before it is noted: a packet that another node has accepted before is known.
         let record = self.publish.contains(&rule).then(|| self.record_of(statement, cause)).flatten();
         let user = cause.user().map(peer_user);
-        let end = later(wall, grant.timeout);
+        let end = wall.after(grant.timeout);
         let held =
             Held { node: Arc::clone(&self.name), voucher: None, user, address: grant.address, wide, time: wall, end };
         self.known.granted(Subject::new(rule, grant.address, grant.prefix.length()), held);
         if let Cause::Packet { proof, .. } = cause {
-            self.known.accepted(proof.request.nonce, later(wall, self.window.saturating_mul(2)));
+            self.known.accepted(proof.request.nonce, wall.after(self.window.saturating_mul(2)));
         }
         if let Some(record) = record {
             self.send(now, record);
@@ -163,8 +162,8 @@ impl Fleet {
                 user,
                 address: grant.address,
                 wide: grant.prefix != Prefix::from(grant.address),
-                time: UnixTime::from_millis(wall.as_millis().saturating_sub(millis(since))),
-                end: later(wall, left),
+                time: wall.before(since),
+                end: wall.after(left),
             };
             self.known.granted(Subject::new(rule, grant.address, grant.prefix.length()), held);
         }
@@ -181,14 +180,6 @@ impl Fleet {
 
 fn peer_user(user: &User) -> PeerUser {
     PeerUser { name: Some((*user.name).into()), key: user.key }
-}
-
-fn later(time: UnixTime, by: Duration) -> UnixTime {
-    UnixTime::from_millis(time.as_millis().saturating_add(millis(by)))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A random id; `None`: the kernel has no random numbers, which it always has after the boot.

@@ -9,7 +9,7 @@ use knock_spa::{NONCE_LENGTH, RuleName, UnixTime};
 
 use crate::node_key::NodeId;
 use crate::peer::{Act, Identity, PeerRule, PeerUser, Verified, remainder};
-use crate::record::{Record, after};
+use crate::record::Record;
 use crate::refused::Refused;
 use crate::subject::Subject;
 
@@ -199,7 +199,7 @@ impl Known {
         let mut refused = Refused::Known;
         for (subject, rule) in revoked {
             // All that it could end has ended. Without this, an old one could end what was adopted at a start.
-            if after(time, rule.lifetime.saturating_add(MARGIN)) <= now {
+            if time.after(rule.lifetime.saturating_add(MARGIN)) <= now {
                 refused = Refused::Ended;
                 continue;
             }
@@ -283,7 +283,7 @@ impl Known {
             self.floor = self.floor.max(latest).max(Some(time));
             self.revocations.clear();
         }
-        let noted = Noted { time, until: after(time, rule.lifetime.saturating_add(MARGIN)) };
+        let noted = Noted { time, until: time.after(rule.lifetime.saturating_add(MARGIN)) };
         let known = self.revocations.entry(subject).or_insert(noted);
         if noted.time > known.time {
             *known = noted;

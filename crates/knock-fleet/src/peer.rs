@@ -8,7 +8,7 @@ use std::time::Duration;
 use knock_spa::{Action, Fingerprint, NONCE_LENGTH, RuleName, Terms, UnixTime, Verifier};
 
 use crate::node_key::NodeId;
-use crate::record::{GrantId, Proof, RECORD_LENGTH, Record, RecordError, What, after};
+use crate::record::{GrantId, Proof, RECORD_LENGTH, Record, RecordError, What};
 use crate::refused::Refused;
 use crate::subject::Subject;
 use crate::trust::{Node, Trust};
@@ -167,7 +167,7 @@ impl Peer {
         let subject = self.subject(record, &decision.rule, rule)?;
         let identity = Identity::Packet(proof.request.nonce);
         // As long as the packet itself could be sent again, and longer.
-        let forget = after(request.time, terms.window.saturating_mul(2));
+        let forget = request.time.after(terms.window.saturating_mul(2));
         let act = match decision.action {
             Action::Close => Act::Revoke { revoked: vec![(subject, rule)], packet: Some((identity, forget)) },
             Action::Open { lifetime } => {
@@ -235,7 +235,7 @@ fn vouch(node: &Node, rule: &RuleName) -> Result<(), Refused> {
 
 /// When a grant ends that lasts no longer than the record says, nor than `most`.
 fn end(record: &Record, most: Duration) -> UnixTime {
-    record.end().min(after(record.time, most))
+    record.end().min(record.time.after(most))
 }
 
 /// What is left of a grant; `None`: too little for the kernel.

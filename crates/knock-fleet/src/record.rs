@@ -149,7 +149,7 @@ pub enum RecordError {
 impl Record {
     /// When the grant ends, or until when the revocation has to be kept, by the clock of its node.
     pub fn end(&self) -> UnixTime {
-        after(self.time, Duration::from_secs(self.lifetime.get().into()))
+        self.time.after(Duration::from_secs(self.lifetime.get().into()))
     }
 
     /// The 416 bytes, signed by the node with that key for the fleet of that realm.
@@ -307,12 +307,6 @@ fn part<const N: usize>(bytes: &[u8; RECORD_LENGTH], at: usize) -> [u8; N] {
     let mut part = [0; N];
     part.copy_from_slice(&bytes[at..][..N]);
     part
-}
-
-/// The time that much later.
-pub(crate) fn after(time: UnixTime, by: Duration) -> UnixTime {
-    let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-    UnixTime::from_millis(time.as_millis().saturating_add(by))
 }
 
 impl fmt::Display for Record {

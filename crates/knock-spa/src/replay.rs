@@ -142,7 +142,7 @@ impl Replays {
             gap = gap.or(Some(Gap::Unclean));
         }
         if gap.is_some() {
-            replays.floor = replays.floor.max(Some(later(now, window)));
+            replays.floor = replays.floor.max(Some(now.after(window)));
         }
         (replays, gap)
     }
@@ -263,10 +263,6 @@ impl Stored {
     }
 }
 
-fn later(time: UnixTime, by: Duration) -> UnixTime {
-    UnixTime::from_millis(time.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
-}
-
 fn sealed(content: &[u8; 32]) -> [u8; RECORD_LENGTH] {
     let mut record = [0; RECORD_LENGTH];
     record[..32].copy_from_slice(content);
@@ -299,7 +295,7 @@ mod tests {
     fn a_full_memory_refuses_and_forgets_nothing() {
         let now = UnixTime::from_millis(1_800_000_000_000);
         let mut replays = Replays { room: 3, ..Replays::new(Duration::from_secs(60), now) };
-        let time = later(now, Duration::from_secs(1));
+        let time = now.after(Duration::from_secs(1));
         for nonce in 0..3 {
             assert_eq!(replays.check(&[nonce; 24], time, now), Ok(()));
             replays.remember([nonce; 24], time);

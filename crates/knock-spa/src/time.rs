@@ -28,6 +28,16 @@ impl UnixTime {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// The time `by` later; the last one there is, where it would be beyond that.
+    pub fn after(self, by: Duration) -> UnixTime {
+        UnixTime(self.0.saturating_add(millis(by)))
+    }
+
+    /// The time `by` earlier, not before 1970.
+    pub fn before(self, by: Duration) -> UnixTime {
+        UnixTime(self.0.saturating_sub(millis(by)))
+    }
+
     /// Whether this is no more than `window` before or after `now`.
     pub fn is_within(self, window: Duration, now: UnixTime) -> bool {
         self.since(now).max(now.since(self)) <= window
@@ -42,6 +52,10 @@ impl fmt::Display for UnixTime {
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The date of a day since 1970-01-01: year, month, day. Years that begin in March have their leap day at the end, and
