@@ -18,7 +18,7 @@ use knock_capture::{LinkSockets, Links};
 use knock_proto::{Completion, Engine, Packet, Protocol, Rule, RuleId, Settings, Time};
 
 use crate::os::channel::{Channel, Sent, decode, is_end, of_parent, unseal};
-use crate::os::clock::{clock_reading, now, unix_time};
+use crate::os::clock::{now, unix_now};
 use crate::os::poller::Poller;
 use crate::os::privileges::confine_ear;
 use crate::os::signals;
@@ -254,7 +254,7 @@ impl Ear {
     fn prepare(&mut self, file: &OwnedFd) -> io::Result<Result<(), String>> {
         let mut plan: Plan = unseal(file)?;
         let (rules, settings) = plan.engine().ok_or_else(unexpected)?;
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         let signed = match plan.signed.take() {
             Some(signed) => Some(SignedPackets::new(signed, wall).ok_or_else(unexpected)?),
             None => None,
@@ -337,7 +337,7 @@ impl Ear {
             if let Some(signed) = self.signed.as_mut().filter(|signed| local && signed.concerns(packet.knock))
                 && let Some(payload) = knock_proto::udp_payload(bytes)
             {
-                match signed.look(at, unix_time(clock_reading().wall), payload, &mut self.counters) {
+                match signed.look(at, unix_now(), payload, &mut self.counters) {
                     Look::Foreign => {}
                     Look::Dropped => continue,
                     Look::Opened(opened) => {

@@ -33,7 +33,7 @@ use outbox::Outbox;
 use plan::FleetPlan;
 use worker::Worker;
 
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 
 /// Connections that are accepted in one turn of the loop.
 const ACCEPTED_IN_A_ROW: usize = 8;
@@ -192,7 +192,7 @@ impl Fleet {
         // A socket that was just made has room.
         if matches!(connection.send(&ToFleet::Settings(Box::new(self.settings.clone()))), Ok(true)) {
             log::info!("knockd-fleet is connected");
-            self.connected = unix_time(clock_reading().wall);
+            self.connected = unix_now();
             (self.connection, self.is_paused, self.has_changed) = (Some(connection), false, true);
             self.outbox.rewind();
             self.hand_over(now);
@@ -292,7 +292,7 @@ impl Fleet {
     /// Hands records over to knockd-fleet, as long as it takes them.
     fn hand_over(&mut self, now: Time) {
         self.outbox_due = (!self.revoked.is_empty()).then_some(now);
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         let Some(connection) = &self.connection else { return };
         for _ in 0..MESSAGES_IN_A_ROW {
             let Some(record) = self.outbox.next(wall) else { return };
@@ -363,5 +363,5 @@ pub(crate) fn name_of_user(user: &PeerUser) -> Arc<str> {
 
 /// Greater than in any record before: microseconds since 1970.
 fn counter() -> u64 {
-    unix_time(clock_reading().wall).as_millis().saturating_mul(1000)
+    unix_now().as_millis().saturating_mul(1000)
 }

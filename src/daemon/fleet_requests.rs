@@ -8,16 +8,16 @@ use crate::control::protocol::{self, Code, FleetRevoked, Refusal};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
 use crate::fleet::Fleet;
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 use crate::os::local_socket::Peer;
 
 impl Daemon {
     pub(super) fn fleet_status(&self) -> Result<Response, Refusal> {
-        Ok(Response::result(&self.fleet()?.status(unix_time(clock_reading().wall))))
+        Ok(Response::result(&self.fleet()?.status(unix_now())))
     }
 
     pub(super) fn fleet_nodes(&self) -> Result<Response, Refusal> {
-        let nodes = self.fleet()?.node_list(unix_time(clock_reading().wall));
+        let nodes = self.fleet()?.node_list(unix_now());
         Ok(Response::list("nodes", nodes.into_iter()))
     }
 
@@ -26,7 +26,7 @@ impl Daemon {
         if let Some(rule) = rule {
             self.rule(rule)?;
         }
-        let grants = fleet.grant_list(unix_time(clock_reading().wall), rule, address);
+        let grants = fleet.grant_list(unix_now(), rule, address);
         Ok(Response::list("grants", grants.into_iter()))
     }
 
@@ -46,7 +46,7 @@ impl Daemon {
             fleet.revoke(now, of_rule.as_ref(), address);
         }
         let protocol::Revoked { revoked, strays } = self.revoke_by_hand(now, peer, rule, address)?;
-        let status = self.fleet()?.status(unix_time(clock_reading().wall));
+        let status = self.fleet()?.status(unix_now());
         Ok(Response::result(&FleetRevoked { revoked, strays, connected: status.connected, writes: status.writes }))
     }
 

@@ -23,7 +23,7 @@ use crate::daemon::trial::not_for_the_group;
 use crate::ear::listener::InterfaceState;
 use crate::logging;
 use crate::os::child::Role;
-use crate::os::clock::{clock_reading, now, unix_time};
+use crate::os::clock::{now, unix_now};
 use crate::os::local_socket::Peer;
 use crate::os::privileges::Protections;
 use crate::triggers::signed_packets::SignedPackets;
@@ -189,7 +189,7 @@ impl Daemon {
             commands_queued: commands.queued,
             by_rule: self.rule_states(now),
             signed_packets: self.signed.as_ref().map(signed_state),
-            fleet: self.fleet.as_ref().map(|fleet| fleet.status(unix_time(clock_reading().wall))),
+            fleet: self.fleet.as_ref().map(|fleet| fleet.status(unix_now())),
             counters: self.all_counters(),
         }
     }

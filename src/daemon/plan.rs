@@ -11,7 +11,7 @@ use knock_proto::{Access, InterfaceName, PortRange, RuleId, Settings};
 
 use crate::daemon::doors::DoorPlan;
 use crate::fleet::plan::{FleetError, FleetPlan};
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 use crate::os::trusted::Owners;
 use crate::triggers::one_time::OneTimeError;
 use crate::triggers::sequences::SequencePlan;
@@ -152,7 +152,7 @@ impl Plans {
     /// Where one can't be used or trusted.
     pub(crate) fn load(config: &Config, owners: Owners) -> Result<Plans, PlanError> {
         let sequences = SequencePlan::load(config, engine_settings(config), owners)?;
-        let now = unix_time(clock_reading().wall);
+        let now = unix_now();
         let signed = SignedPlan::load(config, owners, now)?;
         let signers = signed.as_ref().map(|plan| plan.signers(now)).unwrap_or_default();
         let fleet = FleetPlan::load(config, signed.as_ref(), owners)?;

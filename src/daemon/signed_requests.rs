@@ -10,7 +10,7 @@ use knock_spa::{AddressPolicy, AuthorizedKey, Fingerprint, PAYLOAD_MAX, UnixTime
 use crate::control::protocol::{Code, Key, LastUse, Refusal, Submitted};
 use crate::control::response::Response;
 use crate::daemon::Daemon;
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::{clock_reading, unix_now, unix_time};
 use crate::os::local_socket::Peer;
 use crate::triggers::signed_packets::Outcome;
 use crate::triggers::signed_packets::plan::user_name;
@@ -28,7 +28,7 @@ impl Daemon {
     /// The keys, as they are now. The entries are made while the client reads them.
     pub(super) fn keys(&self, now: Time) -> Result<Response, Refusal> {
         let signed = self.signed.as_ref().ok_or_else(no_signed_packets)?;
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         let mut activities: HashMap<Fingerprint, Activity> = HashMap::new();
         for (key, state) in signed.users().iter() {
             let age = |time| wall.since(unix_time(time)).as_secs_f64();

@@ -7,7 +7,7 @@ use knock_fleet::{Action, NodeId, Record, Refused};
 use knock_proto::Time;
 
 use super::{Fleet, LINE, LINES};
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 
 /// Results that are taken in one turn of the loop, each of them perhaps a change of the kernel.
 const RESULTS_IN_A_ROW: usize = 16;
@@ -61,7 +61,7 @@ impl Fleet {
                 worker.verify(result.record, peer);
                 continue;
             }
-            let wall = unix_time(clock_reading().wall);
+            let wall = unix_now();
             match result.verified.and_then(|verified| self.known.admit(verified, wall)) {
                 Ok(action) => {
                     match &action {

@@ -10,7 +10,7 @@ use knock_fleet::link::RecordBytes;
 use knock_fleet::{Peer, Refused, Verified};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 
 /// The most records that are in the thread, or have come from it and are not taken yet.
 const RECORDS_MAX: usize = 1024;
@@ -44,7 +44,7 @@ impl Worker {
         let signal = Arc::clone(&done);
         let verify = move || {
             for (record, peer) in incoming {
-                let verified = peer.verify(&record[..], unix_time(clock_reading().wall));
+                let verified = peer.verify(&record[..], unix_now());
                 if outgoing.send(Result { record, peer, verified }).is_err() {
                     return;
                 }

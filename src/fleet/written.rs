@@ -10,7 +10,7 @@ use knock_proto::{Prefix, RuleId, Time};
 use knock_spa::{RuleName, UnixTime};
 
 use super::Fleet;
-use crate::os::clock::{clock_reading, unix_time};
+use crate::os::clock::unix_now;
 
 /// Revocations that are written down in one turn of the loop, each of which takes as long as a signature.
 const WRITTEN_IN_A_ROW: usize = 16;
@@ -18,7 +18,7 @@ const WRITTEN_IN_A_ROW: usize = 16;
 impl Fleet {
     /// Takes note of what has happened to a grant here, and writes it down if it is to be shared.
     pub(crate) fn note(&mut self, now: Time, event: &GrantEvent) {
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         match event {
             // Another node has written it down.
             GrantEvent::Granted { cause: Cause::Node { .. }, .. }
@@ -78,7 +78,7 @@ impl Fleet {
             return false;
         }
         let Some((rule, terms)) = self.rule(rule) else { return true };
-        let time = self.note_revoked(&rule, terms, address, wide, unix_time(clock_reading().wall));
+        let time = self.note_revoked(&rule, terms, address, wide, unix_now());
         let Proof { fingerprint, request, observed } = proof.clone();
         let statement = Statement { rule, address, wide, time, lifetime: terms.lifetime };
         let record = self.author.closing_packet(statement, fingerprint, request, !observed);
@@ -88,7 +88,7 @@ impl Fleet {
 
     /// A user revokes what any node has granted to an address: a rule, or all of them.
     pub(crate) fn revoke(&mut self, now: Time, rule: Option<&RuleId>, address: IpAddr) {
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         if let Some(rule) = rule {
             return self.revoke_rule(now, wall, rule, address, false);
         }
@@ -150,7 +150,7 @@ impl Fleet {
 
     /// Takes note of the grants that are live: they were made after revocations of before.
     pub(crate) fn adopt(&mut self, now: Time, ledger: &Ledger) {
-        let wall = unix_time(clock_reading().wall);
+        let wall = unix_now();
         for grant in ledger.iter() {
             let Some((rule, _)) = self.rule(&grant.rule) else { continue };
             let left = grant.expires.since(now);

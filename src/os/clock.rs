@@ -32,6 +32,11 @@ pub(crate) fn unix_time(wall: SystemTime) -> UnixTime {
     UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Now, on the wall clock: for what other hosts read or have written.
+pub(crate) fn unix_now() -> UnixTime {
+    unix_time(SystemTime::now())
+}
+
 /// How long the machine was suspended since its start: `CLOCK_MONOTONIC` stops meanwhile, as the jiffies do that
 /// the timeouts of set elements run on.
 pub(crate) fn slept() -> Duration {
