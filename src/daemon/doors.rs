@@ -5,7 +5,7 @@ use knock_grant::Opens;
 use knock_nft::{Door, Doors, GrantKind};
 use knock_proto::{Knock, RuleId};
 
-use crate::daemon::plan::{WHOLE, opens, prefix};
+use crate::daemon::plan::opens;
 use crate::triggers::sequences::SequencePlan;
 
 /// The doors of a configuration.
@@ -62,6 +62,6 @@ impl DoorPlan {
 /// What a grant of the rule opens in the managed table; `None`: nothing.
 fn kinds(rule: &Rule) -> Option<Vec<GrantKind>> {
     let Opens::Ports(accesses) = opens(rule) else { return None };
-    let (prefix4, prefix6) = prefix(rule).map_or(WHOLE, |(_, lengths)| lengths);
+    let (prefix4, prefix6) = rule.allow.as_ref()?.prefixes();
     Some(accesses.into_iter().map(|access| GrantKind { access, prefix4, prefix6 }).collect())
 }

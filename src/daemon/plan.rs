@@ -69,17 +69,10 @@ pub(super) fn opens(rule: &Rule) -> Opens {
     }
 }
 
-/// The prefix lengths of grants to single addresses.
-pub(super) const WHOLE: (u8, u8) = (32, 128);
-
 /// The rule with the lengths of the prefixes that its grants are for; `None` where they are for single addresses.
-pub(super) fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
-    match rule.allow {
-        Some(Allow::Ports { prefix4, prefix6, .. }) if (prefix4, prefix6) != WHOLE => {
-            Some((rule.name.clone(), (prefix4, prefix6)))
-        }
-        _ => None,
-    }
+fn prefix(rule: &Rule) -> Option<(RuleId, (u8, u8))> {
+    let prefixes = rule.allow.as_ref()?.prefixes();
+    (prefixes != Allow::WHOLE).then(|| (rule.name.clone(), prefixes))
 }
 
 /// For the grant manager: the ports and sets of each rule, and the limits. `exempt`: the exempt interfaces, none of them
@@ -99,10 +92,10 @@ pub(crate) fn policy(
             Opens::Ports(accesses) => accesses.as_slice(),
             _ => &[],
         };
-        let prefix = prefixes.get(rule).copied().unwrap_or(WHOLE);
+        let prefix = prefixes.get(rule).copied().unwrap_or(Allow::WHOLE);
         // Signed packets and other nodes may ask for the address alone.
         let can_be_alone = vouchers.fleet || signers.rules.contains(rule);
-        let alone = Some(WHOLE).filter(|_| can_be_alone && prefix != WHOLE);
+        let alone = Some(Allow::WHOLE).filter(|_| can_be_alone && prefix != Allow::WHOLE);
         let lengths = [Some(prefix), alone].into_iter().flatten();
         lengths
             .flat_map(|(prefix4, prefix6)| accesses.iter().map(move |&access| GrantKind { access, prefix4, prefix6 }))

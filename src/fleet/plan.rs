@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knock_config::{Allow, Config, OnOutage};
+use knock_config::{Config, OnOutage};
 use knock_fleet::link::{Settings, Tls};
 use knock_fleet::{Node, NodeId, NodeKey, NodeKeyError, Packets, Peer, PeerRule, Trust, TrustError};
 use knock_grant::Vouchers;
@@ -144,12 +144,10 @@ impl FleetPlan {
 /// The rules that can be granted.
 fn rules(config: &Config) -> BTreeMap<RuleName, PeerRule> {
     let of_rule = |rule: &knock_config::Rule| {
-        let (lifetime, prefixes) = match rule.allow.as_ref()? {
-            Allow::Ports { timeout, prefix4, prefix6, .. } => (*timeout, (*prefix4, *prefix6)),
-            Allow::Sets { timeout, .. } => (*timeout, (32, 128)),
-        };
+        let allow = rule.allow.as_ref()?;
+        let terms = PeerRule { lifetime: allow.timeout(), prefixes: allow.prefixes() };
         // Names of rules are checked by the configuration.
-        Some((rule.name.as_str().parse().ok()?, PeerRule { lifetime, prefixes }))
+        Some((rule.name.as_str().parse().ok()?, terms))
     };
     config.rules.iter().filter_map(of_rule).collect()
 }

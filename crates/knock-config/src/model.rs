@@ -232,6 +232,17 @@ pub enum Allow {
 }
 
 impl Allow {
+    /// The lengths of the prefixes, IPv4 and IPv6, of grants to single addresses.
+    pub const WHOLE: (u8, u8) = (32, 128);
+
+    /// The lengths of the prefixes, IPv4 and IPv6, that grants are for.
+    pub fn prefixes(&self) -> (u8, u8) {
+        match self {
+            Allow::Ports { prefix4, prefix6, .. } => (*prefix4, *prefix6),
+            Allow::Sets { .. } => Allow::WHOLE,
+        }
+    }
+
     /// The duration of a grant.
     pub fn timeout(&self) -> Duration {
         match self {

@@ -134,8 +134,7 @@ pub(crate) fn user_name(key: &AuthorizedKey) -> String {
 fn terms(config: &Config, spa: &Spa) -> Terms {
     let of_rule = |rule: &knock_config::Rule| {
         let (lifetime, wide) = match &rule.allow {
-            Some(Allow::Ports { timeout, prefix4, prefix6, .. }) => (*timeout, (*prefix4, *prefix6) != (32, 128)),
-            Some(Allow::Sets { timeout, .. }) => (*timeout, false),
+            Some(allow) => (allow.timeout(), allow.prefixes() != Allow::WHOLE),
             // Without a grant there is nothing that lasts.
             None => (std::time::Duration::MAX, false),
         };
