@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +13,6 @@ use knock_grant::Vouchers;
 use knock_proto::RuleId;
 use knock_spa::{AuthorizedKey, Realm, RuleName};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::os::trusted::{Owners, Untrusted};
 use crate::triggers::signed_packets::plan::SignedPlan;
@@ -187,17 +184,12 @@ fn key_line(key: &AuthorizedKey) -> String {
 }
 
 fn read_key(path: &Path, owners: Owners) -> Result<NodeKey, FleetError> {
-    let failed = |error| FleetError::Read { path: path.to_owned(), error };
-    let file = owners.open(path, false).map_err(|untrusted| match untrusted {
-        Untrusted::Io(error) => failed(error),
+    let (content, mode) = owners.read_secret(path, FILE_MAX).map_err(|untrusted| match untrusted {
+        Untrusted::Io(error) => FleetError::Read { path: path.to_owned(), error },
         untrusted => FleetError::Untrusted(untrusted),
     })?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o004 != 0 {
         return Err(FleetError::Readable { path: path.to_owned(), mode });
     }
-    // With room for all of it, so that no part of a key stays where it was moved from.
-    let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(FILE_MAX).unwrap_or_default()));
-    file.take(FILE_MAX).read_to_end(&mut content).map_err(failed)?;
     NodeKey::from_file(&content).map_err(|error| FleetError::Key { path: path.to_owned(), error })
 }

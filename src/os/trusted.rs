@@ -20,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
+use zeroize::Zeroizing;
 
 use crate::os::users::User;
 
@@ -145,6 +146,21 @@ impl Owners {
     /// Where it cannot be opened or trusted.
     pub(crate) fn open(&self, path: &Path, write: bool) -> Result<File, Untrusted> {
         self.open_as(path, Wanted::File, write)
+    }
+
+    /// The content of such a file, of which no copy stays in memory, up to a byte more than `most`; and its permission bits.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read or trusted.
+    pub(crate) fn read_secret(&self, path: &Path, most: u64) -> Result<(Zeroizing<Vec<u8>>, u32), Untrusted> {
+        let file = self.open(path, false)?;
+        let metadata = file.metadata().map_err(Untrusted::Io)?;
+        // With room for all of it, so that no part stays where it was moved from.
+        let length = usize::try_from(metadata.len().min(most)).unwrap_or_default();
+        let mut content = Zeroizing::new(Vec::with_capacity(length + 1));
+        file.take(most + 1).read_to_end(&mut content).map_err(Untrusted::Io)?;
+        Ok((content, metadata.mode() & 0o777))
     }
 
     /// As [`Owners::open`], for reading, where that path may not be a symbolic link: a file that only the daemon makes.

@@ -1,7 +1,6 @@
 //! The keys, covers and rules that signed packets need from the configuration and from the files that it names.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use knock_config::{Allow, Config, Spa};
@@ -178,19 +177,10 @@ fn read(
     what: &'static str,
     remedy: &'static str,
 ) -> Result<(Zeroizing<Vec<u8>>, u32), SpaError> {
-    use std::os::unix::fs::MetadataExt;
-
-    let failed = |error| SpaError::Read { path: path.to_owned(), what, error, remedy };
-    let file = owners.open(path, false).map_err(|untrusted| match untrusted {
-        Untrusted::Io(error) => failed(error),
+    let (content, mode) = owners.read_secret(path, FILE_MAX).map_err(|untrusted| match untrusted {
+        Untrusted::Io(error) => SpaError::Read { path: path.to_owned(), what, error, remedy },
         untrusted => SpaError::Untrusted(untrusted),
     })?;
-    let metadata = file.metadata().map_err(failed)?;
-    let mode = metadata.mode() & 0o777;
-    // With room for all of it, so that no part of a cover stays where it was moved from.
-    let length = usize::try_from(metadata.len().min(FILE_MAX)).unwrap_or_default();
-    let mut content = Zeroizing::new(Vec::with_capacity(length + 1));
-    file.take(FILE_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > FILE_MAX {
         return Err(SpaError::TooLarge { path: path.to_owned(), what });
     }
