@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use knock_config::OnOutage;
 use knock_fleet::link::{Claim, FromFleet, Seen, Settings, State, ToFleet};
-use knock_fleet::{Author, Held, Known, Node, NodeId, Peer, PeerUser, Statement, Subject};
+use knock_fleet::{Author, Held, Known, NodeId, Peer, PeerUser, Statement, Subject};
 use knock_proto::{Budget, Time};
 use knock_spa::{NONCE_LENGTH, RuleName, UnixTime};
 
@@ -61,7 +61,8 @@ pub(crate) struct Counters {
 /// The fleet.
 pub(crate) struct Fleet {
     name: Arc<str>,
-    nodes: Vec<Node>,
+    /// In the order of the configuration.
+    nodes: Vec<NodeId>,
     peer: Arc<Peer>,
     settings: Settings,
     publish: BTreeSet<RuleName>,

@@ -29,8 +29,8 @@ pub(crate) struct FleetPlan {
     /// The name of this node in the table of nodes.
     pub(super) name: Arc<str>,
     pub(super) peer: Arc<Peer>,
-    /// The nodes, in the order of the configuration.
-    pub(super) nodes: Vec<Node>,
+    /// The nodes, in the order of the configuration; the peer has the rest of them.
+    pub(super) nodes: Vec<NodeId>,
     pub(super) settings: Settings,
     pub(super) publish: BTreeSet<RuleName>,
     pub(super) on_outage: OnOutage,
@@ -104,15 +104,16 @@ impl FleetPlan {
             vouch: node.vouch.clone(),
         };
         let nodes: Vec<Node> = fleet.nodes.iter().map(node).collect();
-        let trust = Trust::new(&fleet.realm, nodes.clone())?;
+        let ids = nodes.iter().map(|node| node.key.id()).collect();
+        let packets = signed.zip(config.spa.as_ref()).map(|(plan, spa)| plan.packets(spa));
+        let rules = rules(config);
+        let digest = digest(config, &nodes, &rules, packets.as_ref());
+        let trust = Trust::new(&fleet.realm, nodes)?;
         let Some(this) = trust.node(key.id()) else {
             return Err(FleetError::NotANode { path: fleet.node_key.clone(), key: key.public().to_string() });
         };
         let name = this.name.clone();
-        let packets = signed.zip(config.spa.as_ref()).map(|(plan, spa)| plan.packets(spa));
         let window = config.spa.as_ref().map_or(NO_WINDOW, |spa| spa.window);
-        let rules = rules(config);
-        let digest = digest(config, &nodes, &rules, packets.as_ref());
         let settings = Settings {
             realm: fleet.realm.to_string(),
             node: key.id().to_string(),
@@ -127,13 +128,13 @@ impl FleetPlan {
         let publish = fleet.publish.iter().filter_map(|rule| rule.as_str().parse().ok()).collect();
         let peer = Arc::new(Peer { trust, packets, rules });
         let (realm, on_outage) = (fleet.realm.clone(), fleet.on_outage);
-        Ok(Some(FleetPlan { realm, key, name, peer, nodes, settings, publish, on_outage, window }))
+        Ok(Some(FleetPlan { realm, key, name, peer, nodes: ids, settings, publish, on_outage, window }))
     }
 
     /// For the grant manager: the rules for which the word of each node is enough.
     pub(crate) fn vouchers(&self) -> Vouchers {
         let rules = |node: &Node| node.vouch.iter().map(|rule| RuleId::from(rule.as_str())).collect::<HashSet<_>>();
-        let nodes = self.nodes.iter().map(|node| (node.key.id(), rules(node)));
+        let nodes = self.nodes.iter().filter_map(|id| Some((*id, rules(self.peer.trust.node(*id)?))));
         Vouchers { fleet: true, nodes: nodes.collect::<HashMap<NodeId, _>>() }
     }
 }

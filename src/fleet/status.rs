@@ -19,14 +19,15 @@ impl Fleet {
     /// The state. `wall`: now.
     pub(crate) fn status(&self, wall: UnixTime) -> FleetStatus {
         let (known_grants, known_revocations) = self.known.len();
-        let others = || self.nodes.iter().filter(|node| node.key.id() != self.author.id());
-        let seen = || others().map(|node| self.seen.get(&node.key.id()));
+        let this = self.author.id();
+        let seen = || self.nodes.iter().filter(|id| **id != this).map(|id| self.seen.get(id));
+        let digest = self.settings.digest();
         let silence = |seen: Option<&Seen>| seen.map_or(wall.since(self.connected), |seen| self.age(seen, wall));
         let problem = self.listener.problem().map(str::to_owned);
         FleetStatus {
             realm: self.settings.realm.clone(),
             node: self.name.to_string(),
-            node_id: self.author.id().to_string(),
+            node_id: this.to_string(),
             connected: self.connection.is_some(),
             writes: self.state.writes,
             reads: self.state.reads,
@@ -48,7 +49,7 @@ impl Fleet {
             refused: self.counters.refused.iter().map(|(&label, &count)| (label.to_owned(), count)).collect(),
             claims_pending: self.claims.len(),
             nodes: self.nodes.len(),
-            nodes_differing: seen().flatten().filter(|seen| !self.has_same_rules(seen)).count(),
+            nodes_differing: seen().flatten().filter(|seen| digest != Some(seen.digest)).count(),
             nodes_silent: seen().filter(|seen| silence(*seen) > SILENT).count(),
             publish: self.publish.iter().map(ToString::to_string).collect(),
             on_outage: if self.grants_on_outage() { "grant" } else { "refuse" }.to_owned(),
@@ -57,6 +58,7 @@ impl Fleet {
 
     /// The nodes of the configuration, then those that only the store knows.
     pub(crate) fn node_list(&self, wall: UnixTime) -> Vec<FleetNode> {
+        let (this, digest) = (self.author.id(), self.settings.digest());
         let entry = |id, name: Option<&str>, vouch: Vec<String>| {
             let seen = self.seen.get(&id);
             FleetNode {
@@ -64,14 +66,14 @@ impl Fleet {
                 id: id.to_string(),
                 seen_seconds: seen.map(|seen| self.age(seen, wall).as_secs_f64()),
                 version: seen.map(|seen| seen.version.clone()),
-                same_rules: seen.map(|seen| self.has_same_rules(seen)),
+                same_rules: seen.map(|seen| digest == Some(seen.digest)),
                 vouch,
-                this: id == self.author.id(),
+                this: id == this,
             }
         };
-        let of_configuration = self.nodes.iter().map(|node| {
-            let vouch = node.vouch.iter().map(ToString::to_string).collect();
-            entry(node.key.id(), Some(&node.name), vouch)
+        let of_configuration = self.nodes.iter().filter_map(|id| {
+            let node = self.peer.trust.node(*id)?;
+            Some(entry(*id, Some(&node.name), node.vouch.iter().map(ToString::to_string).collect()))
         });
         let strangers = self.seen.keys().filter(|id| self.peer.trust.node(**id).is_none());
         of_configuration.chain(strangers.map(|id| entry(*id, None, Vec::new()))).collect()
@@ -109,9 +111,5 @@ impl Fleet {
     fn age(&self, seen: &Seen, wall: UnixTime) -> Duration {
         let of_store = wall.as_millis().saturating_add_signed(self.state.clock.into());
         Duration::from_millis(of_store.saturating_sub(seen.time))
-    }
-
-    fn has_same_rules(&self, seen: &Seen) -> bool {
-        self.settings.digest() == Some(seen.digest)
     }
 }
