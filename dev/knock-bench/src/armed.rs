@@ -55,20 +55,13 @@ pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figu
     for candidate in &mut candidates {
         candidate.pause = PAUSE;
     }
-    let knocks = if quick { 20 } else { 100 };
     let mut openings = Vec::new();
     for (condition, rate) in [("idle", None), ("flood of 30,000/s", Some(30_000))] {
         for _ in 0..if quick { 1 } else { ROUNDS } {
             said(condition);
             let before = armed(&candidates)?;
             let mut all: Vec<&mut Candidate> = candidates.iter_mut().collect();
-            let rows = match rate {
-                None => latency::measure(&mut all, knocks)?,
-                Some(_) => flood::measure(&mut all, plan(rate, quick))?
-                    .into_iter()
-                    .map(|row| latency::Row { candidate: row.candidate, summary: row.summary })
-                    .collect(),
-            };
+            let rows = flood::openings(&mut all, rate, quick)?;
             let after = armed(&candidates)?;
             openings.push(Openings { condition, rows, armed: after.0 - before.0, confirmed: after.1 - before.1 });
         }
@@ -97,17 +90,6 @@ pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figu
 fn armed(candidates: &[Candidate]) -> Result<(u64, u64)> {
     let Some(candidate) = candidates.last() else { return Ok((0, 0)) };
     Ok((candidate.counter("armed")?.unwrap_or(0), candidate.counter("armed_confirmed")?.unwrap_or(0)))
-}
-
-fn plan(rate: Option<u32>, quick: bool) -> flood::Plan {
-    flood::Plan {
-        rate,
-        passes: 1,
-        lead: Duration::from_millis(500),
-        time: Duration::from_secs(if quick { 2 } else { 5 }),
-        knocks: if quick { 20 } else { 100 },
-        slow_knocks: 1,
-    }
 }
 
 impl Figures {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::candidate::Candidate;
 use crate::error::Result;
+use crate::latency;
 use crate::process::Daemon;
 use crate::statistics::{Openings, Summary};
 
@@ -75,6 +76,25 @@ pub(crate) fn measure(candidates: &mut [&mut Candidate], plan: Plan) -> Result<V
     }
     let all = candidates.iter().zip(&tallies).zip(dropped_before);
     all.map(|((candidate, tally), before)| tally.row(candidate, before)).collect()
+}
+
+fn knocks(quick: bool) -> u32 {
+    if quick { 20 } else { 100 }
+}
+
+/// One pass of some seconds.
+pub(crate) fn short_plan(rate: Option<u32>, quick: bool) -> Plan {
+    let time = Duration::from_secs(if quick { 2 } else { 5 });
+    Plan { rate, passes: 1, lead: Duration::from_millis(500), time, knocks: knocks(quick), slow_knocks: 1 }
+}
+
+/// Times from the last knock to the answer of the port, alone or beside a flood of that rate, a short one where it is `quick`.
+pub(crate) fn openings(candidates: &mut [&mut Candidate], rate: Option<u32>, quick: bool) -> Result<Vec<latency::Row>> {
+    if rate.is_none() {
+        return latency::measure(candidates, knocks(quick));
+    }
+    let rows = measure(candidates, short_plan(rate, quick))?.into_iter();
+    Ok(rows.map(|row| latency::Row { candidate: row.candidate, summary: row.summary }).collect())
 }
 
 /// Floods one candidate with packets that are like an example.

@@ -60,7 +60,6 @@ pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figu
         candidates.push(candidate);
     }
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let knocks = if quick { 20 } else { 100 };
     let mut openings = Vec::new();
     for (busy, rate) in [(false, None), (true, None), (false, Some(30_000)), (true, Some(30_000))] {
         let beside = if busy { format!(", {processors} busy loops") } else { String::new() };
@@ -70,30 +69,12 @@ pub(crate) fn measure(knockd: &Path, scratch: &Path, quick: bool) -> Result<Figu
             said(&condition);
             let _work = (0..if busy { processors } else { 0 }).map(|_| Work::start()).collect::<Result<Vec<_>>>()?;
             let mut all: Vec<&mut Candidate> = candidates.iter_mut().collect();
-            let rows = match rate {
-                None => latency::measure(&mut all, knocks)?,
-                Some(_) => flood::measure(&mut all, plan(rate, quick))?
-                    .into_iter()
-                    .map(|row| latency::Row { candidate: row.candidate, summary: row.summary })
-                    .collect(),
-            };
+            let rows = flood::openings(&mut all, rate, quick)?;
             openings.push(Openings { condition: condition.clone(), rows });
         }
     }
     let shares = shares(&mut candidates, processors, quick)?;
     Ok(Figures { openings, shares })
-}
-
-fn plan(rate: Option<u32>, quick: bool) -> flood::Plan {
-    let seconds = if quick { 2 } else { 5 };
-    flood::Plan {
-        rate,
-        passes: 1,
-        lead: Duration::from_millis(500),
-        time: Duration::from_secs(seconds),
-        knocks: if quick { 20 } else { 100 },
-        slow_knocks: 1,
-    }
 }
 
 /// Daemon and work share the first processor. The flood comes from the second, so that it takes nothing from either; where there
@@ -113,8 +94,11 @@ fn shares(candidates: &mut [Candidate], processors: usize, quick: bool) -> Resul
                 run("taskset", &["--pid", "--cpu-list", "0"], work.0.id())?;
             }
             let before = (work.usage()?, usage(id, "knockd")?, Instant::now());
-            let plan =
-                flood::Plan { knocks: 0, lead: Duration::from_secs(if quick { 2 } else { 5 }), ..plan(rate, quick) };
+            let plan = flood::Plan {
+                knocks: 0,
+                lead: Duration::from_secs(if quick { 2 } else { 5 }),
+                ..flood::short_plan(rate, quick)
+            };
             let flooded = flood::measure(&mut [candidate], plan)?;
             let seconds = before.2.elapsed().as_secs_f64();
             let share = |after: Usage, before: Usage| (after.processor - before.processor).as_secs_f64() / seconds;
