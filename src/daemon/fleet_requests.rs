@@ -46,8 +46,8 @@ impl Daemon {
             fleet.revoke(now, of_rule.as_ref(), address);
         }
         let protocol::Revoked { revoked, strays } = self.revoke_by_hand(now, peer, rule, address)?;
-        let status = self.fleet()?.status(unix_now());
-        Ok(Response::result(&FleetRevoked { revoked, strays, connected: status.connected, writes: status.writes }))
+        let (connected, writes) = self.fleet()?.reach();
+        Ok(Response::result(&FleetRevoked { revoked, strays, connected, writes }))
     }
 
     pub(super) fn fleet_settings(&self, peer: Peer) -> Result<Response, Refusal> {

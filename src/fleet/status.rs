@@ -56,6 +56,11 @@ impl Fleet {
         }
     }
 
+    /// Whether knockd-fleet is connected, and whether the store can be written to.
+    pub(crate) fn reach(&self) -> (bool, bool) {
+        (self.connection.is_some(), self.state.writes)
+    }
+
     /// The nodes of the configuration, then those that only the store knows.
     pub(crate) fn node_list(&self, wall: UnixTime) -> Vec<FleetNode> {
         let (this, digest) = (self.author.id(), self.settings.digest());
